@@ -1,0 +1,49 @@
+"""Images and datasets that the tests of this room share."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tl_experiments.data.source import ArraySource, Split
+
+
+@pytest.fixture(scope="session")
+def make_photo() -> Callable[..., Image.Image]:
+    """An RGB image with structure at several scales, as photographs have."""
+
+    def make(width: int, height: int, *, seed: int = 0) -> Image.Image:
+        coarse = (max(2, height // 5), max(2, width // 5), 3)
+        noise = np.random.default_rng(seed).integers(0, 256, coarse, dtype=np.uint8)
+        return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+    return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `counts[folder]` small PNGs of distinct content below `root/folder`; the root is tmp_path by default."""
+
+    def make(counts: Mapping[str, int], root: Path = tmp_path) -> Path:
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                colour = (index % 256, len(folder) * 7 % 256, sum(folder.encode()) % 256)
+                Image.new("RGB", (6, 5), colour).save(root / folder / f"{index}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_split() -> Callable[..., Split]:
+    """A split of `num_images` random RGB images in `num_classes` classes that take turns."""
+
+    def make(num_images: int, *, side: int = 12, num_classes: int = 3) -> Split:
+        pixels = np.random.default_rng(0).integers(0, 256, (num_images, side, side, 3), dtype=np.uint8)
+        labels = np.arange(num_images, dtype=np.int64) % num_classes
+        return Split("train", ArraySource(pixels, labels, "random"), np.arange(num_images))
+
+    return make

@@ -1,0 +1,166 @@
+"""Batches are a function of (seed, epoch): every sample once, images and features in the same order."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.batches import FeatureBatches, ImageBatches, epoch_order, split_into_batches
+from tl_experiments.data.images import Images, load_images
+from tl_experiments.data.source import Split
+from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
+
+CANVAS = Canvas(size=14, crop=12, interpolation="bilinear")
+NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+AUGMENTATION = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.8, 1.25))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def load(make_split: Callable[..., Split]) -> Callable[..., Images]:
+    """Images whose label is their position."""
+
+    def load(num_images: int, *, workers: int = 0, memory_bytes: int = 10**9) -> Images:
+        split = make_split(num_images, num_classes=num_images)
+        return load_images(split, canvas=CANVAS, workers=workers, memory_bytes=memory_bytes)
+
+    return load
+
+
+def image_batches(images: Images, *, batch_size: int = 8, seed: int | None = 0, **options) -> ImageBatches:
+    return ImageBatches(
+        images=images, size=12, normalise=NORMALISE, batch_size=batch_size, device=CPU, seed=seed, **options
+    )
+
+
+def seen(batches: ImageBatches, epoch: int) -> tuple[torch.Tensor, list[int]]:
+    every = list(batches.epoch(epoch))
+    return torch.cat([batch.inputs for batch in every]), torch.cat([batch.labels[0] for batch in every]).tolist()
+
+
+def test_every_epoch_is_another_permutation():
+    orders = [epoch_order(100, seed=0, epoch=epoch).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert orders[1] == epoch_order(100, seed=0, epoch=1).tolist()
+    assert orders[1] != epoch_order(100, seed=1, epoch=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "batch_size", "drop_single", "sizes"),
+    [
+        (10, 4, True, [4, 4, 2]),
+        (9, 4, True, [4, 4]),
+        (9, 4, False, [4, 4, 1]),
+        (8, 4, True, [4, 4]),
+        (1, 4, True, [1]),
+        (3, 1, True, [1, 1, 1]),
+        (3, 5, True, [3]),
+        (0, 5, True, []),
+    ],
+)
+def test_the_last_batch(num_samples, batch_size, drop_single, sizes):
+    order = np.arange(num_samples)[::-1]
+    batches = split_into_batches(order, batch_size=batch_size, drop_single=drop_single)
+    assert [len(batch) for batch in batches] == sizes
+    np.testing.assert_array_equal(np.concatenate([*batches, order[:0]]), order[: sum(sizes)])
+
+
+def test_evaluation_is_the_normalised_centre_in_order(load):
+    images = load(9)
+    batches = image_batches(images, batch_size=4, seed=None, augmentation=AUGMENTATION)
+    inputs, labels = seen(batches, 0)
+    (canvases,) = images.batches([np.arange(9)])
+    assert labels == list(range(9))
+    assert torch.equal(inputs, NORMALISE(centre_crop(canvases, 12)))
+    assert (len(batches), batches.num_samples) == (3, 9)
+
+
+def test_training_follows_the_order_of_the_epoch(load):
+    batches = image_batches(load(20))
+    assert seen(batches, 3)[1] == epoch_order(20, seed=0, epoch=3).tolist()
+    plain = {label: image for image, label in zip(*seen(image_batches(load(20), seed=None), 0), strict=True)}
+    for image, label in zip(*seen(batches, 3), strict=True):
+        assert torch.equal(image, plain[label])
+
+
+def test_labels_have_a_member_axis(load):
+    batch = next(image_batches(load(20)).epoch(0))
+    assert batch.inputs.shape == (8, 3, 12, 12)
+    assert (batch.labels.shape, batch.labels.dtype) == ((1, 8), torch.int64)
+
+
+def test_a_single_last_sample_is_left_out_of_training(load):
+    batches = image_batches(load(17))
+    assert (len(batches), batches.num_samples) == (2, 16)
+    assert len(seen(batches, 0)[1]) == 16
+
+
+@pytest.mark.parametrize(("workers", "memory_bytes"), [(2, 10**9), (0, 0), (2, 0)])
+def test_workers_and_memory_do_not_change_a_bit(load, workers, memory_bytes):
+    reference = image_batches(load(20), augmentation=AUGMENTATION)
+    other = image_batches(load(20, workers=workers, memory_bytes=memory_bytes), augmentation=AUGMENTATION)
+    assert seen(reference, 1)[1] == seen(other, 1)[1]
+    assert torch.equal(seen(reference, 1)[0], seen(other, 1)[0])
+
+
+def test_a_sample_looks_the_same_in_batches_of_any_size(load):
+    images = load(20)
+    small, large = (image_batches(images, batch_size=size, augmentation=AUGMENTATION) for size in (4, 10))
+    assert torch.equal(seen(small, 2)[0], seen(large, 2)[0])
+
+
+def test_each_epoch_and_seed_augments_anew(load):
+    images = load(20)
+
+    def view(seed: int, epoch: int) -> torch.Tensor:
+        inputs, labels = seen(image_batches(images, seed=seed, augmentation=AUGMENTATION), epoch)
+        return inputs[labels.index(7)]
+
+    assert torch.equal(view(0, 0), view(0, 0))
+    assert not torch.equal(view(0, 0), view(0, 1))
+    assert not torch.equal(view(0, 0), view(1, 0))
+
+
+def test_memory_format(load):
+    batch = next(image_batches(load(20), memory_format=torch.channels_last).epoch(0))
+    assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.inputs, next(image_batches(load(20)).epoch(0)).inputs)
+
+
+def feature_batches(num_samples: int, *, seeds: tuple[int, ...] | None, num_members: int) -> FeatureBatches:
+    features = torch.arange(num_samples, dtype=torch.float32)[:, None] * torch.ones(5)
+    return FeatureBatches(
+        features=features, labels=torch.arange(num_samples), batch_size=8, num_members=num_members, seeds=seeds
+    )
+
+
+def test_each_member_sees_features_in_the_order_that_it_would_have_alone():
+    every = list(feature_batches(20, seeds=(0, 3), num_members=2).epoch(1))
+    assert [batch.inputs.shape for batch in every] == [(2, 8, 5), (2, 8, 5), (2, 4, 5)]
+    labels = torch.cat([batch.labels for batch in every], dim=1)
+    for member, seed in enumerate((0, 3)):
+        assert labels[member].tolist() == epoch_order(20, seed=seed, epoch=1).tolist()
+    features = torch.cat([batch.inputs for batch in every], dim=1)
+    assert torch.equal(features[..., 0].long(), labels)
+
+
+def test_features_come_in_the_order_of_images(load):
+    """Training a head on cached features is then training it behind the frozen backbone."""
+    features = torch.cat([batch.labels for batch in feature_batches(17, seeds=(4,), num_members=1).epoch(2)], dim=1)
+    assert features[0].tolist() == seen(image_batches(load(17), seed=4), 2)[1]
+
+
+def test_without_seeds_all_members_see_all_in_order():
+    batches = feature_batches(17, seeds=None, num_members=3)
+    every = list(batches.epoch(0))
+    assert (len(batches), batches.num_samples) == (3, 17)
+    assert torch.cat([batch.labels for batch in every], dim=1).tolist() == [list(range(17))] * 3
+    assert every[-1].inputs.shape == (3, 1, 5)
+
+
+def test_seeds_must_match_the_members():
+    with pytest.raises(ValueError, match="2 seeds for 3 members"):
+        feature_batches(8, seeds=(0, 1), num_members=3)

@@ -1,0 +1,140 @@
+"""A folder of images becomes three splits by rule, and a malformed one is refused in one line that names the place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tl_experiments.data.folder import image_folder
+from tl_experiments.data.source import Dataset, Split
+from tl_experiments.runtime.errors import DataError
+
+
+def opened(root: Path, *, train_size: int | float | None = None, split_seed: int = 0) -> Dataset:
+    return image_folder(
+        root=str(root), train_size=train_size, val_fraction=0.25, test_fraction=0.2, split_seed=split_seed
+    )
+
+
+def names(split: Split) -> set[str]:
+    return {split.source.name(int(index)) for index in split.indices}
+
+
+def test_one_folder_of_classes_is_split_by_seed(make_folder, tmp_path):
+    dataset = opened(make_folder({"cat": 20, "dog": 10}))
+    assert dataset.class_names == ("cat", "dog")
+    assert [np.bincount(split.labels).tolist() for split in (dataset.train, dataset.val, dataset.test)] == [
+        [12, 6],
+        [4, 2],
+        [4, 2],
+    ]
+    assert len(names(dataset.train) | names(dataset.val) | names(dataset.test)) == 30
+    assert names(dataset.test) == names(opened(tmp_path).test)
+    assert names(dataset.test) != names(opened(tmp_path, split_seed=1).test)
+
+
+def test_labels_and_names_belong_to_the_images(make_folder, tmp_path):
+    train = opened(make_folder({"cat": 8, "dog": 8})).train
+    for index, label in zip(train.indices.tolist(), train.labels.tolist(), strict=True):
+        assert train.source.name(index).startswith(("cat", "dog")[label] + "/")
+        path = tmp_path / train.source.name(index)
+        assert train.source.content(index) == path.read_bytes()
+        assert train.source.image(index).getpixel((0, 0))[0] == int(path.stem)
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_given_splits_are_used_and_labelled_by_name(make_folder, val):
+    """Test lacks class a: its b must still be label 1."""
+    root = make_folder({"train/a": 5, "train/b": 5, f"{val}/a": 2, f"{val}/b": 2, "test/b": 3})
+    dataset = opened(root)
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [10, 4, 3]
+    assert dataset.test.labels.tolist() == [1, 1, 1]
+    assert names(dataset.test) == {"test/b/0.png", "test/b/1.png", "test/b/2.png"}
+
+
+def test_missing_splits_come_from_train(make_folder):
+    dataset = opened(make_folder({"train/a": 10, "train/b": 10, "val/a": 1}))
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [16, 1, 4]
+    assert all(name.startswith("train/") for name in names(dataset.test))
+
+
+def test_classes_are_in_natural_order(make_folder):
+    dataset = opened(make_folder(dict.fromkeys(["10", "2", "1", "b", "A"], 4)))
+    assert dataset.class_names == ("1", "2", "10", "A", "b")
+
+
+def test_hidden_and_foreign_files_are_ignored(make_folder):
+    root = make_folder({"a": 5, "b": 5, ".ipynb_checkpoints": 3, "a/.thumbs": 2})
+    for file in ("a/.DS_Store", "a/._0.png", "b/Thumbs.db", "b/notes.txt", "README.md"):
+        (root / file).write_bytes(b"no image")
+    dataset = opened(root)
+    found = names(dataset.train) | names(dataset.val) | names(dataset.test)
+    assert found == {f"{label}/{index}.png" for label in "ab" for index in range(5)}
+
+
+def test_images_in_deeper_folders_belong_to_the_class(make_folder):
+    dataset = opened(make_folder({"a/2023": 3, "a/2024": 3, "b": 6}))
+    assert dataset.class_names == ("a", "b")
+    assert sum(np.bincount(split.labels)[0] for split in (dataset.train, dataset.val, dataset.test)) == 6
+
+
+def test_links_are_followed_inside_the_root_only(make_folder, tmp_path):
+    root = make_folder({"a": 5, "b": 5, ".store": 1}, tmp_path / "root")
+    outside = make_folder({"secret": 2}, tmp_path / "outside")
+    (root / "a" / "inside.png").symlink_to(root / ".store" / "0.png")
+    (root / "a" / "outside.png").symlink_to(outside / "secret" / "0.png")
+    (root / "secret").symlink_to(outside / "secret")
+    (root / "b" / "loop").symlink_to(root)
+    (root / "b" / "again").symlink_to(root / "b" / "again")
+    (root / "b" / "broken.png").symlink_to(root / "nowhere.png")
+    dataset = opened(root)
+    found = names(dataset.train) | names(dataset.val) | names(dataset.test)
+    assert found == {f"{label}/{index}.png" for label in "ab" for index in range(5)} | {"a/inside.png"}
+
+
+def test_the_root_itself_may_be_a_link(make_folder, tmp_path):
+    root = make_folder({"a": 4, "b": 4}, tmp_path / "real")
+    (tmp_path / "link").symlink_to(root)
+    assert names(opened(tmp_path / "link").train) == names(opened(root).train)
+
+
+def test_train_size_leaves_val_and_test_alone(make_folder):
+    root = make_folder({"a": 20, "b": 20})
+    small, whole = opened(root, train_size=6), opened(root)
+    assert len(small.train) == 6
+    assert names(small.train) < names(whole.train)
+    assert names(small.val) == names(whole.val)
+    assert names(small.test) == names(whole.test)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({}, "no folders in it, so no images"),
+        ({"a": 0, "b": 0}, "no images in its folders"),
+        ({"a": 3, "b": 0}, "empty class folder: .*b;"),
+        ({"a": 5}, r"found one class \(a\)"),
+        ({"a": 5, "b": 2}, r"'b' has too few images to split off a val set \(found 1\)"),
+        ({"val/a": 3, "test/a": 3}, "no train/"),
+        ({"train": 3, "val": 3}, "train: no class folders"),
+        ({"train/a": 3, "train/b": 3, "val/a": 1, "valid/a": 1}, "two folders for one split"),
+        ({"train/a": 3, "train/b": 3, "test/c": 1}, "test has classes that train has not: c"),
+        ({"train/a": 3, "train/b": 0, "val/a": 1}, "empty class folder: .*train/b"),
+    ],
+)
+def test_malformed_folders_are_refused(make_folder, counts, message):
+    with pytest.raises(DataError, match=message) as caught:
+        opened(make_folder(counts))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"dataset\.root=.*nowhere: no such folder"):
+        opened(tmp_path / "nowhere")
+
+
+def test_a_file_that_vanished_is_named(make_folder, tmp_path):
+    train = opened(make_folder({"a": 4, "b": 4})).train
+    (tmp_path / train.source.name(int(train.indices[0]))).unlink()
+    with pytest.raises(DataError, match=train.source.name(int(train.indices[0]))):
+        train.source.image(int(train.indices[0]))

@@ -1,0 +1,36 @@
+"""One real sqlite store for all tests of tracking: making its schema takes seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+
+
+@pytest.fixture(scope="session")
+def store_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture
+def client(store_uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=store_uri)
+
+
+@pytest.fixture
+def make_tracker(store_uri: str) -> Callable[..., MlflowTracker]:
+    def make(uid: str = "uid-0", **tags: str) -> MlflowTracker:
+        return MlflowTracker(uri=store_uri, experiment_name="tests", run_name="0 feature", uid=uid, tags=tags)
+
+    return make
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder

@@ -1,0 +1,107 @@
+"""The pictures are written, show what they should, and survive odd input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tl_experiments.tracking.pictures import (
+    confusion_matrix,
+    enlarge,
+    learning_curves,
+    save_picture,
+    wrong_gallery,
+)
+
+
+def saved(figure: Figure, tmp_path: Path) -> None:
+    """Write the figure and check that it is no blank sheet."""
+    save_picture(figure, tmp_path / "picture.png")
+    colors = Image.open(tmp_path / "picture.png").convert("RGB").getcolors(maxcolors=2**24)
+    assert colors is not None
+    assert len(colors) > 10
+
+
+def epochs(count: int) -> list[dict]:
+    rows = []
+    for epoch in range(1, count + 1):
+        row = {"epoch": epoch, "train/loss": 1 / epoch, "val/loss": 1.1 / epoch, "lr": 1e-3}
+        rows.append(row | {"train/acc": 1 - 0.5**epoch, "val/acc": min(0.9, 1 - 0.6**epoch)})
+    return rows
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_learning_curves_draw_every_series(count: int, tmp_path: Path) -> None:
+    figure = learning_curves(epochs(count))
+    lines = [line for axes in figure.axes for line in axes.lines]
+    assert [len(line.get_xydata()) for line in lines] == [count, count, count, count, 1, count]
+    saved(figure, tmp_path)
+
+
+def test_the_first_of_the_best_epochs_is_marked() -> None:
+    labels = [text.get_text() for text in learning_curves(epochs(10)).axes[1].get_legend().get_texts()]
+    assert labels == ["train", "val", "best 0.9000 at epoch 5"]
+
+
+def test_an_epoch_that_diverged_leaves_a_gap(tmp_path: Path) -> None:
+    rows = epochs(3)
+    rows[1] |= {"train/loss": None, "val/acc": float("nan")}
+    saved(learning_curves(rows), tmp_path)
+    saved(learning_curves([row | {"val/acc": None} for row in rows]), tmp_path)
+
+
+@pytest.mark.parametrize(("num_classes", "annotated"), [(2, True), (10, True), (100, False)])
+def test_confusion_matrix_names_classes_and_counts(num_classes: int, annotated: bool, tmp_path: Path) -> None:
+    counts = np.diag(np.arange(5, 5 + num_classes))
+    counts[0, 1] = 3
+    figure = confusion_matrix(counts, [f"class {i}" for i in range(num_classes)])
+    axes = figure.axes[0]
+    cells = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts}
+    if annotated:
+        assert cells[0, 1] == "3"  # row: true class, column: predicted class
+        assert len(cells) == num_classes + 1  # zeros stay empty
+    else:
+        assert cells == {}
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == "class 0"
+    assert len(names) <= 40
+    saved(figure, tmp_path)
+
+
+def test_a_class_without_images_or_with_a_name_like_a_formula_is_drawn(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    saved(confusion_matrix(np.array([[3, 0], [0, 0]]), ["a", "$b_$"]), tmp_path)
+    saved(confusion_matrix(np.zeros((2, 2), dtype=int), ["a", "b"]), tmp_path)
+    assert not recwarn.list
+
+
+def test_long_class_names_stay_distinct() -> None:
+    figure = confusion_matrix(np.eye(3, dtype=int), [f"a very long name of a class {i}" for i in range(3)])
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(set(names)) == 3
+    assert max(map(len, names)) <= 18
+
+
+def test_small_images_are_enlarged_pixel_by_pixel() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    large = enlarge(image)
+    assert large.shape == (160, 160, 3)
+    assert np.array_equal(large[10::20, 10::20], image.transpose(1, 2, 0))
+    assert enlarge(np.zeros((3, 224, 100), dtype=np.uint8)).shape == (224, 100, 3)
+
+
+def test_gallery_says_what_was_predicted_and_what_is_true(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
+    figure = wrong_gallery(images, [0] * 7, [1] * 7, [0.987] * 7, ["cat", "dog"])
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["pred dog · 99%\ntrue cat"] * 7
+    saved(figure, tmp_path)
+
+
+def test_a_gallery_without_mistakes_says_so(tmp_path: Path) -> None:
+    figure = wrong_gallery(np.zeros((0, 3, 8, 8), dtype=np.uint8), [], [], [], ["cat", "dog"])
+    assert figure.get_suptitle() == "No test image was classified wrongly"
+    saved(figure, tmp_path)

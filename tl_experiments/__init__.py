@@ -1,0 +1,1 @@
+"""Hydra-configured transfer-learning experiments for image classification."""

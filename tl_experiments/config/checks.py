@@ -1,0 +1,165 @@
+"""Checks that types cannot express: ranges, rules across groups and allowed targets, before anything heavy is imported."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tl_experiments.config.errors import ConfigError
+
+ALLOWED_TARGETS = ("torch.optim.", "tl_experiments.")
+
+Check = tuple[str, Callable[[Any], bool], str]
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _non_negative(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
+
+
+def _fraction(value: float) -> bool:
+    return 0 < value <= 1
+
+
+def _proper_fraction(value: float) -> bool:
+    return 0 < value < 1
+
+
+def _probability(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _at_least_one(value: float) -> bool:
+    return value >= 1
+
+
+def _train_size(value: float) -> bool:
+    return value >= 1 if isinstance(value, int) else _fraction(value)
+
+
+def _range(value: list[float]) -> bool:
+    return len(value) == 2 and 0 < value[0] <= value[1]
+
+
+def _device(value: str) -> bool:
+    kind, _, index = value.partition(":")
+    return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdigit())
+
+
+# Keys that are absent or null are not checked: which keys exist is the schema's business.
+RANGES: tuple[Check, ...] = (
+    ("lr", _positive, "a number above 0"),
+    ("epochs", _at_least_one, "1 or more"),
+    ("batch_size", _at_least_one, "1 or more"),
+    ("seed", lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1"),
+    ("backbone.image_size", _at_least_one, "1 or more pixels, or null"),
+    ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
+    ("optimizer.lr", _positive, "a number above 0"),
+    ("optimizer.weight_decay", _non_negative, "0 or more"),
+    ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("optimizer.alpha", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("optimizer.eps", _positive, "a number above 0"),
+    ("optimizer.betas", lambda value: len(value) == 2 and all(0 <= v < 1 for v in value), "two numbers in [0, 1)"),
+    ("scheduler.warmup_epochs", _non_negative, "0 or more"),
+    ("scheduler.min_lr_fraction", _probability, "in [0, 1]"),
+    ("scheduler.step_size", _at_least_one, "1 or more epochs"),
+    ("scheduler.gamma", _fraction, "in (0, 1]"),
+    ("scheduler.pct_start", _proper_fraction, "in (0, 1)"),
+    ("scheduler.div_factor", _at_least_one, "1 or more"),
+    ("scheduler.final_div_factor", _at_least_one, "1 or more"),
+    ("scheduler.factor", _proper_fraction, "in (0, 1)"),
+    ("scheduler.patience", _non_negative, "0 or more epochs"),
+    ("dataset.train_size", _train_size, "a count of 1 or more, or a fraction in (0, 1]"),
+    ("dataset.val_fraction", _proper_fraction, "in (0, 1)"),
+    ("dataset.test_fraction", _proper_fraction, "in (0, 1)"),
+    ("dataset.split_seed", _non_negative, "0 or more"),
+    ("dataset.image_size", _at_least_one, "1 or more pixels"),
+    ("dataset.crop_pct", _fraction, "in (0, 1]"),
+    ("augmentation.hflip_prob", _probability, "in [0, 1], or null"),
+    ("augmentation.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
+    ("augmentation.scale", lambda value: _range(value) and value[1] <= 1, "two rising fractions in (0, 1]"),
+    ("augmentation.ratio", _range, "two rising numbers above 0"),
+    ("runtime.device", _device, "auto, cpu, cuda or cuda:N"),
+    ("runtime.threads", _at_least_one, "1 or more, or null"),
+    ("runtime.workers", _non_negative, "0 or more"),
+    ("runtime.image_memory_gb", _non_negative, "0 or more"),
+    ("runtime.log_every_steps", _at_least_one, "1 or more"),
+)
+
+
+def _lookup(config: Mapping[str, Any], key: str) -> Any:
+    node: Any = config
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    for key, accepts, expected in RANGES:
+        value = _lookup(config, key)
+        if value is not None and not accepts(value):
+            yield f"{key}={value}: expected {expected}"
+
+
+def _target_problems(node: Any, prefixes: tuple[str, ...], path: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(prefixes):
+            listed = ", ".join(f"{prefix}*" for prefix in prefixes)
+            yield (
+                f"{path}._target_={target}: not an allowed target; expected one of {listed} "
+                "(add the prefix of your own code by allow_targets=[your_package.])"
+            )
+        for key, child in node.items():
+            yield from _target_problems(child, prefixes, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _target_problems(child, prefixes, f"{path}[{index}]")
+
+
+def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    warmup = _lookup(config, "scheduler.warmup_epochs")
+    if warmup is not None and warmup >= config["epochs"] >= 1:
+        yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
+    if _lookup(config, "optimizer.nesterov") and not _lookup(config, "optimizer.momentum"):
+        yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
+    if _lookup(config, "runtime.deterministic") and "bf16" in (
+        _lookup(config, "runtime.train_precision"),
+        _lookup(config, "runtime.infer_precision"),
+    ):
+        yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
+
+
+def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    root = _lookup(config, "dataset.root")
+    downloads = _lookup(config, "dataset.download")
+    if root is not None and not downloads and not Path(root).expanduser().is_dir():
+        yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
+
+
+def check(config: Mapping[str, Any], *, folder: Path) -> None:
+    """Raise one ConfigError that names every problem of a resolved, plain config.
+
+    Args:
+        config: nested plain containers, enums as their lower-case names.
+        folder: where the run will write; it need not exist yet.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    prefixes = ALLOWED_TARGETS + tuple(prefix.rstrip(".*") + "." for prefix in config["allow_targets"])
+    problems = [
+        *_range_problems(config),
+        *_cross_group_problems(config),
+        *_target_problems(config, prefixes),
+        *_place_problems(config, folder),
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))

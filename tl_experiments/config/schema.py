@@ -1,0 +1,232 @@
+"""The types of the configuration. Every field is MISSING here: its one default lives in `conf/`."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class BatchNorm(Enum):
+    """Mode of the backbone's BatchNorm layers while training."""
+
+    eval = "eval"
+    train = "train"
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class MemoryFormat(Enum):
+    auto = "auto"
+    contiguous = "contiguous"
+    channels_last = "channels_last"
+
+
+@dataclass
+class Run:
+    """The root: the knobs that people sweep, and one node per group."""
+
+    lr: float = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    seed: int = MISSING
+    allow_targets: list[str] = MISSING
+    backbone: Any = MISSING
+    strategy: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    dataset: Any = MISSING
+    augmentation: Any = MISSING
+    runtime: Any = MISSING
+    tracking: Any = MISSING
+
+
+@dataclass
+class Backbone:
+    _target_: str = MISSING
+    name: str = MISSING
+    weights: str | None = MISSING
+    image_size: int | None = MISSING
+
+
+@dataclass
+class Feature:
+    _target_: str = MISSING
+    batchnorm: BatchNorm = MISSING
+
+
+@dataclass
+class Finetune:
+    _target_: str = MISSING
+    batchnorm: BatchNorm = MISSING
+    backbone_lr_scale: float = MISSING
+
+
+@dataclass
+class AdamW:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    betas: list[float] = MISSING
+    eps: float = MISSING
+
+
+@dataclass
+class Adam(AdamW):
+    pass
+
+
+@dataclass
+class SGD:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    momentum: float = MISSING
+    nesterov: bool = MISSING
+
+
+@dataclass
+class RMSprop:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    momentum: float = MISSING
+    alpha: float = MISSING
+    eps: float = MISSING
+
+
+@dataclass
+class Cosine:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    warmup_epochs: float = MISSING
+    min_lr_fraction: float = MISSING
+
+
+@dataclass
+class Step:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    step_size: int = MISSING
+    gamma: float = MISSING
+
+
+@dataclass
+class Constant:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+
+
+@dataclass
+class OneCycle:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    pct_start: float = MISSING
+    div_factor: float = MISSING
+    final_div_factor: float = MISSING
+
+
+@dataclass
+class Plateau:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    factor: float = MISSING
+    patience: int = MISSING
+
+
+@dataclass
+class Digits:
+    _target_: str = MISSING
+    train_size: int | float | None = MISSING
+    val_fraction: float = MISSING
+    split_seed: int = MISSING
+    image_size: int = MISSING
+    crop_pct: float = MISSING
+
+
+@dataclass
+class Torchvision:
+    _target_: str = MISSING
+    name: str = MISSING
+    root: str = MISSING
+    download: bool = MISSING
+    train_size: int | float | None = MISSING
+    val_fraction: float = MISSING
+    split_seed: int = MISSING
+
+
+@dataclass
+class ImageFolder:
+    _target_: str = MISSING
+    root: str = MISSING
+    train_size: int | float | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+    split_seed: int = MISSING
+
+
+@dataclass
+class Augmentation:
+    _target_: str = MISSING
+    hflip_prob: float | None = MISSING
+    rotation_degrees: float = MISSING
+    scale: list[float] = MISSING
+    ratio: list[float] = MISSING
+
+
+@dataclass
+class Runtime:
+    device: str = MISSING
+    train_precision: Precision = MISSING
+    infer_precision: Precision = MISSING
+    memory_format: MemoryFormat = MISSING
+    compile: bool = MISSING
+    threads: int | None = MISSING
+    workers: int = MISSING
+    deterministic: bool = MISSING
+    image_memory_gb: float = MISSING
+    log_every_steps: int = MISSING
+
+
+@dataclass
+class Tracking:
+    _target_: str = MISSING
+    uri: str | None = MISSING
+    experiment_name: str = MISSING
+
+
+@dataclass
+class NoTracking:
+    _target_: str = MISSING
+
+
+# Option name in the `schema` group -> dataclass.
+SCHEMAS: dict[str, type] = {
+    "run": Run,
+    "backbone": Backbone,
+    "strategy/feature": Feature,
+    "strategy/finetune": Finetune,
+    "optimizer/adamw": AdamW,
+    "optimizer/adam": Adam,
+    "optimizer/sgd": SGD,
+    "optimizer/rmsprop": RMSprop,
+    "scheduler/cosine": Cosine,
+    "scheduler/step": Step,
+    "scheduler/constant": Constant,
+    "scheduler/onecycle": OneCycle,
+    "scheduler/plateau": Plateau,
+    "dataset/digits": Digits,
+    "dataset/torchvision": Torchvision,
+    "dataset/image_folder": ImageFolder,
+    "augmentation": Augmentation,
+    "runtime": Runtime,
+    "tracking/mlflow": Tracking,
+    "tracking/none": NoTracking,
+}

@@ -1,0 +1,120 @@
+"""Random views of training images: parameters hashed from (seed, epoch, sample), applied by one affine map."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tl_experiments.data.hashing import uniforms
+from tl_experiments.data.transforms import crop_offset, to_device
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What is done to each of N samples; every array is (N,) float64.
+
+    Attributes:
+        mirror: -1 where the image is mirrored, else 1.
+        angle: rotation in radians.
+        width, height: sides of the crop, as a share of the size of the output.
+        x, y: place of the crop, from -1 (left, top) to 1; 0 is the centre.
+    """
+
+    mirror: np.ndarray
+    angle: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training images may be changed.
+
+    Attributes:
+        hflip_prob: chance of a mirror image; None is 0.5, or 0 where a mirrored image is another class.
+        rotation_degrees: angles are uniform in plus or minus this.
+        scale: smallest and largest area of the crop, as a share of the centre crop's.
+        ratio: smallest and largest width of the crop over its height.
+    """
+
+    hflip_prob: float | None
+    rotation_degrees: float
+    scale: Sequence[float]
+    ratio: Sequence[float]
+
+    @property
+    def crops(self) -> bool:
+        """A crop of full size stays in the centre; others are placed anywhere on the canvas."""
+        return tuple(self.scale) != (1.0, 1.0) or tuple(self.ratio) != (1.0, 1.0)
+
+    @property
+    def is_random(self) -> bool:
+        return self.hflip_prob != 0 or self.rotation_degrees != 0 or self.crops
+
+    def resolved(self, *, mirror_safe: bool) -> "Augmentation":
+        """The same with `hflip_prob` decided for a dataset."""
+        if self.hflip_prob is not None:
+            return self
+        return replace(self, hflip_prob=0.5 if mirror_safe else 0.0)
+
+    def parameters(self, indices: np.ndarray, *, seed: int, epoch: int) -> Parameters:
+        """Draw for each sample.
+
+        Args:
+            indices: (N,) sample indices within the split; what a sample gets does not depend on the others.
+            seed: of the run.
+            epoch: each epoch draws anew.
+        """
+        if self.hflip_prob is None:
+            raise ValueError("hflip_prob is undecided: call resolved() first")
+
+        def uniform(stream: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+            return low + (high - low) * uniforms(indices, seed=seed, stream=f"augment/{stream}", epoch=epoch)
+
+        centre = np.zeros(len(indices))
+        side = np.sqrt(uniform("scale", self.scale[0], self.scale[1]))
+        ratio = np.exp(uniform("ratio", math.log(self.ratio[0]), math.log(self.ratio[1])) / 2)
+        limit = math.radians(self.rotation_degrees)
+        return Parameters(
+            mirror=np.where(uniform("mirror") < self.hflip_prob, -1.0, 1.0),
+            angle=uniform("angle", -limit, limit),
+            width=side * ratio,
+            height=side / ratio,
+            x=uniform("x", -1, 1) if self.crops else centre,
+            y=uniform("y", -1, 1) if self.crops else centre,
+        )
+
+
+def apply(canvases: torch.Tensor, parameters: Parameters, *, size: int) -> torch.Tensor:
+    """Crop, rotate and mirror in one bilinear sampling, on the device that holds the images.
+
+    Args:
+        canvases: (B, 3, C, C), uint8 or float in 0..255.
+        parameters: of the B samples.
+        size: side of the output; parameters that change nothing give the centre crop of this size.
+
+    Returns:
+        float32 (B, 3, size, size) in 0..255; beyond the canvas its reflection is seen.
+    """
+    theta = torch.from_numpy(_affine(parameters, canvas=canvases.shape[-1], size=size).astype(np.float32))
+    shape = [len(canvases), 3, size, size]
+    grid = F.affine_grid(to_device(theta, canvases.device), shape, align_corners=False)
+    return F.grid_sample(canvases.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _affine(parameters: Parameters, *, canvas: int, size: int) -> np.ndarray:
+    """(N, 2, 3) maps from output to canvas coordinates, both in -1..1: mirror, scale, rotate, move."""
+    width, height = (np.minimum(side * size / canvas, 1.0) for side in (parameters.width, parameters.height))
+    middle = (2 * crop_offset(canvas, size) + size) / canvas - 1  # half a pixel off 0 when the margin is odd
+    x, y = (1 - width) * parameters.x + middle, (1 - height) * parameters.y + middle
+    cos, sin = np.cos(parameters.angle), np.sin(parameters.angle)
+    rows = [
+        [width * cos * parameters.mirror, -height * sin, x],
+        [width * sin * parameters.mirror, height * cos, y],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)

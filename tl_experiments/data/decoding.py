@@ -1,0 +1,86 @@
+"""File bytes to RGB by rule, so that every kind of image file means the same everywhere.
+
+The rules: EXIF orientation is applied; transparency is composited on white; grey, palette, 1-bit, CMYK and YCbCr images
+are converted as Pillow does; in 16-bit and 32-bit integer images 65535 is white (value / 257, whatever the image
+holds); of several frames the first counts. Anything else is refused by name.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from tl_experiments.runtime.errors import DataError
+
+_EXTENSIONS = {
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "PNG": (".png",),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+_FORMATS = tuple(_EXTENSIONS)
+EXTENSIONS = tuple(extension for extensions in _EXTENSIONS.values() for extension in extensions)
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(content: bytes, *, name: str) -> Image.Image:
+    """Decode one image to RGB.
+
+    Args:
+        content: the bytes of an image file.
+        name: for the message.
+
+    Raises:
+        DataError: the bytes are no complete image of a known format, or it has too many pixels.
+    """
+    if not content:
+        raise DataError(f"{name}: the file is empty; replace or remove it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                image.load()
+                return _to_rgb(_upright(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller") from error
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise DataError(f"{name}: cannot be read as an image ({_reason(error)}); replace or remove it") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"damaged, or none of {', '.join(_FORMATS)}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # damaged metadata do not make the pixels unreadable
+        return image
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64).clip(0, 65535) / 257
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured).convert("RGB")
+    return image.convert("RGB")

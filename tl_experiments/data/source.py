@@ -1,0 +1,108 @@
+"""What a dataset is: decoded images by index, and the three splits that point into them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class ImageSource(Protocol):
+    """Random access to images; picklable, because it goes to the workers that decode."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 class indices."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded RGB image; raises DataError with the file's name when it cannot be read."""
+        ...
+
+    def content(self, index: int) -> bytes:
+        """Bytes that determine the image."""
+        ...
+
+    def name(self, index: int) -> str:
+        """A name for people: a path relative to the root, or `train/123`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Images that are already pixels in memory.
+
+    Attributes:
+        pixels: uint8, (N, H, W) grey or (N, H, W, 3) RGB.
+        labels: (N,) int64.
+        prefix: names are `prefix/index`.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    prefix: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index]).convert("RGB")
+
+    def content(self, index: int) -> bytes:
+        pixels = self.pixels[index]
+        return repr(pixels.shape).encode() + pixels.tobytes()
+
+    def name(self, index: int) -> str:
+        return f"{self.prefix}/{index}"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named, ordered choice of a source's images.
+
+    Attributes:
+        name: train, val or test.
+        source: where the images are.
+        indices: (M,) int64 into the source.
+    """
+
+    name: str
+    source: ImageSource
+    indices: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(M,) int64."""
+        return self.source.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits over the same classes.
+
+    Attributes:
+        name: short name for people.
+        class_names: one per label, in label order.
+        train, val, test: the splits.
+        image_size: the size in pixels that the dataset asks for; None leaves it to the backbone.
+        crop_pct: the share of the canvas that the centre crop keeps; None leaves it to the backbone.
+        mirror_safe: whether a mirrored image still shows its class.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    image_size: int | None = None
+    crop_pct: float | None = None
+    mirror_safe: bool = True
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)

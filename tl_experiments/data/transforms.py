@@ -1,0 +1,97 @@
+"""From an image to a batch: resized to a square canvas once, then cropped and normalised on the device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_LONGEST = 8  # times the canvas: a line of 1 x 60,000 pixels would need gigabytes if it were resized whole
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The square that is kept of every image: what a centre crop needs, and the margin that augmentation may use.
+
+    Attributes:
+        size: side in pixels; the shorter side of the image is resized to it.
+        crop: side of the centre crop, at most `size`; the canvas lies so that its centre crop is the image's.
+        interpolation: bilinear or bicubic, antialiased.
+    """
+
+    size: int
+    crop: int
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Mean and standard deviation per channel, of values in 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Turn (B, 3, H, W) of 0..255, uint8 or float, into float32 with the backbone's mean and scale."""
+        mean = to_device(torch.tensor(self.mean, dtype=torch.float32).view(3, 1, 1), images.device)
+        std = to_device(torch.tensor(self.std, dtype=torch.float32).view(3, 1, 1), images.device)
+        return (images.float() / 255 - mean) / std
+
+
+def canvas_size(size: int, crop_pct: float) -> int:
+    """The side that the shorter side is resized to, so that a centre crop of `size` keeps `crop_pct` of it."""
+    return max(size, round(size / crop_pct))
+
+
+def make_canvas(*, size: int, crop_pct: float, interpolation: str) -> Canvas:
+    """The canvas for images of `size` pixels.
+
+    Args:
+        size: side of the image that the backbone gets.
+        crop_pct: share of the canvas that the centre crop keeps, in (0, 1].
+        interpolation: bilinear or bicubic.
+    """
+    if interpolation not in _RESAMPLING:
+        raise ValueError(f"interpolation {interpolation!r}: expected one of {', '.join(_RESAMPLING)}")
+    return Canvas(size=canvas_size(size, crop_pct), crop=size, interpolation=interpolation)
+
+
+def draw(image: Image.Image, canvas: Canvas) -> np.ndarray:
+    """Resize the shorter side to the canvas and keep the centre, as torchvision does; returns uint8 (3, C, C)."""
+    shorter = min(image.size)
+    width, height = (int(canvas.size * side / shorter) for side in image.size)
+    left, top = (crop_offset(side, canvas.crop) - crop_offset(canvas.size, canvas.crop) for side in (width, height))
+    box = (left, top, left + canvas.size, top + canvas.size)
+    if max(width, height) <= _LONGEST * canvas.size:
+        drawn = image.resize((width, height), _RESAMPLING[canvas.interpolation]).crop(box)
+    else:
+        drawn = _draw_part(image, box, (image.width / width, image.height / height), canvas)
+    return np.ascontiguousarray(np.asarray(drawn).transpose(2, 0, 1))
+
+
+def _draw_part(
+    image: Image.Image, box: tuple[int, int, int, int], scale: tuple[float, float], canvas: Canvas
+) -> Image.Image:
+    """The same without computing what is cut off, equal up to Pillow's rounding of the box to float32."""
+    x, y = scale
+    source = (box[0] * x, box[1] * y, min(box[2] * x, image.width), min(box[3] * y, image.height))
+    return image.resize((canvas.size, canvas.size), _RESAMPLING[canvas.interpolation], box=source)
+
+
+def crop_offset(length: int, size: int) -> int:
+    """Where torchvision's CenterCrop begins."""
+    return round((length - size) / 2)
+
+
+def centre_crop(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The middle of (B, 3, C, C), as a view (B, 3, size, size)."""
+    offset = crop_offset(images.shape[-1], size)
+    return images[..., offset : offset + size, offset : offset + size]
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy without making the host wait: from pageable memory CUDA would first finish its queue."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

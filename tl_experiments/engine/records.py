@@ -1,0 +1,53 @@
+"""What the engine reports: immutable values, one per step and one per epoch; metrics carry a leading axis of members."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step is done; `loss` and `acc` are None on the steps between two host syncs."""
+
+    phase: str
+    stage: Stage
+    epoch: int  # from 1
+    num_epochs: int
+    step: int  # steps done in this stage of this epoch, from 1
+    num_steps: int
+    images_per_second: float
+    loss: tuple[float, ...] | None = None  # running mean over the epoch, one value per member
+    acc: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch is done and validated; every tuple has one value per member."""
+
+    phase: str
+    epoch: int  # from 1, counted over all phases
+    num_epochs: int
+    train_loss: tuple[float, ...]
+    train_acc: tuple[float, ...]
+    val_loss: tuple[float, ...]
+    val_acc: tuple[float, ...]
+    lr: tuple[float, ...]  # base rate at the end of the epoch
+    improved: tuple[bool, ...]  # best val/acc so far
+    images_per_second: float  # training only
+    seconds: float  # training and validation
+
+    def metrics(self, member: int) -> dict[str, float]:
+        """Return the epoch's metrics of one member under the names that trackers show."""
+        return {
+            "train/loss": self.train_loss[member],
+            "train/acc": self.train_acc[member],
+            "val/loss": self.val_loss[member],
+            "val/acc": self.val_acc[member],
+            "lr": self.lr[member],
+            "perf/images_per_second": self.images_per_second,
+            "perf/epoch_seconds": self.seconds,
+        }
+
+
+Record = Progress | EpochRecord

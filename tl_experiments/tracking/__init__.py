@@ -1,0 +1,7 @@
+"""Records of runs. MLflow's habits are set here, because it reads some of them while it is imported."""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 by default: 4 minutes for a server that is away
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # making a database is no news

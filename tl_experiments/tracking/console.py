@@ -1,0 +1,199 @@
+"""What a user sees while a run goes on: a live bar on a terminal, plain lines elsewhere, and the results at the end."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import rich.console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from tl_experiments.engine import records
+
+FILE_WIDTH = 160  # columns that a table may take where there is no terminal to limit it
+RESULT_COLUMNS = {
+    "val/acc_best": "best val/acc",
+    "val/epoch_best": "at epoch",
+    "test/acc": "test/acc",
+    "test/loss": "test/loss",
+    "perf/seconds": "seconds",
+}
+
+
+class Console:
+    """Shows records as they come; `with` ends the live bar whatever happens."""
+
+    def __init__(self, *, console: rich.console.Console | None = None) -> None:
+        """Write to standard output, or to `console`."""
+        self._console = console or rich.console.Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = FILE_WIDTH
+        self._bar: Progress | None = None
+        self._title = ""
+        self._start: tuple[float, float] | None = None  # seconds and share of the run when the first step came
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close_bar()
+
+    def notice(self, text: str) -> None:
+        """Print one line as it is: never wrapped, cut or coloured, so that paths and links can be copied."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    def work(self, title: str) -> Callable[[int, int], None]:
+        """Return a callback (done, total) that draws a bar on a terminal, and elsewhere says once what goes on."""
+        if not self._console.is_terminal:
+            self.notice(title)
+
+        def advance(done: int, total: int) -> None:
+            self._show(title, done, total)
+            if done >= total:
+                self._close_bar()
+
+        return advance
+
+    def record(self, record: records.Record) -> None:
+        """Show one record of the engine: a step moves the bar, an epoch leaves a line."""
+        if isinstance(record, records.EpochRecord):
+            self.notice(epoch_line(record))
+            return
+        title = "test" if record.stage == "test" else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
+        fields: dict[str, Any] = {}
+        if record.loss is not None and record.acc is not None:  # between two host syncs the last numbers stay
+            numbers = f"loss {spread(record.loss)}  acc {spread(record.acc)}"
+            fields["details"] = f"{numbers}  {record.images_per_second:,.0f} img/s"
+        if record.stage != "val":  # an estimate for the run; the test that follows it is timed by itself
+            fields["seconds_left"] = self._seconds_left(record) if record.stage == "train" else None
+        self._show(title, record.step, record.num_steps, **fields)
+
+    def results(self, rows: Mapping[str, Mapping[str, float]]) -> None:
+        """Print the result table, one row for each run name, with the summaries that are there."""
+        shown = {key: title for key, title in RESULT_COLUMNS.items() if any(key in row for row in rows.values())}
+        table = Table(Column("run", overflow="fold"), *(Column(title, justify="right") for title in shown.values()))
+        for name, row in rows.items():
+            table.add_row(Text(name), *(_cell(key, row.get(key)) for key in shown))
+        self._close_bar()
+        self._console.print(table)
+
+    def where(self, *, folders: Sequence[Path], ui_command: str | None, link: str | None) -> None:
+        """Print where the files are, the command that opens the tracking pages and the link to the charts."""
+        for folder in folders:
+            self.notice(f"files   {folder}")
+        if ui_command:
+            self.notice(f"ui      {ui_command}")
+        if link:
+            self.notice(f"charts  {link}")
+
+    def _show(self, title: str, done: int, total: int, **fields: Any) -> None:
+        """Move the bar, or start it anew for another title; the fields that are not given stay as they are."""
+        if not self._console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = _make_bar(self._console)
+            self._bar.add_task(title, total=total, details="", seconds_left=None)
+            self._bar.start()
+        [task] = self._bar.task_ids
+        if self._title not in ("", title):
+            self._bar.reset(task, description=title, total=total)
+        self._title = title
+        self._bar.update(task, completed=done, total=total, **fields)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._title = None, ""
+
+    def _seconds_left(self, record: records.Progress) -> float | None:
+        """Return the time that the rest of the run takes at the speed so far; None while nothing is known."""
+        share = (record.epoch - 1 + record.step / record.num_steps) / record.num_epochs
+        if self._start is None:
+            self._start = (time.monotonic(), share)
+            return None
+        start, first_share = self._start
+        done = share - first_share
+        return (time.monotonic() - start) / done * (1.0 - share) if done > 0 else None
+
+
+def epoch_line(record: records.EpochRecord) -> str:
+    """Return the one line that an epoch leaves, columns aligned from epoch to epoch."""
+    width = len(str(record.num_epochs))
+    return (
+        f"epoch {record.epoch:>{width}}/{record.num_epochs}"
+        f"  train loss {spread(record.train_loss)} acc {spread(record.train_acc)}"
+        f"  val loss {spread(record.val_loss)} acc {spread(record.val_acc)}"
+        f"  lr {spread(record.lr, '.2e')}"
+        f"  {record.images_per_second:,.0f} img/s  {record.seconds:.1f} s"
+        f"{'  best' if any(record.improved) else ''}"
+    )
+
+
+def spread(values: Sequence[float], form: str = ".4f") -> str:
+    """Return one value, or the lowest and highest of several members; a diverged member shows as nan.
+
+    >>> spread((0.5,))
+    '0.5000'
+    >>> spread((0.25, 0.5, 0.75))
+    '0.2500–0.7500'
+    """
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return "nan"
+    low, high = format(min(known), form), format(max(known), form)
+    text = low if low == high else f"{low}–{high}"
+    return text if len(known) == len(values) else f"{text} and nan"
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if key == "val/epoch_best":
+        return f"{value:.0f}"
+    return f"{value:.1f}" if key == "perf/seconds" else f"{value:.4f}"
+
+
+class _Steps(ProgressColumn):
+    def render(self, task: Task) -> str:
+        return f"{task.completed:,.0f}/{task.total or 0:,.0f}"
+
+
+class _Left(ProgressColumn):
+    """Time to the end of the run, or of the work that the bar shows where no run is going on."""
+
+    def render(self, task: Task) -> str:
+        seconds = task.fields["seconds_left"]
+        if seconds is None:
+            seconds = task.time_remaining
+        return "" if seconds is None else f"{clock(seconds)} left"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as a clock shows it.
+
+    >>> clock(75), clock(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _make_bar(console: rich.console.Console) -> Progress:
+    """Return a bar that leaves nothing behind when it ends."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        _Steps(),
+        TextColumn("{task.fields[details]}", markup=False),
+        _Left(),
+        console=console,
+        transient=True,
+        refresh_per_second=5,
+    )

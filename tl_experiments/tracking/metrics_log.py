@@ -1,0 +1,22 @@
+"""metrics.jsonl: the local truth about a run, one JSON object an epoch, readable while the run goes on."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
+    """Append `row` as one line in one write; a value that is not finite becomes null, since JSON has none."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows; a last line that a killed process left half written is no row."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

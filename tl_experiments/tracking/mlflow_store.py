@@ -1,0 +1,93 @@
+"""Opens an MLflow store: one absolute address, and a schema made once, even when many processes start together."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tl_experiments.runtime.errors import SettingError
+from tl_experiments.tracking.links import SQLITE, is_server
+
+DEFAULT_URI = "sqlite:///outputs/mlflow.db"
+SCHEMES = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+LOCK_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store and the experiment in it."""
+
+    uri: str
+    client: MlflowClient
+    experiment_id: str
+
+
+def absolute_uri(uri: str | None) -> str:
+    """Return the address of the store: `uri`, else $MLFLOW_TRACKING_URI, else the default; sqlite paths made absolute.
+
+    Raises:
+        SettingError: for an address that MLflow cannot use or no longer takes, such as a folder.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
+        return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
+    if uri.startswith(SCHEMES):
+        return uri
+    raise SettingError(
+        f"tracking.uri={uri}: expected sqlite:///FILE.db or the http(s) address of a tracking server; "
+        "MLflow no longer keeps runs in a plain folder"
+    )
+
+
+def open_store(uri: str | None, *, experiment_name: str) -> Store:
+    """Connect to the store and find or create the experiment.
+
+    Raises:
+        SettingError: the store cannot be opened, or its experiment was deleted.
+    """
+    address = absolute_uri(uri)
+    try:
+        if address.startswith(SQLITE):
+            return _open_sqlite(address, experiment_name)
+        return _connect(address, experiment_name, artifacts=None)
+    except Timeout as error:
+        raise SettingError(
+            f"tracking.uri={address}: another process has held {error.lock_file} for {LOCK_SECONDS} s; "
+            "end it, or delete the file when no run is starting"
+        ) from error
+    except (OSError, ImportError, MlflowException, SQLAlchemyError) as error:
+        raise SettingError(f"tracking.uri={address} cannot be opened: {_one_line(error)}") from error
+
+
+def _open_sqlite(address: str, experiment_name: str) -> Store:
+    """Connect under a lock: first contact writes the schema, and two processes at once would break it for good."""
+    database = Path(address.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+        return _connect(address, experiment_name, artifacts=database.parent / "mlartifacts")
+
+
+def _connect(address: str, experiment_name: str, *, artifacts: Path | None) -> Store:
+    client = MlflowClient(tracking_uri=address, registry_uri=address)
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
+        location = artifacts.as_uri() if artifacts else None
+        return Store(address, client, client.create_experiment(experiment_name, artifact_location=location))
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        hint = "its server" if is_server(address) else f"MLFLOW_TRACKING_URI={address}"
+        raise SettingError(
+            f"tracking.experiment_name={experiment_name} was deleted in {address}: choose another name, or restore it "
+            f"by `mlflow experiments restore --experiment-id {experiment.experiment_id}` with {hint}"
+        )
+    return Store(address, client, experiment.experiment_id)
+
+
+def _one_line(error: Exception) -> str:
+    """Return what went wrong without SQLAlchemy's listing of statements or MLflow's advice on further lines."""
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.splitlines()[0].split())[:300]

@@ -1,0 +1,137 @@
+"""Records one run in MLflow, through a client of its own: many runs may be open in one process at a time."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from tl_experiments.runtime.signals import Terminated
+from tl_experiments.tracking.links import LOCAL_UI, charts_link, is_server, sweep_or_run_tags, ui_command
+from tl_experiments.tracking.mlflow_store import Store, open_store
+from tl_experiments.tracking.params import as_text
+from tl_experiments.tracking.tracker import ParamValue
+
+DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
+TAG_LENGTH = 500
+
+
+class MlflowTracker:
+    """A run in MLflow, made by `with` and closed with its true status: FINISHED, FAILED or KILLED."""
+
+    def __init__(
+        self, *, uri: str | None, experiment_name: str, run_name: str, uid: str, tags: Mapping[str, str]
+    ) -> None:
+        """Keep the settings; the store is touched by `with` alone.
+
+        Args:
+            uri: address of the store; None is $MLFLOW_TRACKING_URI, else sqlite:///outputs/mlflow.db.
+            experiment_name: MLflow experiment, made when it is missing.
+            run_name: always passed on, since MLflow's automatic name draws from the global random generator.
+            uid: the run's own id, the tag `tl.uid`.
+            tags: further tags; `tl.sweep_id` makes the links show the whole sweep.
+        """
+        self._uri = uri
+        self._experiment_name = experiment_name
+        self._run_name = run_name
+        self._tags = {"tl.kind": "run", **tags, "tl.uid": uid}
+        self._nonfinite: set[str] = set()
+        self._store: Store | None = None
+        self._run_id: str | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        return self._run_id
+
+    def __enter__(self) -> Self:
+        """Open the store and create the run.
+
+        Raises:
+            SettingError: the store cannot be opened.
+        """
+        self._store = open_store(self._uri, experiment_name=self._experiment_name)
+        run = self._store.client.create_run(
+            self._store.experiment_id, run_name=self._run_name, tags=resolve_tags(self._tags)
+        )
+        self._run_id = run.info.run_id
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        store, run_id = self._open()
+        if error is None:
+            store.client.set_terminated(run_id, "FINISHED")
+            return
+        with contextlib.suppress(Exception):  # what ended the run matters more than a store that is away
+            status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+            if status == "FAILED":
+                self.set_tags({"tl.error": f"{type(error).__name__}: {error}"[:TAG_LENGTH]})
+            store.client.set_terminated(run_id, status)
+
+    def log_params(self, params: Mapping[str, ParamValue]) -> None:
+        store, run_id = self._open()
+        store.client.log_batch(run_id, params=[Param(key, as_text(value)) for key, value in params.items()])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        store, run_id = self._open()
+        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Log all metrics of a step in one call; those that are not finite become the tag `tl.nonfinite` instead.
+
+        MLflow stores an infinity as 1.8e308, which ruins every chart.
+        """
+        store, run_id = self._open()
+        now = int(time.time() * 1000)
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._nonfinite |= metrics.keys() - finite.keys()
+        tags = [RunTag("tl.nonfinite", ", ".join(sorted(self._nonfinite)))] if self._nonfinite else []
+        points = [Metric(name, float(value), now, step) for name, value in finite.items()]
+        store.client.log_batch(run_id, metrics=points, tags=tags)
+
+    def log_dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
+        """Log a data set as the run's input.
+
+        Args:
+            name: as the user knows it.
+            digest: hex; cut to the length that MLflow keeps.
+            context: the part that it plays, such as "train".
+            source: where it came from: a folder, or the name of a package.
+        """
+        store, run_id = self._open()
+        dataset = Dataset(name, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": source}))
+        store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])])
+
+    def log_file(self, path: Path, folder: str = "") -> None:
+        store, run_id = self._open()
+        store.client.log_artifact(run_id, str(path), folder or None)
+
+    def log_model(self, folder: Path) -> None:
+        """Store the files of `folder` among the run's artifacts, under `model/`.
+
+        A LoggedModel of MLflow would be one more copy of the weights, and the run's Artifacts page does not list it.
+        """
+        store, run_id = self._open()
+        store.client.log_artifacts(run_id, str(folder), "model")
+
+    def ui_command(self) -> str | None:
+        store, _ = self._open()
+        return ui_command(store.uri)
+
+    def charts_link(self) -> str | None:
+        store, _ = self._open()
+        server = store.uri if is_server(store.uri) else LOCAL_UI
+        return charts_link(store.experiment_id, tags=sweep_or_run_tags(self._tags), server=server)
+
+    def _open(self) -> tuple[Store, str]:
+        if self._store is None or self._run_id is None:
+            raise RuntimeError("a tracker records inside its `with` block only")
+        return self._store, self._run_id

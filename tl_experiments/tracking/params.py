@@ -1,0 +1,57 @@
+"""Which of a run's settings become MLflow params: the few that describe it, flat, and never a path."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from tl_experiments.tracking.tracker import ParamValue
+
+KNOBS = ("lr", "epochs", "batch_size", "seed")
+GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
+
+# Keys that say where files lie, how fast things go, or what another param says already.
+LEFT_OUT = frozenset(
+    ["_target_", "_partial_", "root", "download", "lr", "workers", "image_memory_gb", "log_every_steps", "crop_pct"]
+)
+
+
+def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, ParamValue]:
+    """Return the params of one run in reading order: knobs, the option of each group, then the groups' values.
+
+    Args:
+        config: the resolved configuration as plain dicts, lists and scalars.
+        choices: option chosen in each group, such as {"backbone": "resnet18"}; other keys are ignored.
+    """
+    params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
+    params |= {group: choices[group] for group in GROUPS if group in choices}
+    for group in GROUPS:
+        params |= dict(_flat(config.get(group) or {}, prefix=group))
+    for group in GROUPS:
+        if params.get(f"{group}.name") == params.get(group):
+            params.pop(f"{group}.name", None)
+    return params
+
+
+def _flat(node: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, ParamValue]]:
+    for key, value in node.items():
+        if key in LEFT_OUT:
+            continue
+        name = f"{prefix}.{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, prefix=name)
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(str(item) for item in value)
+        else:
+            yield name, _file_name(value) if key == "weights" else value
+
+
+def _file_name(weights: ParamValue) -> ParamValue:
+    """Return `weights` without the folder it lies in."""
+    return PurePath(weights).name if isinstance(weights, str) else weights
+
+
+def as_text(value: ParamValue) -> str:
+    """Return `value` as a user would type it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
