@@ -144,6 +144,11 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
 
 
+def allowed_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a `_target_` may begin with; each ends with a dot."""
+    return ALLOWED_TARGETS + tuple(prefix.rstrip(".*") + "." for prefix in config["allow_targets"])
+
+
 def check(config: Mapping[str, Any], *, folder: Path) -> None:
     """Raise one ConfigError that names every problem of a resolved, plain config.
 
@@ -154,11 +159,10 @@ def check(config: Mapping[str, Any], *, folder: Path) -> None:
     Raises:
         ConfigError: one line per problem.
     """
-    prefixes = ALLOWED_TARGETS + tuple(prefix.rstrip(".*") + "." for prefix in config["allow_targets"])
     problems = [
         *_range_problems(config),
         *_cross_group_problems(config),
-        *_target_problems(config, prefixes),
+        *_target_problems(config, allowed_prefixes(config)),
         *_place_problems(config, folder),
     ]
     if problems:

@@ -92,7 +92,7 @@ def load_images(
     Raises:
         DataError: an image cannot be read.
     """
-    kept = len(split) * 3 * canvas.size**2 <= memory_bytes
+    kept = len(split) * canvas.num_bytes <= memory_bytes
     pixels = torch.empty((len(split) if kept else 0, 3, canvas.size, canvas.size), dtype=torch.uint8)
     loader = Loader(split=split, canvas=canvas, workers=workers)
     chunks = [np.arange(start, min(start + _CHUNK, len(split))) for start in range(0, len(split), _CHUNK)]

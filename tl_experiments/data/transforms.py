@@ -24,6 +24,11 @@ class Canvas:
     crop: int
     interpolation: str
 
+    @property
+    def num_bytes(self) -> int:
+        """What one canvas takes in memory."""
+        return 3 * self.size**2
+
 
 @dataclass(frozen=True)
 class Normalise:

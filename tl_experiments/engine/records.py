@@ -1,7 +1,9 @@
 """What the engine reports: immutable values, one per step and one per epoch; metrics carry a leading axis of members."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+import torch
 
 Stage = Literal["train", "val", "test"]
 
@@ -33,7 +35,7 @@ class EpochRecord:
     val_loss: tuple[float, ...]
     val_acc: tuple[float, ...]
     lr: tuple[float, ...]  # base rate at the end of the epoch
-    improved: tuple[bool, ...]  # best val/acc so far
+    improved: tuple[bool, ...]  # the best so far: highest val/acc, of equal ones the lowest val/loss
     images_per_second: float  # training only
     seconds: float  # training and validation
 
@@ -50,4 +52,25 @@ class EpochRecord:
         }
 
 
-Record = Progress | EpochRecord
+@dataclass(frozen=True)
+class FinalRecord:
+    """The test split has been seen, once, by each member's best weights."""
+
+    loss: tuple[float, ...]
+    acc: tuple[float, ...]
+    best_epoch: tuple[int, ...]
+    best_val_acc: tuple[float, ...]
+    logits: torch.Tensor = field(repr=False)  # (K, N, C) float32 on the CPU, in the order of the split
+    labels: torch.Tensor = field(repr=False)  # (N,) int64
+
+    def metrics(self, member: int) -> dict[str, float]:
+        """Return the summaries of one member under the names that trackers show."""
+        return {
+            "val/acc_best": self.best_val_acc[member],
+            "val/epoch_best": self.best_epoch[member],
+            "test/loss": self.loss[member],
+            "test/acc": self.acc[member],
+        }
+
+
+Record = Progress | EpochRecord | FinalRecord

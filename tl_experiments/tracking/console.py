@@ -64,7 +64,10 @@ class Console:
         """Show one record of the engine: a step moves the bar, an epoch leaves a line."""
         if isinstance(record, records.EpochRecord):
             self.notice(epoch_line(record))
-            return
+        elif isinstance(record, records.Progress):
+            self._step(record)
+
+    def _step(self, record: records.Progress) -> None:
         title = "test" if record.stage == "test" else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
         fields: dict[str, Any] = {}
         if record.loss is not None and record.acc is not None:  # between two host syncs the last numbers stay

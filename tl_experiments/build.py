@@ -1,0 +1,138 @@
+"""From a checked configuration to objects: the only file that instantiates what a configuration names."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+
+from tl_experiments.config.checks import allowed_prefixes
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.member import Member
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
+from tl_experiments.data.source import Dataset
+from tl_experiments.data.transforms import make_canvas
+from tl_experiments.engine.trainer import Trainer
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.runtime.errors import UserError
+from tl_experiments.runtime.precision import Compute, choose
+from tl_experiments.runtime.process import process_context
+from tl_experiments.strategies.base import Strategy, Watch, Workload
+from tl_experiments.tracking.run_log import RunLog, make_uid
+
+
+def _build(member: Member, group: str, **arguments: Any) -> Any:
+    """Call what a group's `_target_` names with the group's values and what only the code knows."""
+    node = member.config[group]
+    _check_target(node["_target_"], group=group, prefixes=allowed_prefixes(member.config))
+    try:
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
+def _check_target(target: str, *, group: str, prefixes: tuple[str, ...]) -> None:
+    """An allowed prefix is not enough: `tl_experiments.x.os.system` begins well and ends elsewhere."""
+    home = f"{getattr(get_object(target), '__module__', None)}."
+    if not home.startswith(prefixes):
+        raise ConfigError(f"{group}._target_={target}: leads to {home.rstrip('.')}, which is not allowed")
+
+
+def build_dataset(member: Member) -> Dataset:
+    """List the images; none is read yet."""
+    return _build(member, "dataset")
+
+
+def data_source(member: Member) -> str:
+    """Where the dataset comes from: its folder, or its name where it is embedded."""
+    root = member.config["dataset"].get("root")
+    return str(Path(root).expanduser().absolute()) if root else member.choices["dataset"]
+
+
+def build_backbone(member: Member, *, dataset: Dataset) -> Backbone:
+    return _build(member, "backbone", preferred_size=dataset.image_size, seed=member.config["seed"])
+
+
+def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
+    return _build(member, "augmentation").resolved(mirror_safe=dataset.mirror_safe)
+
+
+def build_strategy(member: Member) -> Strategy:
+    return _build(member, "strategy")
+
+
+def build_log(member: Member, *, index: int) -> RunLog:
+    """Make a member's record; nothing is written before it is entered.
+
+    Args:
+        member: whose record.
+        index: of the member on the leading axis of records.
+    """
+    uid = make_uid()
+    tags = {"tl.kind": "run"} | ({"tl.sweep_id": member.sweep_id} if member.sweep_id else {})
+    tracker = _build(member, "tracking", run_name=member.name, uid=uid, tags=tags)
+    return RunLog(name=member.name, folder=member.folder, member=index, uid=uid, tracker=tracker)
+
+
+def build_process(member: Member) -> AbstractContextManager[torch.device]:
+    runtime = member.config["runtime"]
+    return process_context(device=runtime["device"], threads=runtime["threads"], deterministic=runtime["deterministic"])
+
+
+def build_compute(member: Member, *, device: torch.device, backbone: Backbone, strategy: Strategy) -> Compute:
+    """Decide what `auto` means here."""
+    runtime = member.config["runtime"]
+    return choose(
+        device=device,
+        backbone=backbone.name,
+        image_size=backbone.input_spec.size,
+        trains_backbone=strategy.trains_backbone,
+        train_precision=runtime["train_precision"],
+        infer_precision=runtime["infer_precision"],
+        memory_format=runtime["memory_format"],
+    )
+
+
+def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
+    """Decode the dataset for the backbone's input; the dataset's own crop comes first."""
+    runtime, spec = member.config["runtime"], backbone.input_spec
+    return load_dataset_images(
+        dataset,
+        canvas=make_canvas(
+            size=spec.size, crop_pct=dataset.crop_pct or spec.crop_pct, interpolation=spec.interpolation
+        ),
+        workers=runtime["workers"],
+        memory_bytes=round(runtime["image_memory_gb"] * 1e9),
+        work=watch.work,
+    )
+
+
+def build_trainer(member: Member, workload: Workload, *, device: torch.device) -> Trainer:
+    runtime = member.config["runtime"]
+    return Trainer(
+        workload,
+        optimizer=_build(member, "optimizer"),
+        scheduler=_build(member, "scheduler"),
+        seed=member.config["seed"],
+        device=device,
+        log_every_steps=runtime["log_every_steps"],
+        compile=runtime["compile"],
+    )
+
+
+def resolved_config(member: Member, *, compute: Compute, backbone: Backbone) -> dict[str, Any]:
+    """Return the configuration with every `auto` and null replaced by what it came to."""
+    runtime = member.config["runtime"] | {
+        "device": str(compute.device),
+        "threads": torch.get_num_threads(),
+        "train_precision": compute.train.name,
+        "infer_precision": compute.infer.name,
+        "memory_format": compute.layout,
+    }
+    sized = member.config["backbone"] | {"image_size": backbone.input_spec.size}
+    return member.config | {"runtime": runtime, "backbone": sized}

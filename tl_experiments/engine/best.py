@@ -1,0 +1,38 @@
+"""The best weights so far, one member at a time."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from tl_experiments.engine.metrics import Means
+
+
+class BestWeights:
+    """Keeps a copy of each member's trained tensors at its best epoch: highest val/acc, of equal ones lowest val/loss."""
+
+    def __init__(self, tensors: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Watch the trained tensors of K members; they are read when an epoch is the best, and written by `restore`."""
+        self._tensors = tensors
+        self._copies: list[dict[str, torch.Tensor]] = [{} for _ in tensors]
+        self.epoch = [0] * len(tensors)
+        self.acc = [-1.0] * len(tensors)
+        self._loss = [float("inf")] * len(tensors)
+
+    def update(self, epoch: int, val: Means) -> tuple[bool, ...]:
+        """Keep the members for which this epoch is the best so far; returns which."""
+        improved = tuple(
+            (acc, -loss) > (best_acc, -best_loss)
+            for acc, loss, best_acc, best_loss in zip(val.acc, val.loss, self.acc, self._loss, strict=True)
+        )
+        for member, better in enumerate(improved):
+            if better:
+                self.epoch[member], self.acc[member], self._loss[member] = epoch, val.acc[member], val.loss[member]
+                self._copies[member] = {name: t.detach().clone() for name, t in self._tensors[member].items()}
+        return improved
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the best weights back in their place."""
+        for tensors, copies in zip(self._tensors, self._copies, strict=True):
+            for name, copy in copies.items():
+                tensors[name].copy_(copy)

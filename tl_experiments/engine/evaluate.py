@@ -1,0 +1,68 @@
+"""One pass over a split without gradients."""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from tl_experiments.data.batches import Batches
+from tl_experiments.engine.metrics import Means, Sums, member_losses
+from tl_experiments.engine.records import Progress, Stage
+from tl_experiments.runtime.precision import Precision
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the run the pass takes place, for its records."""
+
+    phase: str
+    stage: Stage
+    epoch: int
+    num_epochs: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a pass: means per member, logits (K, N, C) float32 on the device and labels (K, N)."""
+
+    means: Means
+    logits: torch.Tensor = field(repr=False)
+    labels: torch.Tensor = field(repr=False)
+
+
+EvaluationSteps = Generator[Progress, None, Evaluation]
+
+
+def evaluate(
+    module: nn.Module,
+    batches: Batches,
+    *,
+    num_members: int,
+    device: torch.device,
+    precision: Precision,
+    position: Position,
+) -> EvaluationSteps:
+    """Yield a record per step; the generator's value is the evaluation. The module is left in eval mode."""
+    module.eval()
+    sums = Sums(num_members=num_members, device=device)
+    logits, labels = [], []
+    start, num_seen = time.perf_counter(), 0
+    for step, batch in enumerate(batches.epoch(0), start=1):
+        with torch.inference_mode(), precision.autocast():
+            outputs = module(batch.inputs).float()
+            sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
+        logits.append(outputs)
+        labels.append(batch.labels)
+        num_seen += batch.labels.shape[1]
+        yield Progress(
+            phase=position.phase,
+            stage=position.stage,
+            epoch=position.epoch,
+            num_epochs=position.num_epochs,
+            step=step,
+            num_steps=len(batches),
+            images_per_second=num_seen / (time.perf_counter() - start),
+        )
+    return Evaluation(means=sums.means(), logits=torch.cat(logits, dim=1), labels=torch.cat(labels, dim=1))

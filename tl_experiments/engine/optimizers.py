@@ -1,0 +1,35 @@
+"""From parameter groups to an optimizer: scales and weight decay are data of the groups."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+
+from tl_experiments.models.param_groups import ParamGroup
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+def make_optimizer(factory: OptimizerFactory, groups: Sequence[ParamGroup]) -> Optimizer:
+    """Give every group its own rate, lr_scale times the optimizer's, and no weight decay where it has none.
+
+    Args:
+        factory: an optimizer class of which only the parameters are missing.
+        groups: all trainable parameters.
+    """
+    optimizer = factory(
+        [
+            {"params": list(group.params), "name": group.name, "lr_scale": group.lr_scale}
+            | ({} if group.weight_decay else {"weight_decay": 0.0})
+            for group in groups
+        ]
+    )
+    for group in optimizer.param_groups:
+        group["lr"] *= group["lr_scale"]
+    return optimizer
+
+
+def base_lr(optimizer: Optimizer) -> float:
+    """Return the rate of a group whose scale is 1, as the schedule has it now."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"]) / group["lr_scale"]

@@ -1,0 +1,86 @@
+"""The story of one run, told for one or more members that share data, backbone, strategy and epochs."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import chain
+
+from tl_experiments import build
+from tl_experiments.config.member import Member
+from tl_experiments.inference.export import save_model
+from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.process import describe_device
+from tl_experiments.strategies.base import Materials
+from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.run_log import RunResult
+
+
+def run_experiments(members: Sequence[Member]) -> list[RunResult]:
+    """Train, test and record the members; returns their results in the same order.
+
+    Raises:
+        UserError: data, weights or settings cannot be used, or a run could not go on.
+    """
+    shared = members[0]
+    logs = [build.build_log(member, index=index) for index, member in enumerate(members)]
+    with ExitStack() as stack:
+        console = stack.enter_context(Console())
+        device = stack.enter_context(build.build_process(shared))
+        place = describe_device(device)
+
+        dataset = build.build_dataset(shared)
+        backbone = build.build_backbone(shared, dataset=dataset)
+        strategy = build.build_strategy(shared)
+        compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
+        console.notice(f"{shared.name}: {backbone.name} on {dataset.name}, {place}, {compute}")
+        images = build.build_images(shared, dataset=dataset, backbone=backbone, watch=console)
+
+        for member, log in zip(members, logs, strict=True):
+            stack.enter_context(log)  # from here on the run exists, and ends with its true status
+            config = build.resolved_config(member, compute=compute, backbone=backbone)
+            log.begin(config, member.choices, device=place)
+            log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
+
+        workload = strategy.prepare(
+            Materials(
+                backbone=backbone.to(device=device, memory_format=compute.memory_format),
+                num_classes=dataset.num_classes,
+                images=images,
+                augmentation=build.build_augmentation(shared, dataset=dataset),
+                batch_size=shared.config["batch_size"],
+                epochs=shared.config["epochs"],
+                seeds=tuple(member.config["seed"] for member in members),
+                compute=compute,
+                watch=console,
+            )
+        )
+        frozen = workload.frozen_sha256()
+        for index, log in enumerate(logs):
+            log.identify(weights=workload.weights_sha256(index), frozen=frozen)
+
+        trainer = build.build_trainer(shared, workload, device=device)
+        for record in chain(trainer.fit(), trainer.test()):
+            console.record(record)
+            for log in logs:
+                log.record(record)
+        if workload.frozen_sha256() != frozen:
+            raise RunFailed("frozen weights changed while training; please report this as a defect")
+
+        results = []
+        for index, log in enumerate(logs):
+            model, digest = workload.deployables[index], workload.weights_sha256(index)
+            save_model(
+                model,
+                log.folder / "model",
+                class_names=dataset.class_names,
+                backbone=shared.config["backbone"],
+                canvas=images.canvas,
+                weights_sha256=digest,
+            )
+            results.append(log.finish(weights_sha256=digest, images=images.test, class_names=dataset.class_names))
+
+        console.results({result.name: result.summary for result in results})
+        tracker = logs[0].tracker
+        console.where(
+            folders=[result.folder for result in results], ui_command=tracker.ui_command(), link=tracker.charts_link()
+        )
+    return results

@@ -1,0 +1,64 @@
+"""Writes a trained model so that it can be used without the run: weights as safetensors, everything else as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from tl_experiments.data.transforms import Canvas
+from tl_experiments.models.model import Model
+from tl_experiments.runtime.files import publish_text
+
+FORMAT = 1  # of model.json
+
+
+def save_model(
+    model: Model,
+    folder: Path,
+    *,
+    class_names: Sequence[str],
+    backbone: Mapping[str, Any],
+    canvas: Canvas,
+    weights_sha256: str,
+) -> None:
+    """Write `model.safetensors`, then `model.json`, which describes it: its presence says that both are whole.
+
+    Args:
+        model: images (B, 3, S, S), normalised → logits (B, C).
+        folder: made when missing.
+        class_names: C of them, in the order of the logits.
+        backbone: how the architecture is built: `_target_`, `name` and `image_size`.
+        canvas: how an image is resized and cropped.
+        weights_sha256: digest of the tensors.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / "model.safetensors")
+    spec = model.backbone.input_spec
+    description = {
+        "format": FORMAT,
+        "backbone": {
+            **backbone,
+            "image_size": spec.size,
+            "feature_dim": model.backbone.feature_dim,
+            "pretrained_weights": model.backbone.weights_id,
+        },
+        "class_names": list(class_names),
+        "input": {
+            "color": "RGB",
+            "resize_shorter_side": canvas.size,
+            "centre_crop": canvas.crop,
+            "interpolation": canvas.interpolation,
+            "scale": "1/255",
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+        },
+        "weights_sha256": weights_sha256,
+    }
+    publish_text(folder / "model.json", json.dumps(description, indent=2) + "\n")

@@ -1,0 +1,47 @@
+"""Linear heads: one alone, or a bank of K that train side by side."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def make_head(*, feature_dim: int, num_classes: int, seed: int) -> nn.Linear:
+    """Make a linear head with PyTorch's own initialisation under a seed; no other generator moves."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Linear(feature_dim, num_classes)
+
+
+class HeadBank(nn.Module):
+    """K linear heads in two tensors: weight (K, C, D) and bias (K, C), float32."""
+
+    def __init__(self, *, feature_dim: int, num_classes: int, seeds: Sequence[int]) -> None:
+        """Initialise each head as it would be alone.
+
+        Args:
+            feature_dim: D.
+            num_classes: C.
+            seeds: one per head.
+        """
+        super().__init__()
+        heads = [make_head(feature_dim=feature_dim, num_classes=num_classes, seed=seed) for seed in seeds]
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+
+    @property
+    def num_members(self) -> int:
+        return len(self.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map features (K, B, D) to logits (K, B, C), in float32 whatever the backbone computes in."""
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.baddbmm(self.bias[:, None], features.float(), self.weight.transpose(1, 2))
+
+    def head(self, member: int) -> nn.Linear:
+        """Return one head as a layer that shares the bank's storage: training the bank trains it."""
+        num_classes, feature_dim = self.weight.shape[1:]
+        head = nn.Linear(feature_dim, num_classes, device="meta")
+        head.weight = nn.Parameter(self.weight.detach()[member])
+        head.bias = nn.Parameter(self.bias.detach()[member])
+        return head

@@ -1,0 +1,74 @@
+"""What one run sets for the whole process: device, threads and determinism; all of it is put back afterwards."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from tl_experiments.runtime.errors import SettingError
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn auto, cpu, cuda or cuda:N into a device; auto is the GPU when there is one.
+
+    Raises:
+        SettingError: the device is not there.
+    """
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not available:
+            raise SettingError(f"runtime.device={name}: PyTorch {torch.__version__} sees no GPU; use runtime=cpu")
+        device = torch.device("cuda", device.index or 0)
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise SettingError(f"runtime.device={name}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device for people: the GPU's model, or the CPU and its threads."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+@contextmanager
+def process_context(*, device: str, threads: int | None, deterministic: bool) -> Iterator[torch.device]:
+    """Yield the device with threads and determinism set.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        threads: of the CPU; None keeps PyTorch's choice, one per core.
+        deterministic: kernels that give the same bits each time, and an error where there are none.
+
+    Raises:
+        SettingError: the device is not there.
+    """
+    with ExitStack() as undo:
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if deterministic:
+            _make_deterministic(undo)
+        yield choose_device(device)
+
+
+def _make_deterministic(undo: ExitStack) -> None:
+    undo.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    undo.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    undo.callback(_restore, CUBLAS, os.environ.get(CUBLAS))
+    os.environ.setdefault(CUBLAS, ":4096:8")  # read once, when the first product runs on the GPU
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value

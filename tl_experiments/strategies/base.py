@@ -1,0 +1,156 @@
+"""What a strategy gets and what it hands to the engine, which cannot tell one strategy from another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.batches import Batches, ImageBatches
+from tl_experiments.data.dataset_images import DatasetImages
+from tl_experiments.data.images import Images
+from tl_experiments.data.transforms import Normalise
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.digest import tensors_sha256
+from tl_experiments.models.model import Model
+from tl_experiments.models.param_groups import ParamGroup
+from tl_experiments.runtime.precision import Compute, Precision
+
+
+class Watch(Protocol):
+    """Where a strategy tells what takes long."""
+
+    def notice(self, text: str) -> None: ...
+
+    def work(self, title: str) -> Callable[[int, int], None]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """Everything that a strategy may use.
+
+    Attributes:
+        backbone: pretrained, on the device, in the layout of `compute`.
+        num_classes: C.
+        images: of the splits.
+        augmentation: decided for the dataset.
+        batch_size: of training.
+        epochs: of training.
+        seeds: one per member, K of them.
+        compute: where and how.
+        watch: told of long work.
+    """
+
+    backbone: Backbone
+    num_classes: int
+    images: DatasetImages
+    augmentation: Augmentation
+    batch_size: int
+    epochs: int
+    seeds: tuple[int, ...]
+    compute: Compute
+    watch: Watch
+
+    @property
+    def normalise(self) -> Normalise:
+        return Normalise(mean=self.backbone.input_spec.mean, std=self.backbone.input_spec.std)
+
+    def image_batches(self, images: Images, *, seed: int | None = None) -> ImageBatches:
+        """Return a split's images in batches: shuffled and augmented under a seed, else in order and as they are."""
+        return ImageBatches(
+            images=images,
+            size=self.backbone.input_spec.size,
+            normalise=self.normalise,
+            batch_size=self.batch_size,
+            device=self.compute.device,
+            seed=seed,
+            augmentation=None if seed is None else self.augmentation,
+            memory_format=self.compute.memory_format,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of training.
+
+    Attributes:
+        name: for records.
+        module: the batches' inputs → logits (K, B, C) of K members.
+        held_in_eval: modules inside it that stay in eval mode while it trains.
+        epochs: at least 1.
+        train, val, test: batches that fit the module.
+        train_precision, infer_precision: what the module computes in.
+    """
+
+    name: str
+    module: nn.Module
+    held_in_eval: tuple[nn.Module, ...]
+    epochs: int
+    train: Batches
+    val: Batches
+    test: Batches
+    train_precision: Precision
+    infer_precision: Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A strategy's plan.
+
+    Attributes:
+        phases: in order.
+        groups: parameters of all phases from step 0 on.
+        deployables: image → logits, one per member; they share storage with the phases' modules.
+        trained: names of the deployables' tensors that training may change; the others are frozen.
+    """
+
+    phases: tuple[Phase, ...]
+    groups: tuple[ParamGroup, ...]
+    deployables: tuple[Model, ...]
+    trained: frozenset[str]
+
+    @property
+    def num_members(self) -> int:
+        return len(self.deployables)
+
+    def trained_tensors(self, member: int) -> dict[str, torch.Tensor]:
+        """Return the tensors of one member that training changes, by name; not copies."""
+        tensors = self.deployables[member].state_dict()
+        return {name: tensor for name, tensor in tensors.items() if name in self.trained}
+
+    def frozen_sha256(self) -> str:
+        """Digest the tensors that must not change; members share them."""
+        tensors = self.deployables[0].state_dict()
+        return tensors_sha256({name: tensor for name, tensor in tensors.items() if name not in self.trained})
+
+    def weights_sha256(self, member: int) -> str:
+        """Digest one member's deployable as it is now."""
+        return tensors_sha256(self.deployables[member].state_dict())
+
+
+class Strategy(Protocol):
+    """How pretrained weights are reused."""
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether the backbone's speed in training matters."""
+        ...
+
+    def prepare(self, materials: Materials) -> Workload: ...
+
+
+def batchnorm_modules(module: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the layers whose running statistics move in train mode."""
+    return tuple(child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm))
+
+
+def running_statistics(module: nn.Module, *, prefix: str) -> frozenset[str]:
+    """Return the names of BatchNorm's buffers, which move in train mode without any gradient."""
+    return frozenset(
+        f"{prefix}{name}.{buffer}"
+        for name, child in module.named_modules()
+        if isinstance(child, nn.modules.batchnorm._BatchNorm)
+        for buffer, _ in child.named_buffers(recurse=False)
+    )

@@ -1,0 +1,68 @@
+"""Fine-tuning: all layers are trained, the backbone from its pretrained weights and the head from random ones."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tl_experiments.models.heads import make_head
+from tl_experiments.models.model import Model
+from tl_experiments.models.param_groups import param_groups
+from tl_experiments.runtime.seeding import derive_seed
+from tl_experiments.strategies.base import Materials, Phase, Workload, batchnorm_modules, running_statistics
+
+
+class OneMember(nn.Module):
+    """Images (B, 3, S, S) → logits (1, B, C): a model with the member axis that the engine expects."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images)[None]
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Train all layers.
+
+    Attributes:
+        batchnorm: train lets the statistics follow the new data; eval keeps them as pretrained.
+        backbone_lr_scale: the backbone's lr is this times the head's.
+    """
+
+    batchnorm: Literal["eval", "train"]
+    backbone_lr_scale: float
+
+    @property
+    def trains_backbone(self) -> bool:
+        return True
+
+    def prepare(self, materials: Materials) -> Workload:
+        """Put a new head behind the backbone; one member at a time."""
+        [seed] = materials.seeds
+        backbone = materials.backbone.requires_grad_(True)
+        head = make_head(
+            feature_dim=backbone.feature_dim, num_classes=materials.num_classes, seed=derive_seed(seed, "head")
+        )
+        model = Model(backbone, head.to(materials.compute.device))
+        phase = Phase(
+            name="finetune",
+            module=OneMember(model),
+            held_in_eval=batchnorm_modules(backbone) if self.batchnorm == "eval" else (),
+            epochs=materials.epochs,
+            train=materials.image_batches(materials.images.train, seed=seed),
+            val=materials.image_batches(materials.images.val),
+            test=materials.image_batches(materials.images.test),
+            train_precision=materials.compute.train,
+            infer_precision=materials.compute.infer,
+        )
+        held = running_statistics(backbone, prefix="backbone.") if self.batchnorm == "eval" else frozenset()
+        return Workload(
+            phases=(phase,),
+            groups=param_groups(model, lr_scales={"backbone": self.backbone_lr_scale, "head": 1.0}),
+            deployables=(model,),
+            trained=frozenset(model.state_dict()) - held,
+        )

@@ -1,0 +1,69 @@
+"""What the test split showed, as files for people: confusion matrix, per-class table, the most confident mistakes."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from tl_experiments.data.images import Images
+from tl_experiments.data.transforms import centre_crop
+from tl_experiments.tracking.pictures import confusion_matrix, save_picture, wrong_gallery
+
+GALLERY_SIZE = 24
+
+
+def write_evaluation(
+    folder: Path, *, logits: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+) -> tuple[Path, ...]:
+    """Write the files into `folder` and return their paths.
+
+    Args:
+        folder: exists.
+        logits: (N, C) float32.
+        labels: (N,) int64.
+        images: the N images of the split.
+        class_names: C of them.
+    """
+    paths = tuple(folder / name for name in ("confusion_matrix.png", "per_class.csv", "wrong_gallery.png"))
+    counts = multiclass_confusion_matrix(logits, labels, num_classes=len(class_names)).numpy()
+    save_picture(confusion_matrix(counts, class_names), paths[0])
+    _write_per_class(paths[1], logits, labels, class_names)
+    _draw_gallery(paths[2], logits, labels, images, class_names)
+    return paths
+
+
+def _write_per_class(path: Path, logits: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str]) -> None:
+    scores = [
+        metric(logits, labels, num_classes=len(class_names), average="none").tolist()
+        for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
+    ]
+    support = torch.bincount(labels, minlength=len(class_names)).tolist()
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "precision", "recall", "f1", "images"])
+        for name, precision, recall, f1, count in zip(class_names, *scores, support, strict=True):
+            writer.writerow([name, f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", count])
+
+
+def _draw_gallery(
+    path: Path, logits: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+) -> None:
+    confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+    wrong = torch.nonzero(predicted != labels).flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY_SIZE].numpy()
+    crops = np.zeros((0, 3, images.canvas.crop, images.canvas.crop), dtype=np.uint8)
+    if len(worst):
+        [canvases] = images.batches([worst])
+        crops = centre_crop(canvases, images.canvas.crop).numpy()
+    picture = wrong_gallery(
+        crops, labels[worst].tolist(), predicted[worst].tolist(), confidence[worst].tolist(), class_names
+    )
+    save_picture(picture, path)

@@ -1,0 +1,174 @@
+"""One run's record: its files, which are the local truth, and its tracker, written side by side."""
+
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from tl_experiments.data.images import Images
+from tl_experiments.engine.records import EpochRecord, FinalRecord, Record
+from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.signals import Terminated
+from tl_experiments.tracking.evaluation_files import write_evaluation
+from tl_experiments.tracking.metrics_log import append_metrics, read_metrics
+from tl_experiments.tracking.params import run_params
+from tl_experiments.tracking.pictures import learning_curves, save_picture
+from tl_experiments.tracking.tags import run_tags
+from tl_experiments.tracking.tracker import Tracker
+
+
+def make_uid() -> str:
+    """Return a run's own id, known before any tracking store is asked."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How one run ended.
+
+    Attributes:
+        name: of the run.
+        folder: of its files.
+        summary: the metrics of the best epoch and of the test split.
+        weights_sha256: digest of the deployable at the best epoch.
+    """
+
+    name: str
+    folder: Path
+    summary: Mapping[str, float]
+    weights_sha256: str
+
+    @property
+    def val_acc_best(self) -> float:
+        return self.summary["val/acc_best"]
+
+
+class RunLog:
+    """Writes one member's record; `with` begins the tracker's run and ends both with the same status."""
+
+    def __init__(self, *, name: str, folder: Path, member: int, uid: str, tracker: Tracker) -> None:
+        """Keep where to write.
+
+        Args:
+            name: of the run.
+            folder: exists.
+            member: index on the leading axis of records.
+            uid: of the run.
+            tracker: not yet entered.
+        """
+        self.tracker = tracker
+        self.name = name
+        self.folder = folder
+        self._member = member
+        self._uid = uid
+        self._start = time.perf_counter()
+        self._config: Mapping[str, Any] = {}
+        self._device = ""
+        self._dataset = ""
+        self._final: FinalRecord | None = None
+
+    def __enter__(self) -> Self:
+        for old in ("metrics.jsonl", "result.json"):
+            (self.folder / old).unlink(missing_ok=True)  # of an earlier run in the same folder
+        self.tracker.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+            self._write_result(status=status, error=f"{type(error).__name__}: {error}")
+        self.tracker.__exit__(kind, error, traceback)
+
+    def begin(self, config: Mapping[str, Any], choices: Mapping[str, str], *, device: str) -> None:
+        """Record what the run is.
+
+        Args:
+            config: resolved, plain values.
+            choices: the option of each group.
+            device: as people call it.
+        """
+        self._config, self._device = config, device
+        path = self.folder / "config.yaml"
+        publish_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+        self.tracker.log_params(run_params(config, choices))
+        self.tracker.log_file(path)
+
+    def dataset(self, *, name: str, source: str, fingerprint: str) -> None:
+        """Record what the run learns from: `source` is a folder, or the name where there is none."""
+        self._dataset = fingerprint
+        self.tracker.log_dataset(name=name, digest=fingerprint, context="train", source=source)
+
+    def identify(self, *, weights: str, frozen: str) -> None:
+        """Tag what the run is, once its weights are known.
+
+        Args:
+            weights: digest of the deployable before training.
+            frozen: digest of the tensors that must not change.
+        """
+        tags = run_tags(
+            self._config,
+            folder=self.folder,
+            device=self._device,
+            dataset=self._dataset,
+            weights=weights,
+            frozen=frozen,
+        )
+        self.tracker.set_tags(tags)
+
+    def record(self, record: Record) -> None:
+        """Keep what an epoch or the test showed; steps leave nothing."""
+        if isinstance(record, EpochRecord):
+            metrics = record.metrics(self._member)
+            append_metrics(self.folder / "metrics.jsonl", {"epoch": record.epoch, "phase": record.phase, **metrics})
+            self.tracker.log_metrics(metrics, step=record.epoch)
+        elif isinstance(record, FinalRecord):
+            self._final = record
+
+    def finish(self, *, weights_sha256: str, images: Images, class_names: Sequence[str]) -> RunResult:
+        """Record what the test showed, the model in `model/` and, last of all, the result.
+
+        Args:
+            weights_sha256: digest of the deployable at the best epoch.
+            images: of the test split.
+            class_names: in label order.
+        """
+        if self._final is None:
+            raise RuntimeError("a run ends with the record of its test")
+        for path in self._draw(self._final, images, class_names):
+            self.tracker.log_file(path)
+        self.tracker.log_model(self.folder / "model")
+        summary = {**self._final.metrics(self._member), "perf/seconds": self._seconds()}
+        self.tracker.log_metrics(summary, step=self._final.best_epoch[self._member])
+        path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
+        self.tracker.log_file(path)
+        return RunResult(name=self.name, folder=self.folder, summary=summary, weights_sha256=weights_sha256)
+
+    def _draw(self, final: FinalRecord, images: Images, class_names: Sequence[str]) -> list[Path]:
+        curves = self.folder / "learning_curves.png"
+        save_picture(learning_curves(read_metrics(self.folder / "metrics.jsonl")), curves)
+        files = write_evaluation(
+            self.folder,
+            logits=final.logits[self._member],
+            labels=final.labels,
+            images=images,
+            class_names=class_names,
+        )
+        return [curves, *files]
+
+    def _seconds(self) -> float:
+        return round(time.perf_counter() - self._start, 3)
+
+    def _write_result(self, *, status: str, **fields: Any) -> Path:
+        path = self.folder / "result.json"
+        ids = {"status": status, "name": self.name, "uid": self._uid, "run_id": self.tracker.run_id}
+        result = {**ids, **fields, "device": self._device, "seconds": self._seconds()}
+        publish_text(path, json.dumps(result, indent=2) + "\n")
+        return path

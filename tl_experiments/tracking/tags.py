@@ -1,0 +1,54 @@
+"""What is known about a run beside its params: identity, place, code and machine, as tags."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tl_experiments.runtime.fingerprint import fingerprint, git_commit, machine, versions
+
+# What may change without changing the result of a run.
+WITHOUT_EFFECT = {"runtime": ("workers", "image_memory_gb", "log_every_steps"), "dataset": ("root", "download")}
+NOT_THE_RUN = ("tracking", "allow_targets")
+
+
+def run_fingerprint(config: Mapping[str, Any], *, dataset: str, weights: str) -> str:
+    """Return the identity of a run: two runs that share it should give the same result.
+
+    Args:
+        config: resolved.
+        dataset: fingerprint of the images and splits.
+        weights: digest of the deployable before training.
+    """
+    fields = {
+        group: {key: value for key, value in node.items() if key not in WITHOUT_EFFECT.get(group, ())}
+        if isinstance(node, Mapping)
+        else node
+        for group, node in config.items()
+        if group not in NOT_THE_RUN
+    }
+    return fingerprint({"config": fields, "dataset": dataset, "weights": weights, "versions": versions()})
+
+
+def run_tags(
+    config: Mapping[str, Any], *, folder: Path, device: str, dataset: str, weights: str, frozen: str
+) -> dict[str, str]:
+    """Return the tags of a run.
+
+    Args:
+        config: resolved.
+        folder: of its files.
+        device: as people call it.
+        dataset: fingerprint of the dataset.
+        weights: digest of the deployable before training.
+        frozen: digest of the tensors that must not change.
+    """
+    facts = {
+        "run_dir": str(folder),
+        "fingerprint": run_fingerprint(config, dataset=dataset, weights=weights),
+        "dataset_fingerprint": dataset,
+        "frozen_sha256": frozen,
+        "git_commit": git_commit() or "none",
+        **machine(device),
+        **{f"version.{package}": number for package, number in versions().items()},
+    }
+    return {f"tl.{key}": value for key, value in facts.items()}
