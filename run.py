@@ -16,7 +16,7 @@ register()
 @task
 def main(config: DictConfig) -> float:
     member = current_member(config)
-    from tl_experiments.experiment import run_experiments  # imports torch, which a config error must not wait for
+    from tl_experiments.experiment import run_experiments  # noqa: PLC0415 - a config error must not wait for torch
 
     return run_experiments([member])[0].val_acc_best
 

@@ -4,7 +4,7 @@
     python benchmarks/precision.py --write                the same, and updates tl_experiments/runtime/precision.json
     python benchmarks/precision.py --backbones resnet18   one backbone
 
-The four combinations take turns within a round, so that a busy machine slows all of them alike; the median round counts.
+The four combinations take turns within a round, so a busy machine slows all alike; the median round counts.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
-from torch import nn
-
 from tl_experiments.runtime import precision
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.process import choose_device, describe_device

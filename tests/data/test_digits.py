@@ -8,7 +8,14 @@ from tl_experiments.data.source import Dataset
 
 
 def loaded(*, train_size: int | float | None = None, val_fraction: float = 0.1, split_seed: int = 0) -> Dataset:
-    return digits(train_size=train_size, val_fraction=val_fraction, split_seed=split_seed, image_size=64, crop_pct=1.0)
+    return digits(
+        train_size=train_size,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        image_size=64,
+        crop_pct=1.0,
+        interpolation="bilinear",
+    )
 
 
 def test_the_pixels_are_those_of_load_digits():
@@ -37,4 +44,5 @@ def test_no_setting_moves_the_test_split():
 def test_what_the_dataset_asks_for():
     dataset = loaded()
     assert (dataset.num_classes, dataset.image_size, dataset.crop_pct) == (10, 64, 1.0)
+    assert dataset.interpolation == "bilinear"
     assert not dataset.mirror_safe

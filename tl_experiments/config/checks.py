@@ -1,4 +1,4 @@
-"""Checks that types cannot express: ranges, rules across groups and allowed targets, before anything heavy is imported."""
+"""Checks that types cannot express: ranges, rules across groups, allowed targets; nothing heavy is imported."""
 
 import math
 import os

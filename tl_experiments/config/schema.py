@@ -149,6 +149,7 @@ class Digits:
     split_seed: int = MISSING
     image_size: int = MISSING
     crop_pct: float = MISSING
+    interpolation: str = MISSING
 
 
 @dataclass

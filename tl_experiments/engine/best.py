@@ -8,7 +8,7 @@ from tl_experiments.engine.metrics import Means
 
 
 class BestWeights:
-    """Keeps a copy of each member's trained tensors at its best epoch: highest val/acc, of equal ones lowest val/loss."""
+    """Keeps each member's trained tensors at its best epoch: highest val/acc, of equal ones lowest val/loss."""
 
     def __init__(self, tensors: Sequence[Mapping[str, torch.Tensor]]) -> None:
         """Watch the trained tensors of K members; they are read when an epoch is the best, and written by `restore`."""

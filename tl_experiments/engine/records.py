@@ -1,4 +1,4 @@
-"""What the engine reports: immutable values, one per step and one per epoch; metrics carry a leading axis of members."""
+"""What the engine reports: immutable values, one per step and one per epoch; metrics lead with an axis of members."""
 
 from dataclasses import dataclass, field
 from typing import Literal

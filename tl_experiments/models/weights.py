@@ -45,7 +45,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"backbone.weights={path}: {_first_line(error)}; {expected}") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a damaged pickle makes of itself
         raise WeightsError(
-            f"backbone.weights={path}: refused, it holds more than tensors or is damaged ({type(error).__name__}); {expected}"
+            f"backbone.weights={path}: refused, not only tensors or damaged ({type(error).__name__}); {expected}"
         ) from error
     for key in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

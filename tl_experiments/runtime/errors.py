@@ -17,5 +17,5 @@ class SettingError(UserError):
     """Settings that are valid one by one do not work together or on this machine."""
 
 
-class RunFailed(UserError):
+class RunFailed(UserError):  # noqa: N818 - it names what happened
     """The run began and could not go on, for a reason that its settings or its data explain; exit code 1."""

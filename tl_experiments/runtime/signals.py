@@ -11,7 +11,7 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt it is no `Exception`, so that nothing swallows it."""
 
 
-def _raise_terminated(signum: int, frame: FrameType | None) -> None:
+def _raise_terminated(signum: int, _frame: FrameType | None) -> None:
     raise Terminated(f"received {signal.Signals(signum).name}")
 
 

@@ -1,6 +1,6 @@
 """Feature extraction: the backbone is frozen and a new linear head is trained on its features.
 
-Frozen means that nothing of it moves: no gradient, and BatchNorm in eval mode. `requires_grad=False` alone lets the running
+Frozen: nothing of it moves, no gradient, and BatchNorm in eval mode. `requires_grad=False` alone lets the running
 statistics drift, and `track_running_stats=False` normalises by the batch (Kornblith et al. 2019 evaluate in eval mode).
 """
 

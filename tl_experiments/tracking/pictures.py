@@ -63,11 +63,12 @@ def _curves(
 
 
 def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
-    """Ring the best val/acc; of equal ones the first, which is the one whose weights are kept."""
+    """Ring the best val/acc; of equal ones that of lowest val/loss, whose weights are kept."""
     accuracy = _column(epochs, "val/acc")
     if np.isnan(accuracy).all():
         return
-    best = int(np.nanargmax(accuracy))
+    loss = _column(epochs, "val/loss")
+    best = int(np.lexsort((loss, -accuracy))[0])  # nan sorts last
     step = epochs[best]["epoch"]
     label = f"best {accuracy[best]:.4f} at epoch {step}"
     axes.plot([step], [accuracy[best]], "o", markersize=10, mfc="none", mec=VAL_COLOR, mew=1.5, label=label)
