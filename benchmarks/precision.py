@@ -90,7 +90,7 @@ def measure(
     steps = {}
     for dtype, layout in COMBINATIONS:
         memory_format = precision.MEMORY_FORMATS[layout]
-        backbone = make_backbone(name, image_size).to(device=device, memory_format=memory_format)
+        backbone = make_backbone(name, image_size).to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         images = torch.randn(batch_size, 3, image_size, image_size, device=device).to(memory_format=memory_format)
         steps[f"{dtype}/{layout}"] = make_step(backbone, images, dtype)
     for step in steps.values():

@@ -42,7 +42,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
 
         workload = strategy.prepare(
             Materials(
-                backbone=backbone.to(device=device, memory_format=compute.memory_format),
+                backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
                 num_classes=dataset.num_classes,
                 images=images,
                 augmentation=build.build_augmentation(shared, dataset=dataset),

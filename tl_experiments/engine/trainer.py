@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -54,9 +54,8 @@ class Trainer:
         self._seed = seed
         self._device = device
         self._log_every_steps = log_every_steps
-        self._modules: list[nn.Module] = [
-            torch.compile(phase.module) if compile else phase.module  # type: ignore[misc]
-            for phase in workload.phases
+        self._networks: list[nn.Module] = [
+            cast(nn.Module, torch.compile(phase.module)) if compile else phase.module for phase in workload.phases
         ]
         self._best = BestWeights([workload.trained_tensors(member) for member in range(workload.num_members)])
         self._step = 0  # optimizer updates so far
@@ -72,7 +71,7 @@ class Trainer:
         Raises:
             RunFailed: the loss is no longer finite; noticed at the next sync.
         """
-        for phase, module in zip(self._workload.phases, self._modules, strict=True):
+        for phase, module in zip(self._workload.phases, self._networks, strict=True):
             steps_per_epoch = len(phase.train)
             schedule = self._scheduler(
                 self._optimizer, total_steps=phase.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch
@@ -88,7 +87,7 @@ class Trainer:
             Progress for every step, then one FinalRecord.
         """
         self._best.restore()
-        evaluation = yield from self._evaluate(self._workload.phases[-1], self._modules[-1], "test")
+        evaluation = yield from self._evaluate(self._workload.phases[-1], self._networks[-1], "test")
         yield FinalRecord(
             loss=evaluation.means.loss,
             acc=evaluation.means.acc,

@@ -60,7 +60,7 @@ def torchvision_backbone(
     if name not in ARCHITECTURES:
         raise SettingError(f"backbone.name={name}: expected one of {', '.join(ARCHITECTURES)}")
     architecture = ARCHITECTURES[name]
-    enum = models.get_model_weights(name).DEFAULT
+    enum = models.get_model_weights(name)["DEFAULT"]
     size = choose_image_size(
         name=name,
         own=enum.transforms().crop_size[0],
@@ -72,7 +72,7 @@ def torchvision_backbone(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         body = models.get_model(name, weights=None, **dict(architecture.arguments))
-    feature_dim = body.get_submodule(architecture.head).in_features
+    feature_dim: int = body.get_submodule(architecture.head).in_features  # type: ignore[assignment]
     body.set_submodule(architecture.head, nn.Identity())
     heads = (architecture.head, *architecture.auxiliary)
     if weights is None:
@@ -83,9 +83,7 @@ def torchvision_backbone(
     else:
         load_weights(body, read_weights(Path(weights).expanduser()), heads=heads, source=weights)
         weights_id = f"file:{Path(weights).name}"
-    return Backbone(
-        body, name=name, feature_dim=int(feature_dim), input_spec=_input_spec(enum, size), weights_id=weights_id
-    )
+    return Backbone(body, name=name, feature_dim=feature_dim, input_spec=_input_spec(enum, size), weights_id=weights_id)
 
 
 def _input_spec(enum: models.WeightsEnum, size: int) -> InputSpec:

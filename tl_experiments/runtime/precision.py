@@ -72,7 +72,7 @@ def device_kind(device: torch.device) -> str:
 @cache
 def table() -> dict[str, dict[str, list[Row]]]:
     """Return device kind → backbone → rows."""
-    return json.loads(files(__package__).joinpath("precision.json").read_text(encoding="utf-8"))["rows"]
+    return json.loads(files("tl_experiments.runtime").joinpath("precision.json").read_text(encoding="utf-8"))["rows"]
 
 
 def choose(
