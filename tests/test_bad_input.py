@@ -38,3 +38,9 @@ def test_one_line_names_the_key_and_nothing_is_written(override: str, named: str
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_named():
+    command = [sys.executable, str(ROOT / "run.py"), "hydra.run.dir=/proc/nowhere", "tracking=none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, "/proc/nowhere" in done.stderr, "Traceback" in done.stderr) == (2, True, False)

@@ -38,7 +38,7 @@ def _restore_full_error() -> None:
 
 
 def _report(error: Exception, *, prefix: str = "") -> int:
-    message = str(error) if isinstance(error, ConfigError | UserError | OSError) else explain(error)
+    message = str(error) if isinstance(error, ConfigError | UserError) else explain(error)
     for line in message.splitlines():
         print(f"error: {prefix}{line}", file=sys.stderr)
     return 1 if isinstance(error, RunFailed) else 2
@@ -73,8 +73,8 @@ def enter(main: Callable[[], Any]) -> int:
     try:
         main()
     except (*KNOWN, OSError) as error:
-        if _wants_traceback() or (isinstance(error, OSError) and not isinstance(error, PermissionError)):
-            raise
+        if _wants_traceback():
+            raise  # a MissingConfigException of Hydra is an OSError too: `explain` tells them apart
         reported = getattr(error, "exit_code", None)
         return reported if reported is not None else _report(error)
     except KeyboardInterrupt:

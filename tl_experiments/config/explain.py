@@ -48,6 +48,8 @@ def explain(error: Exception) -> str:
         if isinstance(cause, MissingMandatoryValue):
             key = cause.full_key or str(cause).rpartition(": ")[2].splitlines()[0]
             return f"{key} is missing; give it on the command line: {key}=..."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
