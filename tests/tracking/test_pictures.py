@@ -40,9 +40,12 @@ def test_learning_curves_draw_every_series(count: int, tmp_path: Path) -> None:
     saved(figure, tmp_path)
 
 
-def test_the_first_of_the_best_epochs_is_marked() -> None:
-    labels = [text.get_text() for text in learning_curves(epochs(10)).axes[1].get_legend().get_texts()]
-    assert labels == ["train", "val", "best 0.9000 at epoch 5"]
+@pytest.mark.parametrize(("same_loss", "best"), [(False, 10), (True, 5)])
+def test_the_epoch_whose_weights_are_kept_is_marked(same_loss: bool, best: int) -> None:
+    """Highest val/acc; of equal ones lowest val/loss; of those the first, as `BestWeights` keeps them."""
+    rows = [row | ({"val/loss": 0.5} if same_loss else {}) for row in epochs(10)]
+    labels = [text.get_text() for text in learning_curves(rows).axes[1].get_legend().get_texts()]
+    assert labels == ["train", "val", f"best 0.9000 at epoch {best}"]
 
 
 def test_an_epoch_that_diverged_leaves_a_gap(tmp_path: Path) -> None:
