@@ -15,7 +15,8 @@ from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
-from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.optimizers import OptimizerFactory
+from tl_experiments.engine.trainer import ScheduleFactory, Trainer
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.precision import Compute, choose
@@ -27,20 +28,31 @@ from tl_experiments.tracking.run_log import RunLog, make_uid
 def _build(member: Member, group: str, **arguments: Any) -> Any:
     """Call what a group's `_target_` names with the group's values and what only the code knows."""
     node = member.config[group]
-    _check_target(node["_target_"], group=group, prefixes=allowed_prefixes(member.config))
+    target = node["_target_"]
+    _check_target(target, group=group, prefixes=allowed_prefixes(member.config))
     try:
-        return instantiate(node, **arguments, _convert_="all")
+        return instantiate(node, **arguments, _convert_="all", _recursive_=False)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError):
+            raise _misfit(group, target, error.__cause__) from error
         raise
 
 
 def _check_target(target: str, *, group: str, prefixes: tuple[str, ...]) -> None:
     """An allowed prefix is not enough: `tl_experiments.x.os.system` begins well and ends elsewhere."""
-    home = f"{getattr(get_object(target), '__module__', None)}."
+    try:
+        home = f"{getattr(get_object(target), '__module__', None)}."
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{group}._target_={target}: there is no such thing to call") from error
     if not home.startswith(prefixes):
         raise ConfigError(f"{group}._target_={target}: leads to {home.rstrip('.')}, which is not allowed")
+
+
+def _misfit(group: str, target: str, error: TypeError) -> ConfigError:
+    """A target that cannot be called with the keys of its group."""
+    return ConfigError(f"{group}: {target} does not take the keys that are given: {error}")
 
 
 def build_dataset(member: Member) -> Dataset:
@@ -64,6 +76,23 @@ def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
 
 def build_strategy(member: Member) -> Strategy:
     return _build(member, "strategy")
+
+
+def build_optimizer(member: Member) -> OptimizerFactory:
+    """Return an optimizer that lacks its parameters; it is tried on one, so that what it refuses is told early."""
+    factory = _build(member, "optimizer")
+    try:
+        tried = factory([torch.zeros(1, requires_grad=True)])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {member.config['optimizer']['_target_']} refuses its keys: {error}") from error
+    if not isinstance(tried, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer._target_={member.config['optimizer']['_target_']}: expected an optimizer")
+    return factory
+
+
+def build_scheduler(member: Member) -> ScheduleFactory:
+    """Return a schedule that lacks the optimizer and the number of steps."""
+    return _build(member, "scheduler")
 
 
 def build_log(member: Member, *, index: int) -> RunLog:
@@ -95,6 +124,7 @@ def build_compute(member: Member, *, device: torch.device, backbone: Backbone, s
         train_precision=runtime["train_precision"],
         infer_precision=runtime["infer_precision"],
         memory_format=runtime["memory_format"],
+        infer_batch_size=runtime["infer_batch_size"],
     )
 
 
@@ -114,12 +144,19 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
     )
 
 
-def build_trainer(member: Member, workload: Workload, *, device: torch.device) -> Trainer:
+def build_trainer(
+    member: Member,
+    workload: Workload,
+    *,
+    optimizer: OptimizerFactory,
+    scheduler: ScheduleFactory,
+    device: torch.device,
+) -> Trainer:
     runtime = member.config["runtime"]
     return Trainer(
         workload,
-        optimizer=_build(member, "optimizer"),
-        scheduler=_build(member, "scheduler"),
+        optimizer=optimizer,
+        scheduler=scheduler,
         seed=member.config["seed"],
         device=device,
         log_every_steps=runtime["log_every_steps"],
@@ -127,14 +164,20 @@ def build_trainer(member: Member, workload: Workload, *, device: torch.device) -
     )
 
 
-def resolved_config(member: Member, *, compute: Compute, backbone: Backbone) -> dict[str, Any]:
-    """Return the configuration with every `auto` and null replaced by what it came to."""
+def resolved_config(
+    member: Member, *, compute: Compute, backbone: Backbone, augmentation: Augmentation
+) -> dict[str, Any]:
+    """Return the configuration with all that was left to be decided (`auto`, null) replaced by what it came to."""
     runtime = member.config["runtime"] | {
         "device": str(compute.device),
         "threads": torch.get_num_threads(),
         "train_precision": compute.train.name,
         "infer_precision": compute.infer.name,
         "memory_format": compute.layout,
+        "infer_batch_size": compute.infer_batch_size,
     }
-    sized = member.config["backbone"] | {"image_size": backbone.input_spec.size}
-    return member.config | {"runtime": runtime, "backbone": sized}
+    return member.config | {
+        "runtime": runtime,
+        "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size},
+        "augmentation": member.config["augmentation"] | {"hflip_prob": augmentation.hflip_prob},
+    }

@@ -60,8 +60,12 @@ def task(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             if job.mode != RunMode.MULTIRUN:
                 sys.exit(_report(error))
             error.exit_code = _report(error, prefix=f"job {job.job.num}: ")  # type: ignore[attr-defined]
-            os.environ[FULL_ERROR] = "1"  # Hydra hands the error to `enter` instead of printing its own text
             raise
+        except Exception as error:
+            error.is_defect = True  # type: ignore[attr-defined]  # of the program or the machine: its traceback is wanted
+            raise
+        finally:
+            os.environ[FULL_ERROR] = "1"  # Hydra hands every error to `enter` instead of printing its own text
 
     return wrapped
 
@@ -72,9 +76,9 @@ def enter(main: Callable[[], Any]) -> int:
     os.environ[FULL_ERROR] = "1"
     try:
         main()
-    except (*KNOWN, OSError) as error:
-        if _wants_traceback():
-            raise  # a MissingConfigException of Hydra is an OSError too: `explain` tells them apart
+    except (*KNOWN, OSError, ValueError) as error:  # while it composes, Hydra raises the last two as well
+        if _wants_traceback() or getattr(error, "is_defect", False):
+            raise
         reported = getattr(error, "exit_code", None)
         return reported if reported is not None else _report(error)
     except KeyboardInterrupt:

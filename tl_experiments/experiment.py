@@ -27,16 +27,18 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         device = stack.enter_context(build.build_process(shared))
         place = describe_device(device)
 
-        dataset = build.build_dataset(shared)
-        backbone = build.build_backbone(shared, dataset=dataset)
         strategy = build.build_strategy(shared)
+        optimizer, scheduler = build.build_optimizer(shared), build.build_scheduler(shared)
+        dataset = build.build_dataset(shared)
+        augmentation = build.build_augmentation(shared, dataset=dataset)
+        backbone = build.build_backbone(shared, dataset=dataset)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
         console.notice(f"{shared.name}: {backbone.name} on {dataset.name}, {place}, {compute}")
         images = build.build_images(shared, dataset=dataset, backbone=backbone, watch=console)
 
         for member, log in zip(members, logs, strict=True):
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
-            config = build.resolved_config(member, compute=compute, backbone=backbone)
+            config = build.resolved_config(member, compute=compute, backbone=backbone, augmentation=augmentation)
             log.begin(config, member.choices, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
 
@@ -45,7 +47,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
                 num_classes=dataset.num_classes,
                 images=images,
-                augmentation=build.build_augmentation(shared, dataset=dataset),
+                augmentation=augmentation,
                 batch_size=shared.config["batch_size"],
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
@@ -57,7 +59,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         for index, log in enumerate(logs):
             log.identify(weights=workload.weights_sha256(index), frozen=frozen)
 
-        trainer = build.build_trainer(shared, workload, device=device)
+        trainer = build.build_trainer(shared, workload, optimizer=optimizer, scheduler=scheduler, device=device)
         for record in chain(trainer.fit(), trainer.test()):
             console.record(record)
             for log in logs:

@@ -42,7 +42,7 @@ def _train_size(value: float) -> bool:
 
 
 def _range(value: list[float]) -> bool:
-    return len(value) == 2 and 0 < value[0] <= value[1]
+    return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
 
 def _device(value: str) -> bool:
@@ -84,10 +84,12 @@ RANGES: tuple[Check, ...] = (
     ("augmentation.scale", lambda value: _range(value) and value[1] <= 1, "two rising fractions in (0, 1]"),
     ("augmentation.ratio", _range, "two rising numbers above 0"),
     ("runtime.device", _device, "auto, cpu, cuda or cuda:N"),
+    ("runtime.infer_batch_size", _at_least_one, "1 or more, or null"),
     ("runtime.threads", _at_least_one, "1 or more, or null"),
     ("runtime.workers", _non_negative, "0 or more"),
     ("runtime.image_memory_gb", _non_negative, "0 or more"),
     ("runtime.log_every_steps", _at_least_one, "1 or more"),
+    ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
 
@@ -101,14 +103,19 @@ def _lookup(config: Mapping[str, Any], key: str) -> Any:
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, accepts, expected in RANGES:
         value = _lookup(config, key)
+        if key == "optimizer.lr" and str(value) == str(config["lr"]):
+            continue  # it follows `lr`, which is what was typed
         if value is not None and not accepts(value):
             yield f"{key}={value}: expected {expected}"
 
 
 def _target_problems(node: Any, prefixes: tuple[str, ...], path: str = "") -> Iterator[str]:
+    """A target is code that will run: each group has one, from an allowed place, and nothing below it has any."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and not str(target).startswith(prefixes):
+        if target is not None and (path == "" or "." in path or "[" in path):
+            yield f"{path}._target_={target}: not allowed here; expected a target at the top of a group alone"
+        elif target is not None and not str(target).startswith(prefixes):
             listed = ", ".join(f"{prefix}*" for prefix in prefixes)
             yield (
                 f"{path}._target_={target}: not an allowed target; expected one of {listed} "
@@ -125,6 +132,8 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
     warmup = _lookup(config, "scheduler.warmup_epochs")
     if warmup is not None and warmup >= config["epochs"] >= 1:
         yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
+    if config["batch_size"] == 1 and _lookup(config, "strategy.batchnorm") == "train":
+        yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
     if _lookup(config, "optimizer.nesterov") and not _lookup(config, "optimizer.momentum"):
         yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
     if _lookup(config, "runtime.deterministic") and "bf16" in (
@@ -136,8 +145,8 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     root = _lookup(config, "dataset.root")
-    downloads = _lookup(config, "dataset.download")
-    if root is not None and not downloads and not Path(root).expanduser().is_dir():
+    downloads = _lookup(config, "dataset.download")  # where it is a key, the dataset tells what is to be put there
+    if root is not None and downloads is None and not Path(root).expanduser().is_dir():
         yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

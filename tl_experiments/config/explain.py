@@ -11,12 +11,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tl_experiments.config.schema import SCHEMAS, Run
 
 
-def known_keys() -> list[str]:
-    """List every key that some option accepts, as it is typed: `lr`, `optimizer.momentum`."""
-    groups = {path: path.split("/")[0] for path in SCHEMAS if path != "run"}
-    nested = {f"{group}.{item.name}" for path, group in groups.items() for item in fields(SCHEMAS[path])}
-    keys = {item.name for item in fields(Run)} | nested
-    return sorted(key for key in keys if not key.rpartition(".")[2].startswith("_"))
+def key_owners() -> dict[str, list[str]]:
+    """Return every key as it is typed (`lr`, `optimizer.momentum`), with the options that have it, if they differ."""
+    owners: dict[str, list[str]] = {item.name: [] for item in fields(Run)}
+    for path, schema in SCHEMAS.items():
+        group, _, option = path.partition("/")
+        for item in fields(schema) if path != "run" else ():
+            if not item.name.startswith("_"):
+                owners.setdefault(f"{group}.{item.name}", []).extend([option] if option else [])
+    return owners
 
 
 def _nearest(word: str, candidates: list[str]) -> str:
@@ -37,7 +40,16 @@ def _unknown_option(error: MissingConfigException) -> str:
     options = sorted(option for option in error.options or [] if option != "schema")
     path = PurePosixPath(error.missing_cfg_file or "")
     listed = f"; expected one of {', '.join(options)}" if options else ""
-    return f"{path.parent}={path.name}: no such option{_nearest(path.name, options)}{listed}"
+    return f"{path.parent}={path.name}: no such option{listed}{_nearest(path.name, options)}"
+
+
+def _unknown_key(key: str, *, is_group: bool) -> str:
+    owners = key_owners()
+    if owners.get(key):
+        group = key.partition(".")[0]
+        return f"{key}: the chosen {group} has no such key; it belongs to {group}={','.join(owners[key])}"
+    what = "no such group" if is_group else "no such key"
+    return f"{key}: {what}{_nearest(key, list(owners))} (python run.py --help lists them)"
 
 
 def explain(error: Exception) -> str:
@@ -52,9 +64,7 @@ def explain(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1].split("@")[0]
-        option = "no such group" if "No match in the defaults list" in text else "no such key"
-        return f"{key}: {option}{_nearest(key, known_keys())} (python run.py --help lists them)"
+        return _unknown_key(match[1].split("@")[0], is_group="No match in the defaults list" in text)
     for cause in _causes(error):
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {(cause.msg or str(cause)).splitlines()[0]}"

@@ -50,11 +50,15 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def run_name(overrides: Sequence[str], *, index: int | None, swept: set[str]) -> str:
-    """Name a run by its index in the sweep and the values that vary: `2 finetune lr=0.001`."""
+    """Name a run by its index in the sweep and the values that vary: `2 finetune lr=0.001`.
+
+    A path is told by its last part, and where the run is tracked not at all.
+    """
     words = [] if index is None else [str(index)]
     for override in _parse(overrides):
         key, value = override.get_key_element(), override.get_value_element_as_str()
-        if index is None or key in swept:
+        if key in swept or (index is None and key.split(".")[0] != "tracking"):
+            value = value.rstrip("/").rpartition("/")[2] if "/" in value else value
             words.append(value if key in GROUPS else f"{key}={value}")
     return " ".join(words) or "defaults"
 

@@ -26,6 +26,11 @@ class MemoryFormat(Enum):
     channels_last = "channels_last"
 
 
+class Interpolation(Enum):
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, and one node per group."""
@@ -149,7 +154,7 @@ class Digits:
     split_seed: int = MISSING
     image_size: int = MISSING
     crop_pct: float = MISSING
-    interpolation: str = MISSING
+    interpolation: Interpolation = MISSING
 
 
 @dataclass
@@ -161,6 +166,7 @@ class Torchvision:
     train_size: int | float | None = MISSING
     val_fraction: float = MISSING
     split_seed: int = MISSING
+    crop_pct: float | None = MISSING
 
 
 @dataclass
@@ -171,6 +177,7 @@ class ImageFolder:
     val_fraction: float = MISSING
     test_fraction: float = MISSING
     split_seed: int = MISSING
+    crop_pct: float | None = MISSING
 
 
 @dataclass
@@ -188,6 +195,7 @@ class Runtime:
     train_precision: Precision = MISSING
     infer_precision: Precision = MISSING
     memory_format: MemoryFormat = MISSING
+    infer_batch_size: int | None = MISSING
     compile: bool = MISSING
     threads: int | None = MISSING
     workers: int = MISSING

@@ -47,7 +47,13 @@ class FileSource:
 
 
 def image_folder(
-    *, root: str, train_size: int | float | None, val_fraction: float, test_fraction: float, split_seed: int
+    *,
+    root: str,
+    train_size: int | float | None,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    crop_pct: float | None,
 ) -> Dataset:
     """Find the images of a folder and split them.
 
@@ -58,6 +64,7 @@ def image_folder(
         val_fraction: share of train that becomes val where there is no val/, in (0, 1).
         test_fraction: share of all images that becomes test where there is no test/, in (0, 1).
         split_seed: of the splits and of `train_size`.
+        crop_pct: share of the shorter side that the centre crop keeps; None leaves it to the backbone.
 
     Raises:
         DataError: the folder is missing or malformed, or a class is empty or too small to split.
@@ -83,6 +90,7 @@ def image_folder(
         train=Split("train", train.source, train.indices[chosen]),
         val=splits["val"],
         test=splits["test"],
+        crop_pct=crop_pct,
     )
 
 

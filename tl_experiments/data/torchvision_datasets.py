@@ -58,6 +58,7 @@ def torchvision_dataset(
     train_size: int | float | None,
     val_fraction: float,
     split_seed: int,
+    crop_pct: float | None,
 ) -> Dataset:
     """Load one of torchvision's datasets; val is a stratified part of its train split, test is its test split.
 
@@ -69,6 +70,7 @@ def torchvision_dataset(
             split off.
         val_fraction: share of train that is val, in (0, 1).
         split_seed: of val and of `train_size`.
+        crop_pct: share of the image that the centre crop keeps; None leaves it to the backbone.
 
     Raises:
         DataError: the files are missing or damaged and cannot be downloaded.
@@ -77,7 +79,7 @@ def torchvision_dataset(
     kinds = _kinds()
     if name not in kinds:
         raise SettingError(f"dataset.name={name}: expected one of {', '.join(kinds)}")
-    train, test = _load(name, kinds[name], Path(root), download=download)
+    train, test = _load(name, kinds[name], Path(root).expanduser(), download=download)
     source = _source(train, "train")
     class_names = tuple(train.classes)
     kept, held = hold_out(source.labels, fraction=val_fraction, seed=split_seed, split="val", class_names=class_names)
@@ -88,6 +90,7 @@ def torchvision_dataset(
         train=Split("train", source, kept[chosen]),
         val=Split("val", source, held),
         test=Split("test", _source(test, "test"), np.arange(len(test.targets))),
+        crop_pct=crop_pct,
     )
 
 
@@ -110,6 +113,11 @@ def _load(name: str, kind: _Kind, root: Path, *, download: bool) -> tuple[Any, A
         raise DataError(f"{name} is not in {root.resolve()} and dataset.download=false: {by_hand}")
     try:
         root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"dataset.root={root}: cannot be made ({error.strerror}); expected a folder that can be written to"
+        ) from error
+    try:
         with FileLock(root / f".{name}.lock"), _timeout(_TIMEOUT_SECONDS):
             return _read(kind, root, download=True)
     except _FAILURES as error:

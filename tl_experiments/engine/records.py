@@ -34,7 +34,7 @@ class EpochRecord:
     train_acc: tuple[float, ...]
     val_loss: tuple[float, ...]
     val_acc: tuple[float, ...]
-    lr: tuple[float, ...]  # base rate at the end of the epoch
+    lr: tuple[float, ...]  # base rate of the epoch's last update
     improved: tuple[bool, ...]  # the best so far: highest val/acc, of equal ones the lowest val/loss
     images_per_second: float  # training only
     seconds: float  # training and validation

@@ -83,7 +83,7 @@ def onecycle(
         optimizer,
         max_lr=peaks,
         total_steps=total_steps + 1,  # the scheduler is asked once more after the last step
-        pct_start=pct_start,
+        pct_start=max(pct_start, 2 / (total_steps + 1)),  # a rise takes at least one step
         div_factor=div_factor,
         final_div_factor=final_div_factor,
         cycle_momentum=False,

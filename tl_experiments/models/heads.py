@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from tl_experiments.runtime.seeding import seeded
+
 
 def make_head(*, feature_dim: int, num_classes: int, seed: int) -> nn.Linear:
     """Make a linear head with PyTorch's own initialisation under a seed; no other generator moves."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nn.Linear(feature_dim, num_classes)
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-
 
 @dataclass(frozen=True)
 class ParamGroup:
@@ -45,7 +43,7 @@ def param_groups(module: nn.Module, *, lr_scales: Mapping[str, float]) -> tuple[
         prefix = part if part in lr_scales else ""
         if prefix not in lr_scales:
             raise ValueError(f"no learning-rate scale covers {name}; scales are given for {', '.join(lr_scales)}")
-        members.setdefault((prefix, _decays(module, name)), []).append((name, parameter))
+        members.setdefault((prefix, _decays(name, parameter)), []).append((name, parameter))
     if not members:
         raise ValueError("nothing is trainable")
     return tuple(
@@ -60,6 +58,6 @@ def param_groups(module: nn.Module, *, lr_scales: Mapping[str, float]) -> tuple[
     )
 
 
-def _decays(module: nn.Module, name: str) -> bool:
-    owner, _, leaf = name.rpartition(".")
-    return leaf != "bias" and not isinstance(module.get_submodule(owner), NORMS)
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """Norms, scales and most biases are vectors; the biases of a bank are a matrix, and told by their name."""
+    return parameter.ndim > 1 and not name.endswith("bias")

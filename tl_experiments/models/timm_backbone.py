@@ -1,10 +1,11 @@
 """Any model of timm as a backbone."""
 
 import difflib
-import os
+import logging
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from timm.data import resolve_data_config
@@ -12,8 +13,9 @@ from torch import nn
 
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, SMALLEST, Backbone, choose_image_size
 from tl_experiments.models.input_spec import InputSpec
-from tl_experiments.models.weights import OFFLINE, load_weights, read_weights
+from tl_experiments.models.weights import OFFLINE, first_line, load_weights, read_weights
 from tl_experiments.runtime.errors import SettingError, WeightsError
+from tl_experiments.runtime.seeding import seeded
 
 
 def timm_backbone(
@@ -59,9 +61,13 @@ def make_timm_body(name: str, *, seed: int) -> Any:
             f"backbone.name={name}: timm {timm.__version__} has no such model; expected "
             + (f"{' or '.join(near)}" if near else "a name that timm.list_models() shows")
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return timm.create_model(name, pretrained=False, num_classes=0)
+    try:
+        with seeded(seed):
+            return timm.create_model(name, pretrained=False, num_classes=0)
+    except RuntimeError as error:  # the tag after the dot
+        raise SettingError(
+            f"backbone.name={name}: {first_line(error)}; timm.list_pretrained() shows the tags"
+        ) from error
 
 
 def make_input_spec(body: nn.Module, *, name: str, image_size: int | None, preferred_size: int | None) -> InputSpec:
@@ -96,16 +102,15 @@ def _pretrained(name: str, config: dict[str, Any]) -> Any:
         raise WeightsError(
             f"backbone.weights=default: timm has no weights for {name}; use backbone.weights=null or a path"
         )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry, twice
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        with seeded(0):
+            return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub, requests and safetensors each raise their own
         hub = config.get("hf_hub_id")
-        url = f"https://huggingface.co/{hub}" if hub else config["url"]
-        cache = (
-            Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub" if hub else torch.hub.get_dir()
-        )
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        url = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else config["url"]
+        cache = huggingface_hub.constants.HF_HUB_CACHE if hub else torch.hub.get_dir()
         raise WeightsError(
-            f"backbone.weights=default: could not get {url} ({reason}); its cache is {cache}; "
+            f"backbone.weights=default: could not get {url} ({first_line(error)}); its cache is {cache}; "
             f"download the file by other means and use backbone.weights=PATH; {OFFLINE}"
         ) from error

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -12,8 +11,9 @@ from torchvision.transforms import InterpolationMode
 
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, SMALLEST, Backbone, choose_image_size
 from tl_experiments.models.input_spec import InputSpec
-from tl_experiments.models.weights import OFFLINE, load_weights, read_weights
+from tl_experiments.models.weights import OFFLINE, as_state_dict, first_line, load_weights, read_weights
 from tl_experiments.runtime.errors import SettingError, WeightsError
+from tl_experiments.runtime.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def torchvision_backbone(
         smallest=max(SMALLEST, *enum.meta["min_size"]),
         fixed=architecture.fixed,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         body = models.get_model(name, weights=None, **dict(architecture.arguments))
     feature_dim: int = body.get_submodule(architecture.head).in_features  # type: ignore[assignment]
     body.set_submodule(architecture.head, nn.Identity())
@@ -99,11 +98,12 @@ def _input_spec(enum: models.WeightsEnum, size: int) -> InputSpec:
 
 def _download(enum: models.WeightsEnum) -> dict[str, torch.Tensor]:
     """Take the weights from PyTorch's cache, or download them into it."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(enum.url).path).name
     try:
-        return dict(enum.get_state_dict(progress=True, check_hash=True))
-    except (URLError, OSError, RuntimeError, EOFError) as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(enum.url).path).name
+        loaded = enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # no network, another hash, or a damaged pickle and whatever it makes of itself
         raise WeightsError(
-            f"backbone.weights=default: could not get {enum.url} ({error}); "
+            f"backbone.weights=default: could not get {enum.url} ({first_line(error)}); "
             f"download it by other means and put it at {file}, or use backbone.weights=PATH; {OFFLINE}"
         ) from error
+    return as_state_dict(loaded, source=str(file))

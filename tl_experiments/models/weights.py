@@ -42,16 +42,31 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError, UnicodeDecodeError) as error:
-        raise WeightsError(f"backbone.weights={path}: {_first_line(error)}; {expected}") from error
+        raise WeightsError(f"backbone.weights={path}: {first_line(error)}; {expected}") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a damaged pickle makes of itself
         raise WeightsError(
             f"backbone.weights={path}: refused, not only tensors or damaged ({type(error).__name__}); {expected}"
         ) from error
+    return as_state_dict(loaded, source=str(path))
+
+
+def as_state_dict(loaded: Any, *, source: str) -> dict[str, torch.Tensor]:
+    """Take tensors by name out of what a file held.
+
+    Args:
+        loaded: a state dict, possibly wrapped as {"state_dict": ...}.
+        source: for the message.
+
+    Raises:
+        WeightsError: it is anything else.
+    """
     for key in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
-        raise WeightsError(f"backbone.weights={path}: holds no state dict; {expected}")
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
+    ):
+        raise WeightsError(f"backbone.weights={source}: holds no state dict; expected tensors by name")
     return dict(loaded)
 
 
@@ -100,5 +115,6 @@ def _some(names: list[str]) -> str:
     return f"{listed}, ..." if len(names) > NUM_LISTED else listed
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, or its kind where it says nothing."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

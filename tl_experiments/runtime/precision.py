@@ -47,12 +47,14 @@ class Compute:
         train: precision of what is trained.
         infer: precision of evaluation, and of a backbone that is not trained.
         layout: contiguous or channels_last, of images and convolutions.
+        infer_batch_size: images at once where nothing is trained.
     """
 
     device: torch.device
     train: Precision
     infer: Precision
     layout: str
+    infer_batch_size: int
 
     def __str__(self) -> str:
         return f"train {self.train.name}, infer {self.infer.name}, {self.layout}"
@@ -63,9 +65,11 @@ class Compute:
 
 
 def device_kind(device: torch.device) -> str:
-    """Return the table's key of a device: cuda, cpu_avx512_bf16 or cpu."""
+    """Return the table's key of a device: cuda, cuda_without_bf16, cpu_avx512_bf16 or cpu."""
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return "cpu_avx512_bf16"
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "cuda_without_bf16"
     return device.type
 
 
@@ -84,6 +88,7 @@ def choose(
     train_precision: str,
     infer_precision: str,
     memory_format: str,
+    infer_batch_size: int | None,
 ) -> Compute:
     """Replace every `auto` by what the table found fastest.
 
@@ -95,6 +100,7 @@ def choose(
         train_precision: auto, fp32 or bf16.
         infer_precision: the same.
         memory_format: auto, contiguous or channels_last.
+        infer_batch_size: None is what `fast_batch_size` gives.
     """
     row = _nearest_row(device, backbone, image_size)
     purpose, wanted = ("train", train_precision) if trains_backbone else ("infer", infer_precision)
@@ -102,7 +108,23 @@ def choose(
     _, layout = _fastest(row[purpose], _options(wanted), layouts)
     train, _ = _fastest(row["train"], _options(train_precision), (layout,))
     infer, _ = _fastest(row["infer"], _options(infer_precision), (layout,))
-    return Compute(device, Precision(train, device.type), Precision(infer, device.type), layout)
+    return Compute(
+        device=device,
+        train=Precision(train, device.type),
+        infer=Precision(infer, device.type),
+        layout=layout,
+        infer_batch_size=infer_batch_size or fast_batch_size(device, image_size),
+    )
+
+
+def fast_batch_size(device: torch.device, image_size: int) -> int:
+    """Return how many images a backbone should see at once when it is not trained: enough pixels, and no more.
+
+    On a CPU the activations of a larger batch leave the caches, and the allocator returns them to the system after
+    every layer (benchmarks/infer_batch_size.py). GPUs want more to do; their figure was not measured.
+    """
+    pixels, most = (8 * 224**2, 32) if device.type == "cpu" else (256 * 224**2, 1024)
+    return min(most, max(1, pixels // image_size**2))
 
 
 def _options(precision: str) -> tuple[str, ...]:
@@ -110,9 +132,13 @@ def _options(precision: str) -> tuple[str, ...]:
 
 
 def _nearest_row(device: torch.device, backbone: str, image_size: int) -> Row:
-    devices = table()
-    rows = devices.get(device_kind(device)) or devices.get(device.type) or devices["cpu"]
-    return min(rows.get(backbone, rows[FALLBACK]), key=lambda row: abs(row["image_size"] - image_size))
+    return min(_rows(device, backbone), key=lambda row: abs(row["image_size"] - image_size))
+
+
+def _rows(device: torch.device, backbone: str) -> list[Row]:
+    """What was measured of the backbone on this kind of device, else of typical ones, else the device's rule."""
+    kinds = [table().get(kind, {}) for kind in (device_kind(device), device.type)]
+    return next(rows[name] for rows in kinds for name in (backbone, FALLBACK) if rows.get(name))
 
 
 def _fastest(speeds: dict[str, float], precisions: Sequence[str], layouts: Sequence[str]) -> tuple[str, str]:

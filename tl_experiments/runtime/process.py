@@ -59,7 +59,11 @@ def process_context(*, device: str, threads: int | None, deterministic: bool) ->
 
 
 def _make_deterministic(undo: ExitStack) -> None:
-    undo.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    undo.callback(
+        torch.use_deterministic_algorithms,
+        torch.are_deterministic_algorithms_enabled(),
+        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     undo.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     undo.callback(_restore, CUBLAS, os.environ.get(CUBLAS))
     os.environ.setdefault(CUBLAS, ":4096:8")  # read once, when the first product runs on the GPU

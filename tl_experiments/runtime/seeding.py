@@ -1,6 +1,8 @@
 """Seeds that are functions of what they are for: two purposes never share a stream of random numbers."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -13,6 +15,20 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's CPU generator under a seed inside the block; afterwards it stands where it stood.
+
+    Unlike `torch.random.fork_rng` it touches no GPU.
+    """
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def seed_step(seed: int, step: int) -> None:

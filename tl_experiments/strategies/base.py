@@ -63,7 +63,7 @@ class Materials:
             images=images,
             size=self.backbone.input_spec.size,
             normalise=self.normalise,
-            batch_size=self.batch_size,
+            batch_size=self.compute.infer_batch_size if seed is None else self.batch_size,
             device=self.compute.device,
             seed=seed,
             augmentation=None if seed is None else self.augmentation,

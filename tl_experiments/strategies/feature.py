@@ -93,6 +93,7 @@ def _on_features(materials: Materials, bank: HeadBank) -> Phase:
             materials.backbone,
             images,
             size=materials.backbone.input_spec.size,
+            batch_size=materials.compute.infer_batch_size,
             normalise=materials.normalise,
             precision=materials.compute.infer,
             memory_format=materials.compute.memory_format,

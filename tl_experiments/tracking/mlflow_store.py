@@ -1,6 +1,7 @@
 """Opens an MLflow store: one absolute address, and a schema made once, even when many processes start together."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tl_experiments.tracking.links import SQLITE, is_server
 DEFAULT_URI = "sqlite:///outputs/mlflow.db"
 SCHEMES = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 LOCK_SECONDS = 300
+BUSY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,16 @@ def absolute_uri(uri: str | None) -> str:
     )
 
 
-def open_store(uri: str | None, *, experiment_name: str) -> Store:
+def open_store(address: str, *, experiment_name: str) -> Store:
     """Connect to the store and find or create the experiment.
+
+    Args:
+        address: as `absolute_uri` gives it.
+        experiment_name: made when it is missing.
 
     Raises:
         SettingError: the store cannot be opened, or its experiment was deleted.
     """
-    address = absolute_uri(uri)
     try:
         if address.startswith(SQLITE):
             return _open_sqlite(address, experiment_name)
@@ -69,7 +74,15 @@ def _open_sqlite(address: str, experiment_name: str) -> Store:
     database = Path(address.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
-        return _connect(address, experiment_name, artifacts=database.parent / "mlartifacts")
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return _connect(address, experiment_name, artifacts=database.parent / "mlartifacts")
+            except (MlflowException, SQLAlchemyError) as error:
+                # MLflow reads before it writes here; where another run is about to write, sqlite refuses that at once.
+                if "database is locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
 
 def _connect(address: str, experiment_name: str, *, artifacts: Path | None) -> Store:

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.tracking.links import LOCAL_UI, charts_link, is_server, sweep_or_run_tags, ui_command
-from tl_experiments.tracking.mlflow_store import Store, open_store
+from tl_experiments.tracking.mlflow_store import Store, absolute_uri, open_store
 from tl_experiments.tracking.params import as_text
 from tl_experiments.tracking.tracker import ParamValue
 
@@ -29,7 +29,7 @@ class MlflowTracker:
     def __init__(
         self, *, uri: str | None, experiment_name: str, run_name: str, uid: str, tags: Mapping[str, str]
     ) -> None:
-        """Keep the settings; the store is touched by `with` alone.
+        """Keep the settings; the store is touched by `with` alone, but an address that cannot be one is refused here.
 
         Args:
             uri: address of the store; None is $MLFLOW_TRACKING_URI, else sqlite:///outputs/mlflow.db.
@@ -37,8 +37,11 @@ class MlflowTracker:
             run_name: always passed on, since MLflow's automatic name draws from the global random generator.
             uid: the run's own id, the tag `tl.uid`.
             tags: further tags; `tl.sweep_id` makes the links show the whole sweep.
+
+        Raises:
+            SettingError: MLflow takes no such address.
         """
-        self._uri = uri
+        self._uri = absolute_uri(uri)
         self._experiment_name = experiment_name
         self._run_name = run_name
         self._tags = {"tl.kind": "run", **tags, "tl.uid": uid}

@@ -11,7 +11,18 @@ GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmenta
 
 # Keys that say where files lie, how fast things go, or what another param says already.
 LEFT_OUT = frozenset(
-    ["_target_", "_partial_", "root", "download", "lr", "workers", "image_memory_gb", "log_every_steps", "crop_pct"]
+    [
+        "_target_",
+        "_partial_",
+        "root",
+        "download",
+        "lr",
+        "workers",
+        "image_memory_gb",
+        "log_every_steps",
+        "crop_pct",
+        "infer_batch_size",
+    ]
 )
 
 

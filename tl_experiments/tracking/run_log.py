@@ -14,6 +14,7 @@ import yaml
 from tl_experiments.data.images import Images
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.fingerprint import git_commit, machine, versions
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, read_metrics
@@ -146,7 +147,7 @@ class RunLog:
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
         summary = {**self._final.metrics(self._member), "perf/seconds": self._seconds()}
-        self.tracker.log_metrics(summary, step=self._final.best_epoch[self._member])
+        self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
         self.tracker.log_file(path)
         return RunResult(name=self.name, folder=self.folder, summary=summary, weights_sha256=weights_sha256)
@@ -169,6 +170,7 @@ class RunLog:
     def _write_result(self, *, status: str, **fields: Any) -> Path:
         path = self.folder / "result.json"
         ids = {"status": status, "name": self.name, "uid": self._uid, "run_id": self.tracker.run_id}
-        result = {**ids, **fields, "device": self._device, "seconds": self._seconds()}
+        place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
+        result = {**ids, **fields, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")
         return path
