@@ -1,40 +1,118 @@
-"""One command trains on real images with real weights, and the same command gives the same weights."""
+"""Real runs on real images with real weights: what they leave behind, and that they repeat to the bit."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from safetensors import safe_open
+
+from tl_experiments.config.member import Member
+from tl_experiments.experiment import run_experiments
+from tl_experiments.tracking.run_log import RunResult
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("dataset.train_size=100", "epochs=1", "backbone.image_size=32")
+SMALL = ("dataset.train_size=100", "epochs=2", "backbone.image_size=32")
+FILES = {
+    "config.yaml", "metrics.jsonl", "result.json", "learning_curves.png", "confusion_matrix.png", "per_class.csv",
+    "wrong_gallery.png", "model/model.safetensors", "model/model.json",
+}  # fmt: skip
 
 
-def run(folder: Path, *arguments: str) -> dict:
-    where = [f"hydra.run.dir={folder}", f"tracking.uri=sqlite:///{folder.parent / 'mlflow.db'}"]
-    command = [sys.executable, str(ROOT / "run.py"), *SMALL, *arguments, *where]
-    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False, timeout=300)
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a sweep of two jobs, whose images were decoded by two workers; its store lies beside it."""
+    folder = tmp_path_factory.mktemp("sweep")
+    where = [f"hydra.sweep.dir={folder / 'jobs'}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"]
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "strategy=feature,finetune", "runtime.workers=2", *SMALL]
+    done = subprocess.run([*command, *where], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tracked(sweep: Path) -> list[Run]:
+    """The runs of the sweep as MLflow has them, in the order of the jobs."""
+    client = MlflowClient(f"sqlite:///{sweep / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tl_experiments")
+    assert experiment is not None
+    return sorted(client.search_runs([experiment.experiment_id]), key=lambda run: run.info.run_name or "")
+
+
+@pytest.fixture
+def run(make_member: Callable[..., Member]) -> Callable[..., RunResult]:
+    """Run one experiment in this process."""
+
+    def run_one(*overrides: str) -> RunResult:
+        [result] = run_experiments([make_member(*SMALL, *overrides)])
+        return result
+
+    return run_one
+
+
+def result_of(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["feature", "finetune"])
-def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(strategy: str, tmp_path: Path):
-    first = run(tmp_path / "a", f"strategy={strategy}", "runtime.workers=0")
-    again = run(tmp_path / "b", f"strategy={strategy}", "runtime.workers=2")
-    other = run(tmp_path / "c", f"strategy={strategy}", "seed=1")
-    assert first["weights_sha256"] == again["weights_sha256"] != other["weights_sha256"]
+@pytest.mark.parametrize(("job", "strategy"), [(0, "feature"), (1, "finetune")])
+def test_the_same_seed_gives_the_same_weights_alone_or_in_a_sweep_with_any_number_of_workers(
+    job: int, strategy: str, sweep: Path, run: Callable[..., RunResult]
+):
+    in_sweep = result_of(sweep / "jobs" / str(job))["weights_sha256"]
+    assert run(f"strategy={strategy}").weights_sha256 == in_sweep
+    assert run(f"strategy={strategy}", "seed=1").weights_sha256 != in_sweep
 
 
 @pytest.mark.slow
-def test_a_run_is_finished_in_mlflow_with_few_params_and_its_artifacts(tmp_path: Path):
-    run(tmp_path / "a")
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (found,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert found.info.status == "FINISHED"
-    assert 15 <= len(found.data.params) <= 40
-    assert "test/acc" in found.data.metrics
-    assert found.inputs.dataset_inputs
+def test_random_augmentation_repeats_too(run: Callable[..., RunResult]):
+    augmented = ("augmentation=standard", "dataset.train_size=40", "epochs=1")
+    assert run(*augmented).weights_sha256 == run(*augmented).weights_sha256
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_files_and_says_how_it_ended(sweep: Path):
+    folder = sweep / "jobs" / "0"
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found >= FILES
+    result = result_of(folder)
+    assert result["status"] == "FINISHED"
+    assert {"uid", "run_id", "val/acc_best", "test/acc", "weights_sha256", "device", "seconds"} <= set(result)
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert result["val/acc_best"] == max(row["val/acc"] for row in epochs)
+
+
+@pytest.mark.slow
+def test_the_model_file_holds_the_weights_that_the_result_names(sweep: Path):
+    folder = sweep / "jobs" / "1"
+    description = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
+    assert description["weights_sha256"] == result_of(folder)["weights_sha256"]
+    assert description["class_names"] == list("0123456789")
+    with safe_open(folder / "model" / "model.safetensors", framework="pt") as file:
+        assert file.get_slice("head.weight").get_shape() == [10, 1280]
+
+
+@pytest.mark.slow
+def test_mlflow_holds_each_job_with_few_params_its_metrics_and_its_files(sweep: Path, tracked: list[Run]):
+    assert [run.info.run_name for run in tracked] == ["0 feature", "1 finetune"]
+    client = MlflowClient(f"sqlite:///{sweep / 'mlflow.db'}")
+    for run in tracked:
+        assert run.info.status == "FINISHED"
+        assert 15 <= len(run.data.params) <= 40
+        assert not [value for value in run.data.params.values() if "/" in value]
+        assert {"train/loss", "train/acc", "val/loss", "val/acc", "lr", "test/acc", "val/acc_best"} <= set(
+            run.data.metrics
+        )
+        assert len(client.get_metric_history(run.info.run_id, "val/acc")) == 2
+        assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} >= {
+            "config.yaml", "confusion_matrix.png", "learning_curves.png", "per_class.csv", "wrong_gallery.png", "model",
+        }  # fmt: skip
+        assert run.data.tags["tl.kind"] == "run"
+        assert run.data.tags["tl.dataset_fingerprint"].startswith(run.inputs.dataset_inputs[0].dataset.digest)
+    assert len({run.data.tags["tl.sweep_id"] for run in tracked}) == 1
+    assert len({run.data.tags["tl.fingerprint"] for run in tracked}) == 2

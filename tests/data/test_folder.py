@@ -12,7 +12,12 @@ from tl_experiments.runtime.errors import DataError
 
 def opened(root: Path, *, train_size: int | float | None = None, split_seed: int = 0) -> Dataset:
     return image_folder(
-        root=str(root), train_size=train_size, val_fraction=0.25, test_fraction=0.2, split_seed=split_seed
+        root=str(root),
+        train_size=train_size,
+        val_fraction=0.25,
+        test_fraction=0.2,
+        split_seed=split_seed,
+        crop_pct=None,
     )
 
 

@@ -56,7 +56,9 @@ def test_memory_is_kept_up_to_the_limit(make_split):
 @pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["kept", "streamed"])
 def test_a_damaged_image_is_named_before_training(make_folder, workers, memory_bytes):
     root = make_folder({"a": 40, "b": 40})
-    dataset = image_folder(root=str(root), train_size=None, val_fraction=0.1, test_fraction=0.1, split_seed=0)
+    dataset = image_folder(
+        root=str(root), train_size=None, val_fraction=0.1, test_fraction=0.1, split_seed=0, crop_pct=None
+    )
     damaged = root / dataset.train.source.name(int(dataset.train.indices[50]))
     damaged.write_bytes(damaged.read_bytes()[:50])
     with pytest.raises(DataError, match=f"{damaged}: cannot be read as an image") as caught:

@@ -16,7 +16,7 @@ from tl_experiments.runtime.errors import DataError, SettingError
 
 def loaded(root: Path, *, name: str = "fashion_mnist", download: bool = False) -> Dataset:
     return torchvision_dataset(
-        name=name, root=str(root), download=download, train_size=None, val_fraction=0.25, split_seed=0
+        name=name, root=str(root), download=download, train_size=None, val_fraction=0.25, split_seed=0, crop_pct=None
     )
 
 

@@ -1,0 +1,208 @@
+"""Every range takes what lies just inside and names what lies just outside; so do rules across groups and targets."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tl_experiments.config.checks import RANGES, allowed_prefixes, check
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.member import Member, plain
+from tl_experiments.config.register import register
+
+CONF = Path(__file__).parents[2] / "conf"
+
+# key -> (values just inside, values just outside)
+CASES: dict[str, tuple[list[Any], list[Any]]] = {
+    "lr": ([1e-12, 1e6], [0.0, -1e-12, math.inf, math.nan]),
+    "epochs": ([1], [0, -1]),
+    "batch_size": ([1], [0]),
+    "seed": ([0, 2**63 - 1], [-1, 2**63]),
+    "backbone.image_size": ([1, None], [0]),
+    "strategy.backbone_lr_scale": ([1e-6, 2.0], [0.0, -0.1, math.inf]),
+    "optimizer.lr": ([1e-12], [0.0, -1.0]),
+    "optimizer.weight_decay": ([0.0, 10.0], [-1e-9, math.inf]),
+    "optimizer.momentum": ([0.0, 0.999], [-1e-9, 1.0]),
+    "optimizer.alpha": ([0.0, 0.999], [-1e-9, 1.0]),
+    "optimizer.eps": ([1e-12], [0.0]),
+    "optimizer.betas": ([[0.0, 0.999]], [[0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.99, 0.999], []]),
+    "scheduler.warmup_epochs": ([0.0, 9.9], [-0.1]),
+    "scheduler.min_lr_fraction": ([0.0, 1.0], [-0.01, 1.01]),
+    "scheduler.step_size": ([1], [0]),
+    "scheduler.gamma": ([1e-6, 1.0], [0.0, 1.01]),
+    "scheduler.pct_start": ([0.01, 0.99], [0.0, 1.0]),
+    "scheduler.div_factor": ([1.0], [0.99]),
+    "scheduler.final_div_factor": ([1.0], [0.99]),
+    "scheduler.factor": ([0.01, 0.99], [0.0, 1.0]),
+    "scheduler.patience": ([0], [-1]),
+    "dataset.train_size": ([1, 500, 0.01, 1.0, None], [0, -5, 0.0, 1.01, -0.5, 500.0]),
+    "dataset.val_fraction": ([0.01, 0.99], [0.0, 1.0]),
+    "dataset.test_fraction": ([0.01, 0.99], [0.0, 1.0]),
+    "dataset.split_seed": ([0], [-1]),
+    "dataset.image_size": ([1], [0]),
+    "dataset.crop_pct": ([0.01, 1.0], [0.0, 1.01]),
+    "augmentation.hflip_prob": ([0.0, 1.0, None], [-0.01, 1.01]),
+    "augmentation.rotation_degrees": ([0.0, 180.0], [-1.0, 180.1]),
+    "augmentation.scale": (
+        [[0.01, 1.0], [1.0, 1.0], [0.5, 0.5]],
+        [[0.0, 1.0], [0.5, 1.01], [0.6, 0.5], [0.5], [0.1, 0.5, 1.0]],
+    ),
+    "augmentation.ratio": ([[0.5, 2.0], [1.0, 1.0]], [[0.0, 1.0], [2.0, 0.5], [1.0], [1.0, math.inf]]),
+    "runtime.device": (["auto", "cpu", "cuda", "cuda:0", "cuda:11"], ["gpu", "cuda:", "cuda:x", "cpu:0", "mps", ""]),
+    "runtime.threads": ([1, None], [0]),
+    "runtime.workers": ([0], [-1]),
+    "runtime.image_memory_gb": ([0.0, 0.5], [-0.1]),
+    "runtime.log_every_steps": ([1], [0]),
+    "runtime.infer_batch_size": ([1, None], [0]),
+    "tracking.experiment_name": (["x"], ["", " "]),
+}
+INSIDE = [(key, value) for key, (inside, _) in CASES.items() for value in inside]
+OUTSIDE = [(key, value) for key, (_, outside) in CASES.items() for value in outside]
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose("config"))
+
+
+@pytest.fixture
+def config(composed: dict[str, Any]) -> dict[str, Any]:
+    """The defaults, to be spoilt."""
+    return copy.deepcopy(composed)
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Give a key of a nested config another value."""
+    *groups, leaf = key.split(".")
+    node = config
+    for group in groups:
+        node = node[group]
+    node[leaf] = value
+    return config
+
+
+def problems(config: dict[str, Any], folder: Path) -> list[str]:
+    try:
+        check(config, folder=folder)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_every_range_is_tested_here() -> None:
+    assert {key for key, *_ in RANGES} == CASES.keys()
+
+
+@pytest.mark.parametrize(("key", "value"), INSIDE)
+def test_a_value_just_inside_passes(key: str, value: Any, config: dict[str, Any], tmp_path: Path) -> None:
+    assert problems(put(config, key, value), tmp_path) == []
+
+
+@pytest.mark.parametrize(("key", "value"), OUTSIDE)
+def test_a_value_just_outside_is_named_with_what_is_expected(
+    key: str, value: Any, config: dict[str, Any], tmp_path: Path
+) -> None:
+    [line] = problems(put(config, key, value), tmp_path)
+    named, _, expected = line.partition(": expected ")
+    assert named == f"{key}={value}"
+    assert len(expected) > 3
+
+
+def test_every_problem_is_told_at_once(config: dict[str, Any], tmp_path: Path) -> None:
+    put(put(put(config, "epochs", 0), "optimizer.eps", 0.0), "augmentation.scale", [2.0, 1.0])
+    assert [line.split("=")[0] for line in problems(config, tmp_path)] == [
+        "epochs",
+        "optimizer.eps",
+        "augmentation.scale",
+    ]
+
+
+def test_a_bad_lr_is_told_once_although_the_optimizer_takes_it_too(make_member: Callable[..., Member]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_member("lr=-1")
+    assert str(caught.value) == "lr=-1.0: expected a number above 0"
+    with pytest.raises(ConfigError, match=r"^optimizer\.lr=-1\.0: expected"):
+        make_member("optimizer.lr=-1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["scheduler.warmup_epochs=10"], "scheduler.warmup_epochs=10.0: expected less than epochs=10"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true"),
+        (["batch_size=1", "strategy=finetune"], "batch_size=1: BatchNorm has nothing to normalise by"),
+        (["runtime=deterministic", "runtime.train_precision=bf16"], "runtime.deterministic=true: expected fp32"),
+        (["runtime=deterministic", "runtime.infer_precision=bf16"], "runtime.deterministic=true: expected fp32"),
+    ],
+)
+def test_a_rule_across_groups_names_its_keys(
+    overrides: list[str], named: str, make_member: Callable[..., Member]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_member(*overrides)
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(named)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["scheduler.warmup_epochs=9.99"],
+        ["epochs=1", "scheduler.warmup_epochs=0.5"],
+        ["optimizer=sgd", "optimizer.nesterov=true"],
+        ["optimizer=sgd", "optimizer.momentum=0"],
+        ["runtime=deterministic"],
+        ["batch_size=1"],
+        ["batch_size=1", "strategy=finetune", "strategy.batchnorm=eval"],
+        ["runtime.train_precision=bf16"],
+    ],
+)
+def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_member: Callable[..., Member]) -> None:
+    make_member(*overrides)
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "torch.optimx.SGD", "torch.load", "tl_experimentsx.run", "builtins.open"]
+)
+@pytest.mark.parametrize("group", ["backbone", "optimizer", "tracking"])
+def test_a_target_outside_the_list_is_named(group: str, target: str, config: dict[str, Any], tmp_path: Path) -> None:
+    [line] = problems(put(config, f"{group}._target_", target), tmp_path)
+    assert line.startswith(f"{group}._target_={target}: not an allowed target")
+    assert "allow_targets" in line
+
+
+def test_a_target_is_found_however_deep_it_hides(config: dict[str, Any], tmp_path: Path) -> None:
+    config["optimizer"]["betas"] = [0.9, 0.99]
+    config["dataset"]["more"] = [{"deep": [{"_target_": "os.system"}]}]
+    [line] = problems(config, tmp_path)
+    assert line.startswith("dataset.more[0].deep[0]._target_=os.system: ")
+
+
+@pytest.mark.parametrize("prefix", ["mine", "mine.", "mine.*", "mine.optim"])
+def test_the_users_own_prefix_allows_what_is_below_it(prefix: str, config: dict[str, Any], tmp_path: Path) -> None:
+    config["allow_targets"] = [prefix]
+    assert problems(put(config, "optimizer._target_", "mine.optim.Lion"), tmp_path) == []
+    assert len(problems(put(config, "optimizer._target_", "mined.optim.Lion"), tmp_path)) == 1
+    assert all(allowed.endswith(".") for allowed in allowed_prefixes(config))
+
+
+def test_a_missing_folder_of_images_is_named(make_member: Callable[..., Member], tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    with pytest.raises(ConfigError, match=rf"^dataset\.root={root}: no such folder"):
+        make_member("dataset=image_folder", f"dataset.root={root}")
+    make_member("dataset=cifar10", f"dataset.root={root}")
+    root.mkdir()
+    make_member("dataset=image_folder", f"dataset.root={root}")
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    [line] = problems(config, tmp_path / "file" / "run")
+    assert line.startswith(f"{tmp_path / 'file' / 'run'}: cannot be written to")
+    assert problems(config, tmp_path / "not" / "yet" / "there") == []

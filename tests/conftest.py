@@ -1,0 +1,42 @@
+"""What tests of whole runs share: a member as the door would make it, without a process of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tl_experiments.config.checks import check
+from tl_experiments.config.member import GROUPS, Member, plain
+from tl_experiments.config.register import register
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+@pytest.fixture
+def make_member(tmp_path: Path) -> Callable[..., Member]:
+    """Compose and check a configuration from overrides; untracked and in a folder of its own."""
+
+    def make(*overrides: str) -> Member:
+        register()
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
+        choices = OmegaConf.to_container(config.hydra.runtime.choices)
+        assert isinstance(choices, dict)
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra")
+        values = plain(config)
+        check(values, folder=folder)
+        return Member(
+            config=values,
+            choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
+            overrides=overrides,
+            folder=folder,
+            name="test",
+            sweep_id=None,
+        )
+
+    return make

@@ -1,0 +1,160 @@
+"""Features are a function of the image alone: not of how many others there are, nor of the backbone's mode."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tl_experiments.data.images import Images, load_images
+from tl_experiments.data.source import ArraySource, Split
+from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
+from tl_experiments.features.extract import extract_features
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
+from tl_experiments.runtime.precision import Precision
+
+BATCH_SIZE = 16
+NUM_IMAGES = BATCH_SIZE + 6
+NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small images: threads would spend their time waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return efficientnet_lite0(name="lite0", weights="default", image_size=32, preferred_size=None, seed=0)
+
+
+@pytest.fixture(scope="module")
+def load() -> Callable[..., Images]:
+    """Some of the same random images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 40, 40, 3), dtype=np.uint8)
+    source = ArraySource(pixels, np.arange(NUM_IMAGES, dtype=np.int64), "random")
+
+    def load(indices: Sequence[int] = range(NUM_IMAGES), *, memory_bytes: int = 10**9) -> Images:
+        split = Split("train", source, np.array(indices))
+        canvas = Canvas(size=36, crop=32, interpolation="bilinear")
+        return load_images(split, canvas=canvas, workers=0, memory_bytes=memory_bytes)
+
+    return load
+
+
+def extract(
+    backbone: Backbone,
+    images: Images,
+    *,
+    precision: str = "fp32",
+    memory_format: torch.memory_format = torch.contiguous_format,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> torch.Tensor:
+    return extract_features(
+        backbone,
+        images,
+        size=32,
+        batch_size=BATCH_SIZE,
+        normalise=NORMALISE,
+        precision=Precision(precision, "cpu"),
+        memory_format=memory_format,
+        on_progress=on_progress,
+    )
+
+
+@pytest.fixture(scope="module")
+def features(backbone: Backbone, load: Callable[..., Images]) -> torch.Tensor:
+    """Of all images."""
+    return extract(backbone, load())
+
+
+def test_there_are_as_many_features_as_images(features: torch.Tensor, backbone: Backbone) -> None:
+    assert features.shape == (NUM_IMAGES, backbone.feature_dim)
+    assert features.dtype == torch.float32
+    assert features.std(dim=0).max() > 0, "images differ"
+
+
+@torch.no_grad()
+def test_features_are_the_backbones_of_the_normalised_centre(
+    features: torch.Tensor, backbone: Backbone, load: Callable[..., Images]
+) -> None:
+    (canvases,) = load().batches([np.arange(NUM_IMAGES)])
+    expected = backbone.eval()(NORMALISE(centre_crop(canvases, 32)))
+    torch.testing.assert_close(features, expected)
+
+
+@pytest.mark.parametrize("num_images", [1, 7, BATCH_SIZE, BATCH_SIZE + 1])
+def test_an_image_has_the_same_bits_among_fewer_others(
+    features: torch.Tensor, backbone: Backbone, load: Callable[..., Images], num_images: int
+) -> None:
+    some = extract(backbone, load(range(num_images)))
+    assert torch.equal(some, features[:num_images])
+
+
+def test_an_image_has_the_same_bits_among_others_in_another_place(
+    features: torch.Tensor, backbone: Backbone, load: Callable[..., Images]
+) -> None:
+    chosen = [NUM_IMAGES - 1, 3, 12]
+    assert torch.equal(extract(backbone, load(chosen)), features[chosen])
+
+
+def test_images_that_are_streamed_have_the_same_features(
+    features: torch.Tensor, backbone: Backbone, load: Callable[..., Images]
+) -> None:
+    assert torch.equal(extract(backbone, load(memory_bytes=0)), features)
+
+
+def test_a_backbone_in_train_mode_is_frozen_all_the_same(
+    features: torch.Tensor, backbone: Backbone, load: Callable[..., Images]
+) -> None:
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    assert torch.equal(extract(backbone.train(), load(range(9))), features[:9])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_features_can_be_trained_on(features: torch.Tensor) -> None:
+    head = torch.nn.Linear(features.shape[1], 3)
+    F.cross_entropy(head(features[:8]), torch.arange(8) % 3).backward()
+    assert head.weight.grad is not None
+    assert not features.requires_grad
+    assert not features.is_inference()
+    features.clone().requires_grad_().sum().backward()
+
+
+def test_no_gradient_is_kept_of_a_backbone_that_could_be_trained(
+    backbone: Backbone, load: Callable[..., Images]
+) -> None:
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    assert extract(backbone, load([0, 1])).grad_fn is None
+
+
+def test_lower_precision_gives_nearly_the_same_features_in_float32(
+    features: torch.Tensor, backbone: Backbone, load: Callable[..., Images]
+) -> None:
+    rounded = extract(backbone, load(range(9)), precision="bf16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, features[:9])
+    assert F.cosine_similarity(rounded, features[:9]).min() > 0.98
+
+
+def test_the_layout_does_not_matter(features: torch.Tensor, backbone: Backbone, load: Callable[..., Images]) -> None:
+    layouts: list[bool] = []
+    hook = backbone.register_forward_pre_hook(
+        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    other = extract(backbone, load(range(9)), memory_format=torch.channels_last)
+    hook.remove()
+    assert layouts == [True]
+    torch.testing.assert_close(other, features[:9], rtol=1e-4, atol=1e-4)
+
+
+def test_progress_counts_images(backbone: Backbone, load: Callable[..., Images]) -> None:
+    told: list[tuple[int, int]] = []
+    extract(backbone, load(), on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(BATCH_SIZE, NUM_IMAGES), (NUM_IMAGES, NUM_IMAGES)]

@@ -1,0 +1,107 @@
+"""Every command of the README and the guide is run, on little data and without the network."""
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = ("README.md", "docs/guide.md")
+LITTLE = ("dataset.train_size=40", "epochs=2", "backbone.image_size=32")
+
+
+def commands() -> list[str]:
+    """The indented lines of the pages that begin with a program; a command that two pages show is run once."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+            if re.match(r" {4}(pip|python|pytest|mlflow|scripts/)", line):
+                found |= dict.fromkeys(part.strip() for part in line.partition("  #")[0].split("&&"))
+    return list(found)
+
+
+RUNS = [command for command in commands() if command.startswith("python run.py")]
+# What `.ci/run` does itself, before and while this test runs.
+INSTALLATION = ["pip install -e .", 'pip install -e ".[dev]"', "pytest"]
+UI = "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two classes of photographs of noise."""
+    root = tmp_path_factory.mktemp("images")
+    for label, name in enumerate(("cat", "dog")):
+        (root / name).mkdir()
+        for index in range(40):
+            pixels = np.random.default_rng(2 * index + label).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+def test_every_command_is_of_a_kind_that_is_run():
+    assert set(commands()) == {*RUNS, *INSTALLATION, UI}
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert all(step in script for step in ("scripts/check", "pytest", '-e ".[dev]"'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUNS)
+def test_run(command: str, images: Path, tmp_path: Path):
+    arguments = shlex.split(command.replace("PATH", str(images)))[2:]
+    if "--help" not in arguments:
+        arguments += LITTLE
+    if any("resnet" in argument for argument in arguments):
+        arguments += ["backbone.weights=null"]
+    if any("cifar10" in argument for argument in arguments):
+        arguments += ["dataset=image_folder", f"dataset.root={images}"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--help" in arguments or UI in done.stdout
+
+
+@pytest.mark.slow
+def test_ui_serves_its_page(tmp_path: Path):
+    (tmp_path / "outputs").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(UI), "--port", str(port), "--workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert "<title>MLflow</title>" in _page(f"http://127.0.0.1:{port}/", seconds=90)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _page(address: str, *, seconds: float) -> str:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return answer.read().decode()
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

@@ -1,0 +1,79 @@
+"""SIGTERM unwinds the block by an exception that nothing swallows, and is the caller's own business outside it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tl_experiments.runtime.signals import Terminated, terminable
+
+
+@pytest.fixture(autouse=True)
+def seen() -> Iterator[list[int]]:
+    """The signals that reached the handler which was there before."""
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: signals.append(number))
+    yield signals
+    signal.signal(signal.SIGTERM, before)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+
+def test_inside_the_block_sigterm_unwinds_every_with(seen: list[int]) -> None:
+    unwound = []
+
+    def work() -> None:
+        try:
+            terminate()
+            unwound.append("not reached")
+        except Exception:
+            unwound.append("swallowed")
+        finally:
+            unwound.append("unwound")
+
+    with pytest.raises(Terminated, match="SIGTERM"), terminable():
+        work()
+    assert unwound == ["unwound"]
+    assert not seen
+
+
+def test_after_the_block_the_earlier_handler_is_back(seen: list[int]) -> None:
+    with terminable():
+        pass
+    terminate()
+    with pytest.raises(Terminated), terminable():
+        terminate()
+    terminate()
+    assert seen == [signal.SIGTERM] * 2
+
+
+def test_blocks_may_be_nested(seen: list[int]) -> None:
+    def work() -> None:
+        with terminable():
+            pass
+        terminate()
+
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert not seen
+
+
+def test_another_thread_leaves_signals_as_they_are(seen: list[int]) -> None:
+    handlers = []
+
+    def work() -> None:
+        with terminable():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+    terminate()
+    assert seen == [signal.SIGTERM]

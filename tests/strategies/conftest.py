@@ -1,0 +1,142 @@
+"""Real components, small: the embedded backbone at 32 pixels and a few digits."""
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
+from tl_experiments.data.digits import digits
+from tl_experiments.data.source import Split
+from tl_experiments.data.transforms import make_canvas
+from tl_experiments.engine.schedulers import constant
+from tl_experiments.engine.trainer import Trainer
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
+from tl_experiments.runtime.precision import Compute, Precision
+from tl_experiments.strategies.base import Materials, Workload
+
+Materialise = Callable[..., Materials]
+Train = Callable[..., None]
+NO_AUGMENTATION = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+
+
+@dataclass
+class Notes:
+    """Keeps what a strategy tells."""
+
+    notices: list[str] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def work(self, title: str) -> Callable[[int, int], None]:
+        self.titles.append(title)
+        return lambda done, total: None  # noqa: ARG005
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small images: threads would spend their time waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Backbone:
+    """Not to be changed."""
+    return efficientnet_lite0(name="efficientnet_lite0", weights="default", image_size=32, preferred_size=None, seed=0)
+
+
+@pytest.fixture(scope="session")
+def images() -> DatasetImages:
+    dataset = digits(
+        train_size=20, val_fraction=0.1, split_seed=0, image_size=32, crop_pct=1.0, interpolation="bilinear"
+    )
+    val, test = (Split(split.name, split.source, split.indices[:10]) for split in (dataset.val, dataset.test))
+    return load_dataset_images(
+        replace(dataset, val=val, test=test),
+        canvas=make_canvas(size=32, crop_pct=1.0, interpolation="bilinear"),
+        workers=0,
+        memory_bytes=10**9,
+        work=Notes().work,
+    )
+
+
+@pytest.fixture
+def materialise(pretrained: Backbone, images: DatasetImages, notes: Notes) -> Materialise:
+    """Materials with a backbone of their own."""
+
+    def make(**changes: Any) -> Materials:
+        precision = Precision("fp32", "cpu")
+        defaults: dict[str, Any] = {
+            "backbone": copy.deepcopy(pretrained),
+            "num_classes": 10,
+            "images": images,
+            "augmentation": NO_AUGMENTATION,
+            "batch_size": 8,
+            "epochs": 1,
+            "seeds": (0,),
+            "compute": Compute(torch.device("cpu"), precision, precision, "contiguous", infer_batch_size=8),
+            "watch": notes,
+        }
+        return Materials(**(defaults | changes))
+
+    return make
+
+
+@pytest.fixture
+def train() -> Train:
+    """Trains a workload to its end."""
+
+    def train(workload: Workload, *, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW) -> None:
+        trainer = Trainer(
+            workload,
+            optimizer=functools.partial(optimizer, lr=1e-3),
+            scheduler=constant,
+            seed=0,
+            device=torch.device("cpu"),
+            log_every_steps=100,
+            compile=False,
+        )
+        for _ in trainer.fit():
+            pass
+
+    return train
+
+
+@pytest.fixture
+def moved() -> Callable[[Workload, Callable[[], object]], set[str]]:
+    """Names of the tensors of the first deployable that an action changes."""
+
+    def moved(workload: Workload, action: Callable[[], object]) -> set[str]:
+        model = workload.deployables[0]
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        action()
+        return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+    return moved
+
+
+@pytest.fixture
+def statistics() -> Callable[[Workload], set[str]]:
+    """Names of the buffers of BatchNorm."""
+
+    def statistics(workload: Workload) -> set[str]:
+        names = workload.deployables[0].state_dict()
+        return {name for name in names if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+
+    return statistics
