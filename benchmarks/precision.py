@@ -4,6 +4,7 @@
     python benchmarks/precision.py --write                the same, and updates tl_experiments/runtime/precision.json
     python benchmarks/precision.py --backbones resnet18   one backbone
 
+A step has 32 images; inference takes as many of them at once as `runtime.precision.fast_batch_size` gives.
 The four combinations take turns within a round, so a busy machine slows all alike; the median round counts.
 """
 
@@ -48,10 +49,12 @@ def make_backbone(name: str, image_size: int) -> Backbone:
 def infer_step(backbone: Backbone, images: torch.Tensor, dtype: str) -> Callable[[], None]:
     model = backbone.eval()
     mode = precision.Precision(dtype, images.device.type)
+    batches = images.split(precision.fast_batch_size(images.device, images.shape[-1]))
 
     def step() -> None:
         with torch.no_grad(), mode.autocast():
-            model(images)
+            for batch in batches:
+                model(batch)
 
     return step
 
@@ -130,7 +133,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = choose_device(arguments.device)
-    print(f"{describe_device(device)}, torch {torch.__version__}, batch {arguments.batch_size}: images/s")
+    print(f"{describe_device(device)}, torch {torch.__version__}, {arguments.batch_size} images a step: images/s")
     print(f"{'':32}" + "".join(f"{dtype + ' ' + layout:>20}" for dtype, layout in COMBINATIONS) + "   best : worst")
     rows: dict[str, list[precision.Row]] = {}
     for name in arguments.backbones:

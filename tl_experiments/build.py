@@ -129,14 +129,14 @@ def build_compute(member: Member, *, device: torch.device, backbone: Backbone, s
 
 
 def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Decode the dataset for the backbone's input; the dataset's own crop and interpolation come first."""
+    """Decode the dataset for the backbone's input; the dataset's own crop comes first."""
     runtime, spec = member.config["runtime"], backbone.input_spec
     return load_dataset_images(
         dataset,
         canvas=make_canvas(
             size=spec.size,
             crop_pct=dataset.crop_pct or spec.crop_pct,
-            interpolation=dataset.interpolation or spec.interpolation,
+            interpolation=spec.interpolation,
         ),
         workers=runtime["workers"],
         memory_bytes=round(runtime["image_memory_gb"] * 1e9),

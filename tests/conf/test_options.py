@@ -283,7 +283,7 @@ def recipes() -> Iterator[Any]:
         yield pytest.param(path.stem, id=path.stem)
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", list(recipes()))
 def test_a_recipe_composes_and_its_values_can_be_overridden(
     recipe: str, make_member: MakeMember, tmp_path: Path
 ) -> None:

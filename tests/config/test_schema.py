@@ -77,7 +77,7 @@ def test_an_option_builds_on_a_schema_of_its_own_group(path: Path) -> None:
     assert read(path)["defaults"][-1] == "_self_"
 
 
-@pytest.mark.parametrize("path", with_target())
+@pytest.mark.parametrize("path", list(with_target()))
 def test_the_keys_are_the_parameters_of_the_target(path: Path) -> None:
     target = values_of(path)["_target_"]
     parameters = inspect.signature(get_object(target)).parameters

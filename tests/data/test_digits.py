@@ -14,7 +14,6 @@ def loaded(*, train_size: int | float | None = None, val_fraction: float = 0.1, 
         split_seed=split_seed,
         image_size=64,
         crop_pct=1.0,
-        interpolation="bilinear",
     )
 
 
@@ -44,5 +43,4 @@ def test_no_setting_moves_the_test_split():
 def test_what_the_dataset_asks_for():
     dataset = loaded()
     assert (dataset.num_classes, dataset.image_size, dataset.crop_pct) == (10, 64, 1.0)
-    assert dataset.interpolation == "bilinear"
     assert not dataset.mirror_safe

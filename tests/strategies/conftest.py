@@ -63,9 +63,7 @@ def pretrained() -> Backbone:
 
 @pytest.fixture(scope="session")
 def images() -> DatasetImages:
-    dataset = digits(
-        train_size=20, val_fraction=0.1, split_seed=0, image_size=32, crop_pct=1.0, interpolation="bilinear"
-    )
+    dataset = digits(train_size=20, val_fraction=0.1, split_seed=0, image_size=32, crop_pct=1.0)
     val, test = (Split(split.name, split.source, split.indices[:10]) for split in (dataset.val, dataset.test))
     return load_dataset_images(
         replace(dataset, val=val, test=test),

@@ -26,11 +26,6 @@ class MemoryFormat(Enum):
     channels_last = "channels_last"
 
 
-class Interpolation(Enum):
-    bilinear = "bilinear"
-    bicubic = "bicubic"
-
-
 @dataclass
 class Run:
     """The root: the knobs that people sweep, and one node per group."""
@@ -154,7 +149,6 @@ class Digits:
     split_seed: int = MISSING
     image_size: int = MISSING
     crop_pct: float = MISSING
-    interpolation: Interpolation = MISSING
 
 
 @dataclass

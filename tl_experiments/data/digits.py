@@ -20,7 +20,6 @@ def digits(
     split_seed: int,
     image_size: int,
     crop_pct: float,
-    interpolation: str,
 ) -> Dataset:
     """Load the digits; a fixed stratified fifth is the test split.
 
@@ -30,7 +29,6 @@ def digits(
         split_seed: of val and of `train_size`.
         image_size: the size that the dataset asks of the backbone.
         crop_pct: share of the canvas that the centre crop keeps; 1 crops nothing.
-        interpolation: how the 8 x 8 originals are enlarged: bilinear or bicubic.
 
     Raises:
         DataError: scikit-learn's file is not installed.
@@ -55,7 +53,6 @@ def digits(
         test=Split("test", source, test),
         image_size=image_size,
         crop_pct=crop_pct,
-        interpolation=interpolation,
         mirror_safe=False,
     )
 

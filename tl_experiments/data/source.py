@@ -91,7 +91,6 @@ class Dataset:
         train, val, test: the splits.
         image_size: the size in pixels that the dataset asks for; None leaves it to the backbone.
         crop_pct: the share of the canvas that the centre crop keeps; None leaves it to the backbone.
-        interpolation: how images are resized; None leaves it to the backbone.
         mirror_safe: whether a mirrored image still shows its class.
     """
 
@@ -102,7 +101,6 @@ class Dataset:
     test: Split
     image_size: int | None = None
     crop_pct: float | None = None
-    interpolation: str | None = None
     mirror_safe: bool = True
 
     @property

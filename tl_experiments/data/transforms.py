@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+ENLARGING = "bilinear"
 _LONGEST = 8  # times the canvas: a line of 1 x 60,000 pixels would need gigabytes if it were resized whole
 
 
@@ -17,7 +18,8 @@ class Canvas:
     Attributes:
         size: side in pixels; the shorter side of the image is resized to it.
         crop: side of the centre crop, at most `size`; the canvas lies so that its centre crop is the image's.
-        interpolation: bilinear or bicubic, antialiased.
+        interpolation: how larger images are shrunk, bilinear or bicubic, antialiased; smaller ones are enlarged
+            bilinearly, whatever the backbone's weights were tested with: those tests enlarged nothing.
     """
 
     size: int
@@ -69,7 +71,7 @@ def draw(image: Image.Image, canvas: Canvas) -> np.ndarray:
     left, top = (crop_offset(side, canvas.crop) - crop_offset(canvas.size, canvas.crop) for side in (width, height))
     box = (left, top, left + canvas.size, top + canvas.size)
     if max(width, height) <= _LONGEST * canvas.size:
-        drawn = image.resize((width, height), _RESAMPLING[canvas.interpolation]).crop(box)
+        drawn = image.resize((width, height), _resampling(image, canvas)).crop(box)
     else:
         drawn = _draw_part(image, box, (image.width / width, image.height / height), canvas)
     return np.ascontiguousarray(np.asarray(drawn).transpose(2, 0, 1))
@@ -81,7 +83,11 @@ def _draw_part(
     """The same without computing what is cut off, equal up to Pillow's rounding of the box to float32."""
     x, y = scale
     source = (box[0] * x, box[1] * y, min(box[2] * x, image.width), min(box[3] * y, image.height))
-    return image.resize((canvas.size, canvas.size), _RESAMPLING[canvas.interpolation], box=source)
+    return image.resize((canvas.size, canvas.size), _resampling(image, canvas), box=source)
+
+
+def _resampling(image: Image.Image, canvas: Canvas) -> Image.Resampling:
+    return _RESAMPLING[ENLARGING if min(image.size) < canvas.size else canvas.interpolation]
 
 
 def crop_offset(length: int, size: int) -> int:

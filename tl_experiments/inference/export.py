@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tl_experiments.data.transforms import Canvas
+from tl_experiments.data.transforms import ENLARGING, Canvas
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.files import publish_text
 
@@ -57,6 +57,7 @@ def save_model(
             "resize_shorter_side": canvas.size,
             "centre_crop": canvas.crop,
             "interpolation": canvas.interpolation,
+            "interpolation_enlarging": ENLARGING,
             "scale": "1/255",
             "mean": list(spec.mean),
             "std": list(spec.std),
