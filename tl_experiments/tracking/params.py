@@ -6,24 +6,15 @@ from typing import Any
 
 from tl_experiments.tracking.tracker import ParamValue
 
+RECIPE = "experiment"
 KNOBS = ("lr", "epochs", "batch_size", "seed")
 GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
-# Keys that say where files lie, how fast things go, or what another param says already.
-LEFT_OUT = frozenset(
-    [
-        "_target_",
-        "_partial_",
-        "root",
-        "download",
-        "lr",
-        "workers",
-        "image_memory_gb",
-        "log_every_steps",
-        "crop_pct",
-        "infer_batch_size",
-    ]
-)
+# Keys that say how a run is built, where files lie, or how fast things go.
+BUILDING = {"_target_", "_partial_", "lr"}  # `lr` is a knob, and told as that
+PLACES = {"root", "download"}
+SPEED = {"workers", "image_memory_gb", "infer_batch_size", "log_every_steps"}
+LEFT_OUT = BUILDING | PLACES | SPEED
 
 
 def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, ParamValue]:
@@ -34,7 +25,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         choices: option chosen in each group, such as {"backbone": "resnet18"}; other keys are ignored.
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
-    params |= {group: choices[group] for group in GROUPS if group in choices}
+    params |= {group: choices[group] for group in (RECIPE, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
     for group in GROUPS:
