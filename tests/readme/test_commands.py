@@ -1,7 +1,9 @@
 """Every command of the README and the guide is run, on little data and without the network."""
 
+import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -47,6 +49,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a reader types one command after the other."""
+    return tmp_path_factory.mktemp("desk")
+
+
 def test_every_command_is_of_a_kind_that_is_run():
     assert set(commands()) == {*RUNS, *INSTALLATION, UI}
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -55,7 +63,7 @@ def test_every_command_is_of_a_kind_that_is_run():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
-def test_run(command: str, images: Path, tmp_path: Path):
+def test_run(command: str, images: Path, desk: Path):
     arguments = shlex.split(command.replace("PATH", str(images)))[2:]
     if "--help" not in arguments:
         arguments = [argument for argument in arguments if not argument.startswith("dataset.train_size")] + [*LITTLE]
@@ -65,7 +73,7 @@ def test_run(command: str, images: Path, tmp_path: Path):
         arguments += ["dataset=image_folder", f"dataset.root={images}"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
-        cwd=tmp_path,
+        cwd=desk,
         capture_output=True,
         text=True,
         check=False,
@@ -76,14 +84,14 @@ def test_run(command: str, images: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_ui_serves_its_page(tmp_path: Path):
-    (tmp_path / "outputs").mkdir()
+def test_ui_serves_its_page(desk: Path):
+    (desk / "outputs").mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", *shlex.split(UI), "--port", str(port), "--workers", "1"],
-        cwd=tmp_path,
+        cwd=desk,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -91,7 +99,7 @@ def test_ui_serves_its_page(tmp_path: Path):
     try:
         assert "<title>MLflow</title>" in _page(f"http://127.0.0.1:{port}/", seconds=90)
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)  # its workers too
         server.wait(timeout=30)
 
 

@@ -52,6 +52,17 @@ def _unknown_key(key: str, *, is_group: bool) -> str:
     return f"{key}: {what}{_nearest(key, list(owners))} (python run.py --help lists them)"
 
 
+def _in_words(message: str) -> str:
+    """Say what type was expected as a user would: `Optional[Union[int, float]]` is a number or null."""
+    message = re.sub(r"is incompatible with type hint '(.+)'", r"was given; expected \1", message)
+    message = re.sub(
+        r"could not be converted to (\w+)", lambda match: f"was given; expected {match[1].lower()}", message
+    )
+    message = re.sub(r"field '\w+' is not Optional", "null was given; expected a value", message)
+    message = message.replace("Union[int, float]", "a number")
+    return re.sub(r"Optional\[(.+)\]", r"\1 or null", message)
+
+
 def explain(error: Exception) -> str:
     """Return one line: what was wrong, and what was expected."""
     for cause in _causes(error):
@@ -67,5 +78,5 @@ def explain(error: Exception) -> str:
         return _unknown_key(match[1].split("@")[0], is_group="No match in the defaults list" in text)
     for cause in _causes(error):
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return f"{cause.full_key}: {(cause.msg or str(cause)).splitlines()[0]}"
+            return f"{cause.full_key}: {_in_words((cause.msg or str(cause)).splitlines()[0])}"
     return text.replace("\n", " ").strip()
