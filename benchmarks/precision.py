@@ -158,7 +158,9 @@ def main() -> None:
         table = json.loads(TABLE.read_text(encoding="utf-8"))
         measured = table["rows"].setdefault(precision.device_kind(device), {})
         measured.update(rows)
-        measured[precision.FALLBACK] = typical({name: group for name, group in measured.items() if name in SIZES})
+        fallback = typical({name: group for name, group in measured.items() if name in SIZES})
+        if fallback:  # one backbone alone is not typical
+            measured[precision.FALLBACK] = fallback
         publish_text(TABLE, json.dumps(table, indent=1) + "\n")
 
 

@@ -33,7 +33,6 @@ def make_member(tmp_path: Path) -> Callable[..., Member]:
         return Member(
             config=values,
             choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
-            overrides=overrides,
             folder=folder,
             name="test",
             sweep_id=None,

@@ -1,5 +1,7 @@
 """From a checked configuration to objects: the only file that instantiates what a configuration names."""
 
+import inspect
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
+from torch.optim import Optimizer
 
 from tl_experiments.config.checks import allowed_prefixes
 from tl_experiments.config.errors import ConfigError
@@ -16,9 +19,9 @@ from tl_experiments.data.dataset_images import DatasetImages, load_dataset_image
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.engine.optimizers import OptimizerFactory
+from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import ScheduleFactory, Trainer
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Watch, Workload
@@ -28,31 +31,34 @@ from tl_experiments.tracking.run_log import RunLog, make_uid
 def _build(member: Member, group: str, **arguments: Any) -> Any:
     """Call what a group's `_target_` names with the group's values and what only the code knows."""
     node = member.config[group]
-    target = node["_target_"]
-    _check_target(target, group=group, prefixes=allowed_prefixes(member.config))
+    _check_target(node, group=group, prefixes=allowed_prefixes(member.config), supplied=arguments)
     try:
         return instantiate(node, **arguments, _convert_="all", _recursive_=False)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError):
-            raise _misfit(group, target, error.__cause__) from error
-        raise
+        raise (error.__cause__ or error) from None  # what went wrong in there says it best
 
 
-def _check_target(target: str, *, group: str, prefixes: tuple[str, ...]) -> None:
-    """An allowed prefix is not enough: `tl_experiments.x.os.system` begins well and ends elsewhere."""
+def _check_target(
+    node: Mapping[str, Any], *, group: str, prefixes: tuple[str, ...], supplied: Mapping[str, Any]
+) -> None:
+    """Find the target, see where it lives, and that it takes the keys; raises ConfigError.
+
+    An allowed prefix is not enough: `tl_experiments.x.os.system` begins well and ends elsewhere.
+    """
+    target = node["_target_"]
     try:
-        home = f"{getattr(get_object(target), '__module__', None)}."
+        found = get_object(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{group}._target_={target}: there is no such thing to call") from error
+    home = f"{getattr(found, '__module__', None)}."
     if not home.startswith(prefixes):
         raise ConfigError(f"{group}._target_={target}: leads to {home.rstrip('.')}, which is not allowed")
-
-
-def _misfit(group: str, target: str, error: TypeError) -> ConfigError:
-    """A target that cannot be called with the keys of its group."""
-    return ConfigError(f"{group}: {target} does not take the keys that are given: {error}")
+    keys = {key: value for key, value in node.items() if not key.startswith("_")}
+    signature = inspect.signature(found)
+    try:
+        (signature.bind_partial if node.get("_partial_") else signature.bind)(**keys, **supplied)
+    except TypeError as error:
+        raise ConfigError(f"{group}: {target} does not take the keys that are given: {error}") from error
 
 
 def build_dataset(member: Member) -> Dataset:
@@ -81,18 +87,31 @@ def build_strategy(member: Member) -> Strategy:
 def build_optimizer(member: Member) -> OptimizerFactory:
     """Return an optimizer that lacks its parameters; it is tried on one, so that what it refuses is told early."""
     factory = _build(member, "optimizer")
+    target = member.config["optimizer"]["_target_"]
     try:
-        tried = factory([torch.zeros(1, requires_grad=True)])
+        tried = factory([_parameter()])
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {member.config['optimizer']['_target_']} refuses its keys: {error}") from error
-    if not isinstance(tried, torch.optim.Optimizer):
-        raise ConfigError(f"optimizer._target_={member.config['optimizer']['_target_']}: expected an optimizer")
+        raise ConfigError(f"optimizer: {target} refuses its values: {error}") from error
+    if not isinstance(tried, Optimizer):
+        raise ConfigError(f"optimizer._target_={target}: expected one of torch.optim's optimizers, or one like them")
     return factory
 
 
 def build_scheduler(member: Member) -> ScheduleFactory:
-    """Return a schedule that lacks the optimizer and the number of steps."""
-    return _build(member, "scheduler")
+    """Return a schedule that lacks the optimizer and the number of steps; it is tried like the optimizer."""
+    factory = _build(member, "scheduler")
+    target = member.config["scheduler"]["_target_"]
+    try:
+        tried = factory(torch.optim.SGD([_parameter()], lr=1.0), total_steps=2, steps_per_epoch=1)
+    except TypeError as error:
+        raise ConfigError(f"scheduler: {target} cannot be called as a schedule is: {error}") from error
+    if not isinstance(tried, Schedule):
+        raise ConfigError(f"scheduler._target_={target}: expected what returns a Schedule, as in engine/schedulers.py")
+    return factory
+
+
+def _parameter() -> torch.Tensor:
+    return torch.zeros(1, requires_grad=True)
 
 
 def build_log(member: Member, *, index: int) -> RunLog:
@@ -128,16 +147,17 @@ def build_compute(member: Member, *, device: torch.device, backbone: Backbone, s
     )
 
 
+def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
+    """The share of the shorter side that is kept: the dataset's own, or else what the weights were tested with."""
+    return dataset.crop_pct or backbone.input_spec.crop_pct
+
+
 def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Decode the dataset for the backbone's input; the dataset's own crop comes first."""
+    """Decode the dataset for the backbone's input."""
     runtime, spec = member.config["runtime"], backbone.input_spec
     return load_dataset_images(
         dataset,
-        canvas=make_canvas(
-            size=spec.size,
-            crop_pct=dataset.crop_pct or spec.crop_pct,
-            interpolation=spec.interpolation,
-        ),
+        canvas=make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation),
         workers=runtime["workers"],
         memory_bytes=round(runtime["image_memory_gb"] * 1e9),
         work=watch.work,
@@ -165,9 +185,9 @@ def build_trainer(
 
 
 def resolved_config(
-    member: Member, *, compute: Compute, backbone: Backbone, augmentation: Augmentation
+    member: Member, *, compute: Compute, backbone: Backbone, dataset: Dataset, augmentation: Augmentation
 ) -> dict[str, Any]:
-    """Return the configuration with all that was left to be decided (`auto`, null) replaced by what it came to."""
+    """Return the configuration with every `auto`, and every null that means "decide for me", as it was decided."""
     runtime = member.config["runtime"] | {
         "device": str(compute.device),
         "threads": torch.get_num_threads(),
@@ -179,5 +199,6 @@ def resolved_config(
     return member.config | {
         "runtime": runtime,
         "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size},
+        "dataset": member.config["dataset"] | {"crop_pct": _crop_pct(dataset, backbone)},
         "augmentation": member.config["augmentation"] | {"hflip_prob": augmentation.hflip_prob},
     }

@@ -38,7 +38,9 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
 
         for member, log in zip(members, logs, strict=True):
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
-            config = build.resolved_config(member, compute=compute, backbone=backbone, augmentation=augmentation)
+            config = build.resolved_config(
+                member, compute=compute, backbone=backbone, dataset=dataset, augmentation=augmentation
+            )
             log.begin(config, member.choices, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
 

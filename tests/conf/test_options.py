@@ -127,13 +127,17 @@ def test_a_backbone_turns_images_into_features(option: str, make_member: MakeMem
     if option != "efficientnet_lite0":
         overrides.append("backbone.weights=null")
     backbone = build.build_backbone(make_member(*overrides), dataset=digits).eval()
-    size = {"inception_v3": 299, "vit_b_16": 224}.get(option)
-    assert size is None or backbone.input_spec.size in (size, digits.image_size)
     side = backbone.input_spec.size
+    assert side == {"inception_v3": 299, "vit_b_16": 224}.get(option, digits.image_size)
     with torch.inference_mode():
         features = backbone(torch.zeros(1, 3, side, side))
     assert features.shape == (1, backbone.feature_dim)
     assert backbone.name == ("resnet10t" if option == "timm" else option)
+
+
+def test_the_embedded_backbone_is_no_other(make_member: MakeMember, digits: Dataset) -> None:
+    with pytest.raises(SettingError, match=r"^backbone\.name=resnet50: .* backbone=timm backbone\.name=resnet50"):
+        build.build_backbone(make_member("backbone.name=resnet50"), dataset=digits)
 
 
 def test_the_size_of_a_backbone_is_the_users_then_the_datasets(make_member: MakeMember, digits: Dataset) -> None:
@@ -257,7 +261,9 @@ def test_a_runtime_opens_the_process_and_decides_how_to_compute(
         assert torch.are_deterministic_algorithms_enabled() is (option == "deterministic")
         compute = build.build_compute(member, device=device, backbone=backbone, strategy=build.build_strategy(member))
         augmentation = build.build_augmentation(member, dataset=digits)
-        config = build.resolved_config(member, compute=compute, backbone=backbone, augmentation=augmentation)
+        config = build.resolved_config(
+            member, compute=compute, backbone=backbone, dataset=digits, augmentation=augmentation
+        )
     assert option != "cpu" or device.type == "cpu"
     assert option != "deterministic" or compute.train.name == compute.infer.name == "fp32"
     assert not torch.are_deterministic_algorithms_enabled()
@@ -338,7 +344,10 @@ def test_a_target_that_begins_well_and_ends_elsewhere_is_refused(target: str, ma
     ("overrides", "told"),
     [
         (["optimizer._target_=torch.optim.Nothing"], "optimizer._target_=torch.optim.Nothing: "),
-        (["optimizer._target_=torch.optim.LBFGS"], "optimizer: torch.optim.LBFGS refuses its keys: "),
+        (
+            ["optimizer._target_=torch.optim.LBFGS"],
+            "optimizer: torch.optim.LBFGS does not take the keys that are given: ",
+        ),
         (["optimizer._target_=torch.optim.swa_utils.get_swa_avg_fn"], "optimizer"),
     ],
 )
@@ -350,3 +359,26 @@ def test_an_optimizer_that_cannot_be_made_is_told_before_anything_is_read(
         build.build_optimizer(member)
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("torch.optim.lr_scheduler.CosineAnnealingLR", "scheduler: .* does not take the keys that are given: "),
+        ("tl_experiments.data.transforms.canvas_size", "scheduler: .* does not take the keys that are given: "),
+    ],
+)
+def test_a_scheduler_that_does_not_fit_is_told_before_anything_is_read(
+    target: str, told: str, make_member: MakeMember
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build.build_scheduler(make_member(f"scheduler._target_={target}"))
+
+
+def test_a_defect_inside_a_target_comes_out_as_it_is(make_member: MakeMember, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise TypeError("unsupported operand")
+
+    monkeypatch.setattr("tl_experiments.data.digits._source", broken)
+    with pytest.raises(TypeError, match=r"^unsupported operand$"):
+        build.build_dataset(make_member())

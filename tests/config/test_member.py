@@ -79,7 +79,6 @@ def test_a_job_is_plain_resolved_values(start: Callable[..., DictConfig], tmp_pa
     assert member.config["runtime"]["train_precision"] == "auto"
     assert member.folder == tmp_path
     assert (member.name, member.sweep_id) == ("lr=0.5 finetune", None)
-    assert member.overrides == ("lr=0.5", "strategy=finetune")
 
 
 def test_the_choices_are_those_of_the_groups(start: Callable[..., DictConfig]) -> None:

@@ -83,18 +83,24 @@ def test_images_in_deeper_folders_belong_to_the_class(make_folder):
     assert sum(np.bincount(split.labels)[0] for split in (dataset.train, dataset.val, dataset.test)) == 6
 
 
-def test_links_are_followed_inside_the_root_only(make_folder, tmp_path):
-    root = make_folder({"a": 5, "b": 5, ".store": 1}, tmp_path / "root")
-    outside = make_folder({"secret": 2}, tmp_path / "outside")
-    (root / "a" / "inside.png").symlink_to(root / ".store" / "0.png")
-    (root / "a" / "outside.png").symlink_to(outside / "secret" / "0.png")
-    (root / "secret").symlink_to(outside / "secret")
+def test_links_are_followed_and_a_folder_is_entered_once(make_folder, tmp_path):
+    root = make_folder({"a": 5, "b": 5}, tmp_path / "root")
+    disk = make_folder({"cow": 4}, tmp_path / "disk")
+    (root / "a" / "linked.png").symlink_to(disk / "cow" / "0.png")
+    (root / "cow").symlink_to(disk / "cow")
     (root / "b" / "loop").symlink_to(root)
-    (root / "b" / "again").symlink_to(root / "b" / "again")
-    (root / "b" / "broken.png").symlink_to(root / "nowhere.png")
     dataset = opened(root)
     found = names(dataset.train) | names(dataset.val) | names(dataset.test)
-    assert found == {f"{label}/{index}.png" for label in "ab" for index in range(5)} | {"a/inside.png"}
+    expected = {f"{label}/{index}.png" for label in "ab" for index in range(5)}
+    assert found == expected | {"a/linked.png"} | {f"cow/{index}.png" for index in range(4)}
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "broken.png"], ids=["broken", "to itself"])
+def test_a_link_that_leads_nowhere_is_named(make_folder, target):
+    root = make_folder({"a": 5, "b": 5})
+    (root / "b" / "broken.png").symlink_to(root / "b" / target)
+    with pytest.raises(DataError, match=r"b/broken.png: the link leads nowhere; repair or remove it"):
+        opened(root)
 
 
 def test_the_root_itself_may_be_a_link(make_folder, tmp_path):

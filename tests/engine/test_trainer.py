@@ -1,6 +1,7 @@
 """The loop on a real workload: what it reports, which weights it leaves, and what its bits depend on."""
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -84,6 +85,7 @@ def make_trainer(
     scheduler: Callable[..., schedulers.Schedule] = schedulers.constant,
     seed: int = 0,
     log_every_steps: int = 2,
+    compile: bool = False,
 ) -> Trainer:
     return Trainer(
         workload,
@@ -92,7 +94,7 @@ def make_trainer(
         seed=seed,
         device=CPU,
         log_every_steps=log_every_steps,
-        compile=False,
+        compile=compile,
     )
 
 
@@ -121,6 +123,7 @@ def image_workload(*, held: bool) -> tuple[Workload, nn.BatchNorm2d]:
         workers=0,
         memory_bytes=10**6,
     )
+    torch.manual_seed(0)
     norm = nn.BatchNorm2d(4)
     body = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = Model(make_backbone(body, feature_dim=4), make_head(feature_dim=4, num_classes=NUM_CLASSES, seed=0))
@@ -351,3 +354,17 @@ def test_weights_that_the_last_update_spoilt_are_noticed_by_the_validation() -> 
     one_step = replace(workload, phases=(replace(phase, train=replace(phase.train, batch_size=TRAIN)),))
     with pytest.raises(RunFailed, match="validation loss is not finite in epoch 1"):
         list(make_trainer(one_step, lr=float("inf")).fit())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_module_trains_as_the_plain_one() -> None:
+    plain, _ = image_workload(held=False)
+    compiled, _ = image_workload(held=False)
+    expected = [*make_trainer(plain).fit()]
+    trainer = make_trainer(compiled, compile=True)
+    for ours, theirs in zip(epochs_of([*trainer.fit()]), epochs_of(expected), strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+        assert ours.val_loss == pytest.approx(theirs.val_loss, rel=1e-4)
+    assert math.isfinite(final_of(trainer).loss[0])
+    assert compiled.weights_sha256(0) != image_workload(held=False)[0].weights_sha256(0)

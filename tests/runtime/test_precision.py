@@ -93,7 +93,7 @@ def test_every_row_of_the_table_has_a_speed_for_every_choice() -> None:
 def test_what_is_asked_for_wins(kind: str, infer: str, train: str, layout: str, on_kind) -> None:
     device = on_kind(kind)
     asked = {"train_precision": train, "infer_precision": infer, "memory_format": layout}
-    compute = chosen(device=device, **asked)
+    compute = chosen(device=device, trains_backbone=True, **asked)
     assert (compute.train.name, compute.infer.name, compute.layout) == (train, infer, layout)
     assert compute.memory_format == MEMORY_FORMATS[layout]
     assert str(compute) == f"train {train}, infer {infer}, {layout}"
@@ -124,8 +124,12 @@ def test_a_kind_without_rows_of_its_own_takes_those_of_its_type(monkeypatch: pyt
     row = {"image_size": 224, "train": speeds("bf16/contiguous"), "infer": speeds("bf16/contiguous")}
     for kinds in ({"cpu": {"*": [row]}}, {"cpu": {"*": [row]}, "cpu_avx512_bf16": {"*": []}}):
         monkeypatch.setattr(precision, "table", lambda kinds=kinds: kinds)
-        compute = chosen("measured", device=device)
+        compute = chosen("measured", device=device, trains_backbone=True)
         assert (compute.train.name, compute.layout) == ("bf16", "contiguous")
+
+
+def test_where_the_backbone_is_frozen_nothing_trains_in_bf16() -> None:
+    assert chosen(trains_backbone=False, train_precision="bf16").train.name == "fp32"
 
 
 @pytest.mark.usefixtures("small_table")

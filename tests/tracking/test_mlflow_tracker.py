@@ -122,12 +122,11 @@ def test_files_and_model_lie_under_the_store(
     (tmp_path / "curves.png").write_bytes(b"picture")
     with make_tracker() as tracker:
         tracker.log_file(tmp_path / "curves.png")
-        tracker.log_file(tmp_path / "curves.png", "pictures")
         tracker.log_model(model_folder)
     artifacts = Path(store_uri.removeprefix("sqlite:///")).parent / "mlartifacts" / str(tracker.run_id) / "artifacts"
     files = {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*") if path.is_file()}
-    assert files == {"curves.png", "pictures/curves.png", "model/model.json", "model/model.safetensors"}
-    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"curves.png", "pictures", "model"}
+    assert files == {"curves.png", "model/model.json", "model/model.safetensors"}
+    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"curves.png", "model"}
 
 
 def test_many_runs_are_open_at_once(make_tracker: Make, client: MlflowClient) -> None:

@@ -98,13 +98,18 @@ def test_small_images_are_enlarged_pixel_by_pixel() -> None:
 
 def test_gallery_says_what_was_predicted_and_what_is_true(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
-    figure = wrong_gallery(images, [0] * 7, [1] * 7, [0.987] * 7, ["cat", "dog"])
+    names = [f"cat/{index}.jpg" for index in range(7)]
+    figure = wrong_gallery(
+        images, names, true=[0] * 7, predicted=[1] * 7, confidence=[0.987] * 7, class_names=["cat", "dog"]
+    )
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["pred dog · 99%\ntrue cat"] * 7
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == names
     saved(figure, tmp_path)
 
 
 def test_a_gallery_without_mistakes_says_so(tmp_path: Path) -> None:
-    figure = wrong_gallery(np.zeros((0, 3, 8, 8), dtype=np.uint8), [], [], [], ["cat", "dog"])
+    none = np.zeros((0, 3, 8, 8), dtype=np.uint8)
+    figure = wrong_gallery(none, [], true=[], predicted=[], confidence=[], class_names=["cat", "dog"])
     assert figure.get_suptitle() == "No test image was classified wrongly"
     saved(figure, tmp_path)

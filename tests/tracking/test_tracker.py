@@ -17,7 +17,7 @@ def test_the_null_tracker_takes_every_call_and_leaves_nothing(tmp_path: Path, mo
         run.set_tags({"tl.device": "cpu"})
         run.log_metrics({"val/acc": 0.1}, step=1)
         run.log_dataset(name="digits", digest="0", context="train", source="scikit-learn")
-        run.log_file(tmp_path / "absent.png", "pictures")
+        run.log_file(tmp_path / "absent.png")
         run.log_model(tmp_path)
         assert (run.run_id, run.ui_command(), run.charts_link()) == (None, None, None)
     assert list(tmp_path.iterdir()) == []

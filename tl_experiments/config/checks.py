@@ -3,11 +3,15 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.explain import unknown_key
+from tl_experiments.config.schema import Run
 
+SQLITE = "sqlite:///"
 ALLOWED_TARGETS = ("torch.optim.", "tl_experiments.")
 
 Check = tuple[str, Callable[[Any], bool], str]
@@ -58,7 +62,6 @@ RANGES: tuple[Check, ...] = (
     ("seed", lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1"),
     ("backbone.image_size", _at_least_one, "1 or more pixels, or null"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
-    ("optimizer.lr", _positive, "a number above 0"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("optimizer.alpha", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -100,11 +103,15 @@ def _lookup(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Typed nodes refuse unknown keys by themselves; at the top, `+key=value` would add what nothing reads."""
+    known = {item.name for item in fields(Run)}
+    return (unknown_key(key) for key in config if key not in known)
+
+
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, accepts, expected in RANGES:
         value = _lookup(config, key)
-        if key == "optimizer.lr" and str(value) == str(config["lr"]):
-            continue  # it follows `lr`, which is what was typed
         if value is not None and not accepts(value):
             yield f"{key}={value}: expected {expected}"
 
@@ -132,6 +139,9 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
     warmup = _lookup(config, "scheduler.warmup_epochs")
     if warmup is not None and warmup >= config["epochs"] >= 1:
         yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
+    follower = _lookup(config, "optimizer.lr")
+    if follower is not None and str(follower) != str(config["lr"]):
+        yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if config["batch_size"] == 1 and _lookup(config, "strategy.batchnorm") == "train":
         yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
     if _lookup(config, "optimizer.nesterov") and not _lookup(config, "optimizer.momentum"):
@@ -146,11 +156,23 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     root = _lookup(config, "dataset.root")
     downloads = _lookup(config, "dataset.download")  # where it is a key, the dataset tells what is to be put there
-    if root is not None and downloads is None and not Path(root).expanduser().is_dir():
+    if root == "":
+        yield "dataset.root is empty; expected a folder of images"
+    elif root is not None and downloads is None and not Path(root).expanduser().is_dir():
         yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    if not _writable(folder):
         yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
+    uri = _lookup(config, "tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    if _lookup(config, "tracking._target_") and uri.startswith(SQLITE):
+        store = Path(uri.removeprefix(SQLITE)).absolute()
+        if not _writable(store.parent):
+            yield f"tracking.uri={uri}: {store.parent} cannot be written to; expected a folder for the database"
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder can be written to, or made."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def allowed_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -169,6 +191,7 @@ def check(config: Mapping[str, Any], *, folder: Path) -> None:
         ConfigError: one line per problem.
     """
     problems = [
+        *_key_problems(config),
         *_range_problems(config),
         *_cross_group_problems(config),
         *_target_problems(config, allowed_prefixes(config)),

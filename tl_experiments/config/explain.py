@@ -10,6 +10,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tl_experiments.config.schema import SCHEMAS, Run
 
+SHARED_SCHEMAS = {"torchvision": ("cifar10", "cifar100", "fashion_mnist")}  # a schema of several options
+
 
 def key_owners() -> dict[str, list[str]]:
     """Return every key as it is typed (`lr`, `optimizer.momentum`), with the options that have it, if they differ."""
@@ -18,7 +20,8 @@ def key_owners() -> dict[str, list[str]]:
         group, _, option = path.partition("/")
         for item in fields(schema) if path != "run" else ():
             if not item.name.startswith("_"):
-                owners.setdefault(f"{group}.{item.name}", []).extend([option] if option else [])
+                options = SHARED_SCHEMAS.get(option, (option,) if option else ())
+                owners.setdefault(f"{group}.{item.name}", []).extend(options)
     return owners
 
 
@@ -43,7 +46,8 @@ def _unknown_option(error: MissingConfigException) -> str:
     return f"{path.parent}={path.name}: no such option{listed}{_nearest(path.name, options)}"
 
 
-def _unknown_key(key: str, *, is_group: bool) -> str:
+def unknown_key(key: str, *, is_group: bool = False) -> str:
+    """Return one line: which option has such a key, or what it may have been meant to be."""
     owners = key_owners()
     if owners.get(key):
         group = key.partition(".")[0]
@@ -75,7 +79,7 @@ def explain(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match[1].split("@")[0], is_group="No match in the defaults list" in text)
+        return unknown_key(match[1].split("@")[0], is_group="No match in the defaults list" in text)
     for cause in _causes(error):
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_in_words((cause.msg or str(cause)).splitlines()[0])}"

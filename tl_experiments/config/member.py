@@ -24,7 +24,6 @@ class Member:
 
     config: dict[str, Any]  # resolved, plain containers, enums by name
     choices: dict[str, str]  # group -> chosen option
-    overrides: tuple[str, ...]  # as typed
     folder: Path  # absolute; exists
     name: str  # `2 finetune lr=0.001`
     sweep_id: str | None  # name of the sweep's folder
@@ -80,7 +79,6 @@ def current_member(config: DictConfig) -> Member:
     return Member(
         config=values,
         choices={group: str(hydra.runtime.choices[group]) for group in GROUPS if hydra.runtime.choices.get(group)},
-        overrides=overrides,
         folder=folder,
         name=run_name(
             overrides, index=hydra.job.num if in_sweep else None, swept=_swept_keys(sweep_dir) if in_sweep else set()

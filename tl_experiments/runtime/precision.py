@@ -96,7 +96,7 @@ def choose(
         device: where the run computes.
         backbone: its name; one that was not measured takes the rows of `*`.
         image_size: in pixels; the nearest measured size counts.
-        trains_backbone: whether the layout is chosen for training or for inference.
+        trains_backbone: whether the layout is chosen for training or for inference; without, training is fp32.
         train_precision: auto, fp32 or bf16.
         infer_precision: the same.
         memory_format: auto, contiguous or channels_last.
@@ -106,7 +106,8 @@ def choose(
     purpose, wanted = ("train", train_precision) if trains_backbone else ("infer", infer_precision)
     layouts = tuple(MEMORY_FORMATS) if memory_format == AUTO else (memory_format,)
     _, layout = _fastest(row[purpose], _options(wanted), layouts)
-    train, _ = _fastest(row["train"], _options(train_precision), (layout,))
+    # Heads compute in float32 whatever the backbone does, so that nothing else is trained where it is frozen.
+    train = _fastest(row["train"], _options(train_precision), (layout,))[0] if trains_backbone else "fp32"
     infer, _ = _fastest(row["infer"], _options(infer_precision), (layout,))
     return Compute(
         device=device,

@@ -64,6 +64,11 @@ def _draw_gallery(
         [canvases] = images.batches([worst])
         crops = centre_crop(canvases, images.canvas.crop).numpy()
     picture = wrong_gallery(
-        crops, labels[worst].tolist(), predicted[worst].tolist(), confidence[worst].tolist(), class_names
+        crops,
+        [images.names[index] for index in worst],
+        true=labels[worst].tolist(),
+        predicted=predicted[worst].tolist(),
+        confidence=confidence[worst].tolist(),
+        class_names=class_names,
     )
     save_picture(picture, path)

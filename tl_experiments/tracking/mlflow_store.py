@@ -35,13 +35,14 @@ def absolute_uri(uri: str | None) -> str:
     Raises:
         SettingError: for an address that MLflow cannot use or no longer takes, such as a folder.
     """
+    source = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
     if uri.startswith(SCHEMES):
         return uri
     raise SettingError(
-        f"tracking.uri={uri}: expected sqlite:///FILE.db or the http(s) address of a tracking server; "
+        f"{source}={uri}: expected sqlite:///FILE.db or the http(s) address of a tracking server; "
         "MLflow no longer keeps runs in a plain folder"
     )
 
@@ -90,7 +91,12 @@ def _connect(address: str, experiment_name: str, *, artifacts: Path | None) -> S
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment is None:
         location = artifacts.as_uri() if artifacts else None
-        return Store(address, client, client.create_experiment(experiment_name, artifact_location=location))
+        try:
+            return Store(address, client, client.create_experiment(experiment_name, artifact_location=location))
+        except MlflowException:  # on a server another run may have made it in between
+            experiment = client.get_experiment_by_name(experiment_name)
+            if experiment is None:
+                raise
     if experiment.lifecycle_stage == LifecycleStage.DELETED:
         hint = "its server" if is_server(address) else f"MLFLOW_TRACKING_URI={address}"
         raise SettingError(

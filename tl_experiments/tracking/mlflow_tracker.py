@@ -113,9 +113,9 @@ class MlflowTracker:
         dataset = Dataset(name, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": source}))
         store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])])
 
-    def log_file(self, path: Path, folder: str = "") -> None:
+    def log_file(self, path: Path) -> None:
         store, run_id = self._open()
-        store.client.log_artifact(run_id, str(path), folder or None)
+        store.client.log_artifact(run_id, str(path))
 
     def log_model(self, folder: Path) -> None:
         """Store the files of `folder` among the run's artifacts, under `model/`.

@@ -119,15 +119,18 @@ def _annotate(axes: Axes, counts: np.ndarray, share: np.ndarray) -> None:
 
 def wrong_gallery(
     images: np.ndarray,
+    names: Sequence[str],
+    *,
     true: Sequence[int],
     predicted: Sequence[int],
     confidence: Sequence[float],
     class_names: Sequence[str],
 ) -> Figure:
-    """Draw wrongly classified images in the given order, each with its true and its predicted class.
+    """Draw wrongly classified images in the given order, each with its true and its predicted class and its name.
 
     Args:
         images: (N, 3, H, W) uint8; N may be 0.
+        names: of the N images, such as paths below the root.
         true: N class indices.
         predicted: N class indices.
         confidence: N probabilities of the predicted class, 0 to 1.
@@ -141,10 +144,12 @@ def wrong_gallery(
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes in grid:
         axes.axis("off")
-    for axes, image, right, wrong, probability in zip(grid, images, true, predicted, confidence, strict=False):
+    for index, (axes, image) in enumerate(zip(grid, images, strict=False)):
         axes.imshow(enlarge(image))
-        text = f"pred {_short(class_names[wrong])} · {probability:.0%}\ntrue {_short(class_names[right])}"
-        axes.set_title(text, fontsize=8.5)
+        right, wrong = _short(class_names[true[index]]), _short(class_names[predicted[index]])
+        axes.set_title(f"pred {wrong} · {confidence[index]:.0%}\ntrue {right}", fontsize=8.5)
+        file = _short(names[index], length=30)
+        axes.text(0.5, -0.02, file, fontsize=6.5, ha="center", va="top", transform=axes.transAxes)
     return figure
 
 
@@ -156,8 +161,8 @@ def enlarge(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width * factor, height * factor), Image.Resampling.NEAREST))
 
 
-def _short(name: str) -> str:
+def _short(name: str, *, length: int = NAME_LENGTH) -> str:
     """Return a name that fits: the middle goes, since names often differ at the end; `$` is no formula here."""
-    if len(name) > NAME_LENGTH:
-        name = f"{name[: NAME_LENGTH // 2]}…{name[-(NAME_LENGTH // 2 - 1) :]}"
+    if len(name) > length:
+        name = f"{name[: length // 2]}…{name[-(length // 2 - 1) :]}"
     return name.replace("$", r"\$")
