@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return efficientnet_lite0(name="lite0", weights="default", image_size=32, preferred_size=None, seed=0)
+    return efficientnet_lite0(name="efficientnet_lite0", weights="default", image_size=32, preferred_size=None, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def make_model() -> Model:
-    backbone = efficientnet_lite0(name="lite0", weights=None, image_size=32, preferred_size=None, seed=0)
+    backbone = efficientnet_lite0(name="efficientnet_lite0", weights=None, image_size=32, preferred_size=None, seed=0)
     return Model(backbone, make_head(feature_dim=backbone.feature_dim, num_classes=7, seed=0)).eval()
 
 
