@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.runtime.signals import Terminated, shielded, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +77,58 @@ def test_another_thread_leaves_signals_as_they_are(seen: list[int]) -> None:
     assert handlers == [signal.getsignal(signal.SIGTERM)]
     terminate()
     assert seen == [signal.SIGTERM]
+
+
+def test_a_shielded_block_ends_before_the_signal_does_its_work() -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            terminate()
+            done.append("inside")
+        done.append("after")
+
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert done == ["inside"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            terminate()
+            terminate()
+            done.append("inside")
+
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert done == []
+
+
+def test_ctrl_c_waits_too() -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append("inside")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminable():
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["inside"]
+
+
+def test_a_signal_that_the_shell_wants_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with terminable():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

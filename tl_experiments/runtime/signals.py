@@ -11,18 +11,56 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt it is no `Exception`, so that nothing swallows it."""
 
 
-def _raise_terminated(signum: int, _frame: FrameType | None) -> None:
+class _Shield:
+    """How many `shielded` blocks are open, and which signal came while one was."""
+
+    depth = 0
+    waiting: int | None = None
+
+
+def _raise(signum: int) -> None:
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     raise Terminated(f"received {signal.Signals(signum).name}")
+
+
+def _handle(signum: int, _frame: FrameType | None) -> None:
+    if _Shield.depth and _Shield.waiting is None:
+        _Shield.waiting = signum
+    else:  # a second signal does not wait
+        _raise(signum)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Turn SIGTERM into `Terminated` inside the block; outside the main thread signals are left as they are."""
+    """Turn SIGTERM into `Terminated` and SIGINT into KeyboardInterrupt inside the block.
+
+    Outside the main thread signals are left as they are, and so is one that the shell wants ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _raise_terminated)
+    heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, _handle) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        _Shield.depth, _Shield.waiting = 0, None
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Let the block end before a signal does its work; a second signal interrupts it all the same.
+
+    For code that an exception from nowhere would leave broken, such as a transaction of a database.
+    """
+    _Shield.depth += 1
+    try:
+        yield
+    finally:
+        _Shield.depth -= 1
+        if _Shield.depth == 0 and _Shield.waiting is not None:
+            signum, _Shield.waiting = _Shield.waiting, None
+            _raise(signum)

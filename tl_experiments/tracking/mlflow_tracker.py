@@ -13,7 +13,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from tl_experiments.runtime.signals import Terminated
+from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking.links import LOCAL_UI, charts_link, is_server, sweep_or_run_tags, ui_command
 from tl_experiments.tracking.mlflow_store import Store, absolute_uri, open_store
 from tl_experiments.tracking.params import as_text
@@ -24,7 +24,10 @@ TAG_LENGTH = 500
 
 
 class MlflowTracker:
-    """A run in MLflow, made by `with` and closed with its true status: FINISHED, FAILED or KILLED."""
+    """A run in MLflow, made by `with` and closed with its true status: FINISHED, FAILED or KILLED.
+
+    Its calls are shielded: an exception in the middle of MLflow's transaction would leave the database locked.
+    """
 
     def __init__(
         self, *, uri: str | None, experiment_name: str, run_name: str, uid: str, tags: Mapping[str, str]
@@ -60,12 +63,14 @@ class MlflowTracker:
             SettingError: the store cannot be opened.
         """
         self._store = open_store(self._uri, experiment_name=self._experiment_name)
-        run = self._store.client.create_run(
-            self._store.experiment_id, run_name=self._run_name, tags=resolve_tags(self._tags)
-        )
-        self._run_id = run.info.run_id
+        with shielded():
+            run = self._store.client.create_run(
+                self._store.experiment_id, run_name=self._run_name, tags=resolve_tags(self._tags)
+            )
+            self._run_id = run.info.run_id
         return self
 
+    @shielded()
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -79,14 +84,17 @@ class MlflowTracker:
                 self.set_tags({"tl.error": f"{type(error).__name__}: {error}"[:TAG_LENGTH]})
             store.client.set_terminated(run_id, status)
 
+    @shielded()
     def log_params(self, params: Mapping[str, ParamValue]) -> None:
         store, run_id = self._open()
         store.client.log_batch(run_id, params=[Param(key, as_text(value)) for key, value in params.items()])
 
+    @shielded()
     def set_tags(self, tags: Mapping[str, str]) -> None:
         store, run_id = self._open()
         store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
+    @shielded()
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Log all metrics of a step in one call; those that are not finite become the tag `tl.nonfinite` instead.
 
@@ -100,6 +108,7 @@ class MlflowTracker:
         points = [Metric(name, float(value), now, step) for name, value in finite.items()]
         store.client.log_batch(run_id, metrics=points, tags=tags)
 
+    @shielded()
     def log_dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
         """Log a data set as the run's input.
 
@@ -113,10 +122,12 @@ class MlflowTracker:
         dataset = Dataset(name, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": source}))
         store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])])
 
+    @shielded()
     def log_file(self, path: Path) -> None:
         store, run_id = self._open()
         store.client.log_artifact(run_id, str(path))
 
+    @shielded()
     def log_model(self, folder: Path) -> None:
         """Store the files of `folder` among the run's artifacts, under `model/`.
 
