@@ -6,12 +6,13 @@ from itertools import chain
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
+from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
-from tl_experiments.strategies.base import Materials
+from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.run_log import RunResult
+from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
 def run_experiments(members: Sequence[Member]) -> list[RunResult]:
@@ -69,22 +70,29 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")
 
-        results = []
-        for index, log in enumerate(logs):
-            model, digest = workload.deployables[index], workload.weights_sha256(index)
-            save_model(
-                model,
-                log.folder / "model",
-                class_names=dataset.class_names,
-                backbone=shared.config["backbone"],
-                canvas=images.canvas,
-                weights_sha256=digest,
-            )
-            results.append(log.finish(weights_sha256=digest, images=images.test, class_names=dataset.class_names))
-
+        results = [
+            _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
+            for index, log in enumerate(logs)
+        ]
         console.results({result.name: result.summary for result in results})
         tracker = logs[0].tracker
         console.where(
             folders=[result.folder for result in results], ui_command=tracker.ui_command(), link=tracker.charts_link()
         )
     return results
+
+
+def _keep(
+    shared: Member, log: RunLog, *, workload: Workload, index: int, images: DatasetImages, class_names: Sequence[str]
+) -> RunResult:
+    """Write one member's model and its result."""
+    digest = workload.weights_sha256(index)
+    save_model(
+        workload.deployables[index],
+        log.folder / "model",
+        class_names=class_names,
+        backbone=shared.config["backbone"],
+        canvas=images.canvas,
+        weights_sha256=digest,
+    )
+    return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

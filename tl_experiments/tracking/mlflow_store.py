@@ -80,7 +80,7 @@ def _open_sqlite(address: str, experiment_name: str) -> Store:
             try:
                 return _connect(address, experiment_name, artifacts=database.parent / "mlartifacts")
             except (MlflowException, SQLAlchemyError) as error:
-                # MLflow reads before it writes here; where another run is about to write, sqlite refuses that at once.
+                # A process that is busy or dying may hold the database for longer than the 20 s that MLflow waits.
                 if "database is locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
