@@ -1,9 +1,10 @@
-"""What tests of whole runs share: a member as the door would make it, without a process of its own."""
+"""What several rooms share: a member as the door would make it, and one thread where networks are small."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -12,6 +13,17 @@ from tl_experiments.config.member import GROUPS, Member, plain
 from tl_experiments.config.register import register
 
 CONF = Path(__file__).parent.parent / "conf"
+SMALL_NETWORKS = ("models", "features", "strategies")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where images are small, threads would spend their time waiting for each other."""
+    before = torch.get_num_threads()
+    if request.path.parent.name in SMALL_NETWORKS:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

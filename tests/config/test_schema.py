@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING
 
@@ -128,4 +129,6 @@ def test_optimizers_follow_the_top_level_lr() -> None:
 
 def test_registering_twice_changes_nothing() -> None:
     register()
+    groups = ConfigStore.instance().list("schema")
     register()
+    assert ConfigStore.instance().list("schema") == groups

@@ -1,6 +1,6 @@
 """Features are a function of the image alone: not of how many others there are, nor of the backbone's mode."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -18,15 +18,6 @@ from tl_experiments.runtime.precision import Precision
 BATCH_SIZE = 16
 NUM_IMAGES = BATCH_SIZE + 6
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small images: threads would spend their time waiting for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_a_file_in_the_cache_cannot_run_code(torch_cache: Path, tmp_path: Path) 
 
 def test_a_file_in_the_cache_that_holds_no_state_dict_is_refused(torch_cache: Path) -> None:
     torch.save([1, 2], torch_cache / FILE)
-    refusal(lambda: resnet18("default"))
+    assert f"{torch_cache / FILE}: holds no state dict" in refusal(lambda: resnet18("default"))
 
 
 def test_the_auxiliary_head_of_inception_is_left_out() -> None:
@@ -260,7 +260,7 @@ def test_a_damaged_file_is_named(theirs: Tensors, tmp_path: Path, name: str, dam
 def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "mine.pth"
     torch.save(content, path)
-    refusal(lambda: tiny(str(path)))
+    assert f"{path}: holds no state dict" in refusal(lambda: tiny(str(path)))
 
 
 def test_reading_gives_the_tensors_as_they_were_saved(theirs: Tensors, tmp_path: Path) -> None:

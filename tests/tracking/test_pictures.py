@@ -51,7 +51,10 @@ def test_the_epoch_whose_weights_are_kept_is_marked(same_loss: bool, best: int) 
 def test_an_epoch_that_diverged_leaves_a_gap(tmp_path: Path) -> None:
     rows = epochs(3)
     rows[1] |= {"train/loss": None, "val/acc": float("nan")}
-    saved(learning_curves(rows), tmp_path)
+    figure = learning_curves(rows)
+    losses, accuracies = (axes.lines[line].get_ydata() for axes, line in zip(figure.axes, (0, 1), strict=False))
+    assert np.isnan(losses).tolist() == np.isnan(accuracies).tolist() == [False, True, False]
+    saved(figure, tmp_path)
     saved(learning_curves([row | {"val/acc": None} for row in rows]), tmp_path)
 
 
