@@ -8,8 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tl_experiments.config.checks import check
-from tl_experiments.config.member import GROUPS, Member, plain
+from tl_experiments.config.member import GROUPS, Member, checked, make_uid
 from tl_experiments.config.register import register
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -40,14 +39,13 @@ def make_member(tmp_path: Path) -> Callable[..., Member]:
         assert isinstance(choices, dict)
         OmegaConf.set_struct(config, False)
         config.pop("hydra")
-        values = plain(config)
-        check(values, folder=folder)
+        values, _ = checked(config, folder=folder)
         return Member(
             config=values,
             choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
             folder=folder,
             name="test",
-            sweep_id=None,
+            uid=make_uid(),
         )
 
     return make

@@ -123,12 +123,12 @@ def stop_when_it_trains(process: subprocess.Popen[str], folder: Path, number: si
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """One run that is terminated, one that is interrupted, one that diverges and a sweep with one bad value."""
+    """One run that is terminated, one that is interrupted and one that diverges."""
     folder = tmp_path_factory.mktemp("door")
     started: dict[str, subprocess.Popen[str]] = {}
 
-    def begin(name: str, *arguments: str, kind: str = "run") -> subprocess.Popen[str]:
-        where = (f"hydra.{kind}.dir={folder / name}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}")
+    def begin(name: str, *arguments: str) -> subprocess.Popen[str]:
+        where = (f"hydra.run.dir={folder / name}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}")
         started[name] = start(folder, str(ROOT / "run.py"), *arguments, *TINY, *where)
         return started[name]
 
@@ -137,7 +137,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         interrupted = begin("interrupted", *FOREVER)
         stop_when_it_trains(terminated, folder / "terminated", signal.SIGTERM)
         stop_when_it_trains(interrupted, folder / "interrupted", signal.SIGINT)
-        begin("sweep", "-m", "epochs=1", "lr=1e-3,-1,2e-3", kind="sweep")
         begin("diverged", "optimizer=sgd", "scheduler=constant", "lr=1e38", "epochs=1")
         yield Runs(folder, {name: wait(process) for name, process in started.items()})
     finally:
@@ -170,18 +169,6 @@ def test_a_run_that_diverges_exits_1_and_is_failed_in_both_places(runs: Runs) ->
     assert "Traceback" not in ended.err
     assert runs.result("diverged")["status"] == runs.mlflow_status("diverged") == "FAILED"
     assert "not finite" in runs.result("diverged")["error"]
-
-
-@pytest.mark.slow
-def test_a_bad_value_in_a_sweep_costs_its_own_job_only(runs: Runs) -> None:
-    ended = runs.ended["sweep"]
-    assert ended.code == 2, ended.err
-    assert ended.error_lines == ["error: job 1: lr=-1.0: expected a number above 0"]
-    assert "Traceback" not in ended.err
-    for job in (0, 2):
-        assert runs.result(f"sweep/{job}")["status"] == runs.mlflow_status(f"sweep/{job}") == "FINISHED"
-        assert (runs.folder / "sweep" / str(job) / "model" / "model.json").exists()
-    assert not (runs.folder / "sweep" / "1" / "result.json").exists()
 
 
 def test_a_program_that_is_done_exits_0(program: Callable[..., Ended]) -> None:

@@ -40,7 +40,10 @@ def tracked(sweep: Path) -> list[Run]:
     client = MlflowClient(f"sqlite:///{sweep / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tl_experiments")
     assert experiment is not None
-    return sorted(client.search_runs([experiment.experiment_id]), key=lambda run: run.info.run_name or "")
+    return sorted(
+        client.search_runs([experiment.experiment_id], "tags.`tl.kind` = 'run'"),
+        key=lambda run: run.info.run_name or "",
+    )
 
 
 @pytest.fixture

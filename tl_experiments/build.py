@@ -25,7 +25,8 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Watch, Workload
-from tl_experiments.tracking.run_log import RunLog, make_uid
+from tl_experiments.tracking.run_log import RunLog
+from tl_experiments.tracking.tracker import Tracker
 
 
 def _build(member: Member, group: str, **arguments: Any) -> Any:
@@ -114,6 +115,26 @@ def _parameter() -> torch.Tensor:
     return torch.zeros(1, requires_grad=True)
 
 
+def build_tracker(member: Member) -> Tracker:
+    """Make what records the member's run; the store is touched when it is entered."""
+    return _build(
+        member,
+        "tracking",
+        run_name=member.name,
+        uid=member.uid,
+        parent_run_id=member.parent_run_id,
+        tags={"tl.kind": "run"} | ({"tl.sweep_id": member.sweep_id} if member.sweep_id else {}),
+    )
+
+
+def build_sweep_tracker(member: Member, *, name: str, folder: Path) -> Tracker:
+    """Make what records the run of the member's sweep, in the same place as the member's own."""
+    if member.sweep_id is None:
+        raise ValueError(f"{member.name} is not part of a sweep")
+    tags = {"tl.kind": "sweep", "tl.sweep_id": member.sweep_id, "tl.run_dir": str(folder)}
+    return _build(member, "tracking", run_name=name, uid=member.sweep_id, parent_run_id=None, tags=tags)
+
+
 def build_log(member: Member, *, index: int) -> RunLog:
     """Make a member's record; nothing is written before it is entered.
 
@@ -121,10 +142,36 @@ def build_log(member: Member, *, index: int) -> RunLog:
         member: whose record.
         index: of the member on the leading axis of records.
     """
-    uid = make_uid()
-    tags = {"tl.kind": "run"} | ({"tl.sweep_id": member.sweep_id} if member.sweep_id else {})
-    tracker = _build(member, "tracking", run_name=member.name, uid=uid, tags=tags)
-    return RunLog(name=member.name, folder=member.folder, member=index, uid=uid, tracker=tracker)
+    tracker = build_tracker(member)
+    return RunLog(name=member.name, folder=member.folder, member=index, uid=member.uid, tracker=tracker)
+
+
+def check_buildable(member: Member) -> None:
+    """Build what costs nothing, and see that the rest could be called with what it is given.
+
+    Raises:
+        ConfigError: a target does not exist, is not allowed, or refuses its values.
+        SettingError: the address of the tracking store cannot be one.
+    """
+    build_strategy(member)
+    build_optimizer(member)
+    build_scheduler(member)
+    build_tracker(member)
+    prefixes = allowed_prefixes(member.config)
+    for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
+        _check_target(member.config[group], group=group, prefixes=prefixes, supplied=supplied)
+
+
+def shares_cpu(member: Member) -> bool:
+    """Whether the member computes on the CPU with as many threads as there are cores."""
+    runtime = member.config["runtime"]
+    on_cpu = runtime["device"] == "cpu" or (runtime["device"] == "auto" and not torch.cuda.is_available())
+    return on_cpu and runtime["threads"] is None
+
+
+def uses_features(member: Member) -> bool:
+    """Whether the member's frozen backbone runs once, before the first epoch."""
+    return build_strategy(member).uses_features(_build(member, "augmentation"))
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:

@@ -4,37 +4,26 @@ Exit codes: 0 all is well · 2 the input is wrong · 1 a run failed · 130 Ctrl-
 """
 
 import functools
-import os
+import gc
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import explain
 from tl_experiments.runtime.errors import RunFailed, UserError
+from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
 from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.sweep.typed import as_choices
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
 KNOWN = (ConfigError, UserError, HydraException, OmegaConfBaseException)
-
-_users_full_error = os.environ.get(FULL_ERROR)
-
-
-def _wants_traceback() -> bool:
-    return _users_full_error not in (None, "", "0")
-
-
-def _restore_full_error() -> None:
-    if _users_full_error is None:
-        os.environ.pop(FULL_ERROR, None)
-    else:
-        os.environ[FULL_ERROR] = _users_full_error
 
 
 def _report(error: Exception, *, prefix: str = "") -> int:
@@ -49,35 +38,40 @@ def task(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(main)
     def wrapped(config: DictConfig) -> Any:
-        _restore_full_error()
-        try:
-            with terminable():
+        with given_back(), terminable():
+            try:
                 return main(config)
-        except KNOWN as error:
-            if _wants_traceback():
+            except KNOWN as error:
+                if wants_traceback():
+                    raise
+                if HydraConfig.get().mode != RunMode.MULTIRUN:
+                    sys.exit(_report(error))
+                error.exit_code = _report(error, prefix=f"job {_job_number(config)}: ")  # type: ignore[attr-defined]
                 raise
-            job = HydraConfig.get()
-            if job.mode != RunMode.MULTIRUN:
-                sys.exit(_report(error))
-            error.exit_code = _report(error, prefix=f"job {job.job.num}: ")  # type: ignore[attr-defined]
-            raise
-        except Exception as error:
-            error.is_defect = True  # type: ignore[attr-defined]  # of the program or the machine: its traceback is wanted
-            raise
-        finally:
-            os.environ[FULL_ERROR] = "1"  # Hydra hands every error to `enter` instead of printing its own text
+            except Exception as error:
+                error.is_defect = True  # type: ignore[attr-defined]  # of the program or the machine
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    traceback.print_exc()  # here, since a sweep goes on and tells only the last line
+                raise
 
     return wrapped
+
+
+def _job_number(config: DictConfig) -> int:
+    """The number in the plan; where there is none, Hydra's."""
+    planned = OmegaConf.select(config, "sweep.group")
+    return HydraConfig.get().job.num if planned is None else planned
 
 
 def enter(main: Callable[[], Any]) -> int:
     """Run a `@hydra.main` program and return its exit code."""
     # Only while this is set do composition errors reach the caller; `task` restores the user's value.
-    os.environ[FULL_ERROR] = "1"
+    borrow()
+    sys.argv[1:] = as_choices(sys.argv[1:])
     try:
         main()
     except (*KNOWN, OSError, ValueError) as error:  # while it composes, Hydra raises the last two as well
-        if _wants_traceback() or getattr(error, "is_defect", False):
+        if wants_traceback() or getattr(error, "is_defect", False):
             raise
         reported = getattr(error, "exit_code", None)
         return reported if reported is not None else _report(error)
@@ -88,5 +82,6 @@ def enter(main: Callable[[], Any]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 143
     finally:
-        _restore_full_error()
+        give_back()
+        gc.freeze()  # the process is about to end: searching all libraries for garbage would take it a second more
     return 0

@@ -60,7 +60,11 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         )
         frozen = workload.frozen_sha256()
         for index, log in enumerate(logs):
-            log.identify(weights=workload.weights_sha256(index), frozen=frozen)
+            log.identify(
+                weights=workload.weights_sha256(index),
+                frozen=frozen,
+                num_trained_params=workload.num_trained_params(index),
+            )
 
         trainer = build.build_trainer(shared, workload, optimizer=optimizer, scheduler=scheduler, device=device)
         for record in chain(trainer.fit(), trainer.test()):
@@ -74,11 +78,14 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
         ]
-        console.results({result.name: result.summary for result in results})
-        tracker = logs[0].tracker
-        console.where(
-            folders=[result.folder for result in results], ui_command=tracker.ui_command(), link=tracker.charts_link()
-        )
+        if shared.sweep_id is None:  # a sweep tells of all its runs at once
+            console.results({result.name: result.summary for result in results})
+            tracker = logs[0].tracker
+            console.where(
+                folders=[result.folder for result in results],
+                ui_command=tracker.ui_command(),
+                link=tracker.charts_link(),
+            )
     return results
 
 

@@ -29,22 +29,19 @@ CONF = Path(__file__).parents[2] / "conf"
     ],
 )
 def test_a_single_run_is_named_by_what_was_typed(overrides: list[str], name: str) -> None:
-    assert run_name(overrides, index=None, swept=set()) == name
+    assert run_name(overrides) == name
 
 
 @pytest.mark.parametrize(
-    ("overrides", "swept", "name"),
+    ("values", "name"),
     [
-        (["strategy=finetune", "lr=0.001", "epochs=3"], {"strategy", "lr"}, "2 finetune lr=0.001"),
-        (["epochs=3"], set(), "2"),
-        (["backbone.weights=/a/b/mine.pth"], {"backbone.weights"}, "2 backbone.weights=mine.pth"),
-        (["tracking.experiment_name=x"], {"tracking.experiment_name"}, "2 tracking.experiment_name=x"),
+        (["strategy=finetune", "lr=0.001"], "2 finetune lr=0.001"),
+        ([], "2"),
+        (["backbone.weights=/a/b/mine.pth"], "2 backbone.weights=mine.pth"),
     ],
 )
-def test_a_job_of_a_sweep_is_named_by_its_index_and_the_values_that_vary(
-    overrides: list[str], swept: set[str], name: str
-) -> None:
-    assert run_name(overrides, index=2, swept=swept) == name
+def test_a_job_of_a_sweep_is_named_by_its_index_and_the_values_that_vary(values: list[str], name: str) -> None:
+    assert run_name(values, index=2) == name
 
 
 @pytest.fixture
@@ -96,19 +93,20 @@ def test_a_bad_value_is_refused(start: Callable[..., DictConfig]) -> None:
         current_member(config)
 
 
-def test_a_job_of_a_sweep_knows_which_keys_vary(start: Callable[..., DictConfig], tmp_path: Path) -> None:
-    typed = ["strategy=feature,finetune", "lr=1e-3,1e-4", "epochs=3", "seed=range(0,3)", "optimizer=glob(*)"]
-    typed += ["optimizer.betas=[0.9,0.99]"]
-    (tmp_path / "sweep").mkdir()
-    OmegaConf.save({"hydra": {"overrides": {"task": typed}}}, tmp_path / "sweep" / "multirun.yaml")
-    job = ("strategy=finetune", "lr=1e-4", "epochs=3", "seed=2", "optimizer=adam", "optimizer.betas=[0.9,0.99]")
-    member = current_member(start(*job, job=7))
-    assert member.name == "7 finetune lr=0.0001 seed=2 adam"
-    assert member.sweep_id == "sweep"
+def test_a_job_of_a_foreign_sweeper_is_named_by_its_index_and_its_overrides(start: Callable[..., DictConfig]) -> None:
+    member = current_member(start("strategy=finetune", "lr=1e-4", job=7))
+    assert (member.name, member.sweep_id, member.parent_run_id) == ("7 finetune lr=0.0001", None, None)
 
 
-def test_a_sweep_without_its_file_is_named_by_the_index(start: Callable[..., DictConfig]) -> None:
-    assert current_member(start("lr=0.1", job=3)).name == "3"
+@pytest.mark.parametrize("override", ["sweep.resume=latest", "sweep.dry_run=true"])
+def test_what_is_about_sweeps_needs_one(override: str, start: Callable[..., DictConfig]) -> None:
+    with pytest.raises(ConfigError, match="expected -m beside them"):
+        current_member(start(override))
+
+
+def test_the_settings_of_the_sweep_are_no_part_of_a_run(start: Callable[..., DictConfig]) -> None:
+    assert "sweep" not in current_member(start("sweep.n_jobs=3")).config
+    assert current_member(start()).uid != current_member(start()).uid
 
 
 def test_enums_become_their_names_and_interpolations_their_values() -> None:
@@ -117,7 +115,7 @@ def test_enums_become_their_names_and_interpolations_their_values() -> None:
 
 
 def test_the_groups_are_the_folders_of_conf() -> None:
-    assert set(GROUPS) == {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert set(GROUPS) | {"hydra"} == {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 
 def test_a_member_is_a_value(make_member: Callable[..., Member]) -> None:

@@ -23,7 +23,7 @@ SUPPLIED = {  # what the code knows and the config does not
     "backbone": {"preferred_size", "seed"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "steps_per_epoch"},
-    "tracking": {"run_name", "uid", "tags"},
+    "tracking": {"run_name", "uid", "parent_run_id", "tags"},
 }
 
 
@@ -108,7 +108,7 @@ def test_a_schema_has_no_default_of_its_own(name: str) -> None:
 
 
 def test_every_schema_is_used_and_every_group_of_the_root_has_a_node() -> None:
-    assert {schema_of(path) for path in OPTIONS} == SCHEMAS.keys() - {"run"}
+    assert {schema_of(path) for path in OPTIONS} == SCHEMAS.keys() - {"run", "sweep"}
     root = {field.name for field in fields(SCHEMAS["run"])}
     groups = {path.parent.name for path in OPTIONS}
     knobs = {key for key in read(CONF / "config.yaml") if key not in ("defaults", "hydra")}
@@ -118,8 +118,15 @@ def test_every_schema_is_used_and_every_group_of_the_root_has_a_node() -> None:
 def test_the_root_takes_groups_before_itself_and_the_recipe_last() -> None:
     defaults = read(CONF / "config.yaml")["defaults"]
     assert defaults[0] == "/schema/run@_global_"
-    assert defaults[-2:] == ["_self_", {"experiment": None}]
-    assert {key for entry in defaults[1:-2] for key in entry} == {path.parent.name for path in OPTIONS}
+    own = defaults.index("_self_")
+    assert defaults[own + 1] == {"experiment": None}
+    assert defaults[own - 1] == "/schema/sweep@sweep"
+    assert {key for entry in defaults[1 : own - 1] for key in entry} == {path.parent.name for path in OPTIONS}
+    assert all(key.startswith("override hydra/") for entry in defaults[own + 2 :] for key in entry)
+
+
+def test_the_node_of_the_sweep_has_the_keys_of_its_schema() -> None:
+    assert read(CONF / "config.yaml")["sweep"].keys() == {field.name for field in fields(SCHEMAS["sweep"])}
 
 
 def test_optimizers_follow_the_top_level_lr() -> None:

@@ -26,12 +26,12 @@ def commands() -> list[str]:
     found: dict[str, None] = {}
     for page in PAGES:
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
-            if re.match(r" {4}(pip|python|pytest|mlflow|scripts/)", line):
+            if re.match(r" {4,8}(pip|python|pytest|mlflow|tlx|scripts/)", line):
                 found |= dict.fromkeys(part.strip() for part in line.partition("  #")[0].split("&&"))
     return list(found)
 
 
-RUNS = [command for command in commands() if command.startswith("python run.py")]
+RUNS = [command for command in commands() if command.startswith(("python run.py", "tlx"))]
 # What `.ci/run` does itself, before and while this test runs.
 INSTALLATION = ["pip install -e .", 'pip install -e ".[dev]"', "pytest"]
 UI = "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
@@ -64,15 +64,15 @@ def test_every_command_is_of_a_kind_that_is_run():
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_run(command: str, images: Path, desk: Path):
-    arguments = shlex.split(command.replace("PATH", str(images)))[2:]
-    if "--help" not in arguments:
+    program, *arguments = shlex.split(command.removeprefix("python ").replace("PATH", str(images)))
+    if program == "run.py" and "--help" not in arguments:
         arguments = [argument for argument in arguments if not argument.startswith("dataset.train_size")] + [*LITTLE]
     if any("resnet" in argument for argument in arguments):
         arguments += ["backbone.weights=null"]
     if any("cifar10" in argument for argument in arguments):
         arguments += ["dataset=image_folder", f"dataset.root={images}"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
+        [sys.executable, *([str(ROOT / program)] if program == "run.py" else ["-m", "tl_experiments"]), *arguments],
         cwd=desk,
         capture_output=True,
         text=True,
@@ -80,7 +80,7 @@ def test_run(command: str, images: Path, desk: Path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "--help" in arguments or UI in done.stdout
+    assert UI in done.stdout or "--help" in arguments or (program == "tlx" and "report.html" in done.stdout)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tl_experiments.runtime.fingerprint import fingerprint, git_commit, machine, versions
+from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
+from tl_experiments.runtime.process import machine
 
 FIELDS = {"lr": 1e-3, "seed": 0, "backbone": {"name": "resnet18", "weights": None}, "betas": [0.9, 0.999]}
 

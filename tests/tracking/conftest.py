@@ -1,5 +1,6 @@
 """One real sqlite store for all tests of tracking: making its schema takes seconds."""
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +22,15 @@ def client(store_uri: str) -> MlflowClient:
 
 @pytest.fixture
 def make_tracker(store_uri: str) -> Callable[..., MlflowTracker]:
-    def make(uid: str = "uid-0", **tags: str) -> MlflowTracker:
-        return MlflowTracker(uri=store_uri, experiment_name="tests", run_name="0 feature", uid=uid, tags=tags)
+    def make(uid: str | None = None, **tags: str) -> MlflowTracker:
+        return MlflowTracker(
+            uri=store_uri,
+            experiment_name="tests",
+            run_name="0 feature",
+            uid=uid or uuid.uuid4().hex,
+            parent_run_id=None,
+            tags=tags,
+        )
 
     return make
 

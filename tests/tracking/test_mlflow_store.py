@@ -19,7 +19,9 @@ from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)
-with MlflowTracker(uri=None, experiment_name="e", run_name=sys.argv[1], uid=sys.argv[1], tags={}) as tracker:
+name = sys.argv[1]
+tracker = MlflowTracker(uri=None, experiment_name="e", run_name=name, uid=name, parent_run_id=None, tags={})
+with tracker:
     for epoch in range(5):
         tracker.log_metrics({"val/acc": epoch / 10, "train/loss": 1.0}, step=epoch)
 """

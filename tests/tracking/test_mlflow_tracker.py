@@ -25,7 +25,7 @@ def run_until(error: BaseException, tracker: MlflowTracker) -> str:
 
 
 def test_a_run_that_ends_well_is_finished(make_tracker: Make, client: MlflowClient) -> None:
-    with make_tracker() as tracker:
+    with make_tracker("uid-0") as tracker:
         assert client.get_run(tracker.run_id).info.status == "RUNNING"
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
@@ -37,7 +37,7 @@ def test_a_run_that_ends_well_is_finished(make_tracker: Make, client: MlflowClie
 
 
 def test_a_run_that_raises_is_failed_and_says_why(make_tracker: Make, client: MlflowClient) -> None:
-    run = client.get_run(run_until(ValueError("lr exploded" * 200), make_tracker()))
+    run = client.get_run(run_until(ValueError("lr exploded" * 200), make_tracker("uid-0")))
     assert run.info.status == "FAILED"
     assert run.data.tags["tl.error"].startswith("ValueError: lr exploded")
     assert len(run.data.tags["tl.error"]) == 500
@@ -139,10 +139,10 @@ def test_many_runs_are_open_at_once(make_tracker: Make, client: MlflowClient) ->
 
 def test_the_link_finds_the_runs_of_the_sweep_and_no_others(make_tracker: Make, client: MlflowClient) -> None:
     runs = []
-    for uid, tags in (("a", {"tl.sweep_id": "s1"}), ("b", {"tl.sweep_id": "s1"}), ("c", {"tl.sweep_id": "s2"})):
+    for uid, tags in (("x", {"tl.sweep_id": "s1"}), ("y", {"tl.sweep_id": "s1"}), ("z", {"tl.sweep_id": "s2"})):
         with make_tracker(uid, **tags) as tracker:
             runs.append(tracker.run_id)
-            link = tracker.charts_link() if uid == "b" else ""
+            link = tracker.charts_link() if uid == "y" else ""
         if link:
             kept = link
     query = parse_qs(kept.partition("?")[2])
@@ -172,7 +172,7 @@ def test_tracking_leaves_the_global_random_generator_alone(make_tracker: Make) -
 
 def test_nothing_is_touched_before_the_run_begins(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/deep/mlflow.db"
-    tracker = MlflowTracker(uri=uri, experiment_name="tests", run_name="0", uid="u", tags={})
+    tracker = MlflowTracker(uri=uri, experiment_name="tests", run_name="0", uid="u", parent_run_id=None, tags={})
     assert tracker.run_id is None
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="inside its `with` block"):

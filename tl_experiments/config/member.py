@@ -1,5 +1,6 @@
 """One job as Hydra composed it, turned into plain values: the last place that sees a DictConfig."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,16 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tl_experiments.config.checks import check
+from tl_experiments.config.errors import ConfigError
 
 GROUPS = (
     "backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking", "experiment",
 )  # fmt: skip
+UNNAMED = ("tracking", "sweep")  # where a run is tracked, or how a sweep goes about it, says nothing of the run
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Member:
     choices: dict[str, str]  # group -> chosen option
     folder: Path  # absolute; exists
     name: str  # `2 finetune lr=0.001`
-    sweep_id: str | None  # name of the sweep's folder
+    uid: str  # the run's own id, known before any tracking store is asked
+    sweep_id: str | None = None
+    parent_run_id: str | None = None  # the tracking store's id of the sweep's run
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -35,35 +39,59 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
 
 
-def _swept_keys(sweep_dir: Path) -> set[str]:
-    """Read from the sweep's `multirun.yaml` which keys were given several values."""
-    path = sweep_dir / "multirun.yaml"
-    if not path.is_file():
-        return set()
-    typed = OmegaConf.select(OmegaConf.load(path), "hydra.overrides.task", default=[])
-    return {override.get_key_element() for override in _parse(typed) if override.is_sweep_override()}
+def run_name(overrides: Sequence[str], *, index: int | None = None) -> str:
+    """Name a run by its index in the sweep and the values that it was given: `2 finetune lr=0.001`.
 
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(overrides))
-
-
-def run_name(overrides: Sequence[str], *, index: int | None, swept: set[str]) -> str:
-    """Name a run by its index in the sweep and the values that vary: `2 finetune lr=0.001`.
-
-    A path is told by its last part, and where the run is tracked not at all.
+    Args:
+        overrides: those that tell it from others; a path is told by its last part, where it is tracked not at all.
+        index: in the sweep; None where there is none.
     """
     words = [] if index is None else [str(index)]
-    for override in _parse(overrides):
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
         key, value = override.get_key_element(), override.get_value_element_as_str()
-        if key in swept or (index is None and key.split(".")[0] != "tracking"):
-            value = value.rstrip("/").rpartition("/")[2] if "/" in value else value
-            words.append(value if key in GROUPS else f"{key}={value}")
+        if key.split(".")[0] not in UNNAMED:
+            words.append(label(key, value))
     return " ".join(words) or "defaults"
 
 
+def label(key: str, value: str) -> str:
+    """Return a value as names and tables show it: an option of a group speaks for itself.
+
+    >>> label("strategy", "finetune"), label("lr", "0.001"), label("dataset.root", "/data/birds/")
+    ('finetune', 'lr=0.001', 'dataset.root=birds')
+    """
+    value = value.rstrip("/").rpartition("/")[2] if "/" in value else value
+    return value if key in GROUPS else f"{key}={value}"
+
+
+def make_uid() -> str:
+    """Return an id for a run or a sweep, known before any tracking store is asked."""
+    return uuid.uuid4().hex
+
+
+def chosen_options(hydra: Any) -> dict[str, str]:
+    """Return the option of each group of a composed config's `hydra` node."""
+    return {group: str(hydra.runtime.choices[group]) for group in GROUPS if hydra.runtime.choices.get(group)}
+
+
+def checked(config: DictConfig, *, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the plain values of one run, and those of the node `sweep`, which are no part of it.
+
+    Args:
+        config: composed, without the node `hydra`.
+        folder: where the run will write.
+
+    Raises:
+        ConfigError: a value is out of range, a rule across groups is broken, or a target is not allowed.
+        omegaconf.MissingMandatoryValue: a value such as `dataset.root` was not given.
+    """
+    values = plain(config)
+    check(values, folder=folder)
+    return values, values.pop("sweep")
+
+
 def current_member(config: DictConfig) -> Member:
-    """Check the composed config of the running Hydra job and return it as a plain value.
+    """Check the composed config of the running Hydra job, one run on its own, and return it as a plain value.
 
     Raises:
         ConfigError: a value is out of range, a rule across groups is broken, or a target is not allowed.
@@ -71,17 +99,13 @@ def current_member(config: DictConfig) -> Member:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).absolute()
-    values = plain(config)
-    check(values, folder=folder)
-    overrides = tuple(hydra.overrides.task)
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    sweep_dir = Path(hydra.sweep.dir).absolute()
+    values, sweep = checked(config, folder=folder)
+    if hydra.mode != RunMode.MULTIRUN and (sweep["resume"] is not None or sweep["dry_run"]):
+        raise ConfigError("sweep.resume and sweep.dry_run are about sweeps; expected -m beside them")
     return Member(
         config=values,
-        choices={group: str(hydra.runtime.choices[group]) for group in GROUPS if hydra.runtime.choices.get(group)},
+        choices=chosen_options(hydra),
         folder=folder,
-        name=run_name(
-            overrides, index=hydra.job.num if in_sweep else None, swept=_swept_keys(sweep_dir) if in_sweep else set()
-        ),
-        sweep_id=sweep_dir.name if in_sweep else None,
+        name=run_name(hydra.overrides.task, index=hydra.job.num if hydra.mode == RunMode.MULTIRUN else None),
+        uid=make_uid(),
     )

@@ -26,9 +26,13 @@ class MemoryFormat(Enum):
     channels_last = "channels_last"
 
 
+# Made by a call, because `continue` cannot be written as a name.
+OnError = Enum("OnError", ["continue", "stop"])
+
+
 @dataclass
 class Run:
-    """The root: the knobs that people sweep, and one node per group."""
+    """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
     lr: float = MISSING
     epochs: int = MISSING
@@ -43,6 +47,17 @@ class Run:
     augmentation: Any = MISSING
     runtime: Any = MISSING
     tracking: Any = MISSING
+    sweep: Any = MISSING
+
+
+@dataclass
+class Sweep:
+    n_jobs: int = MISSING
+    timeout: float | None = MISSING
+    on_error: OnError = MISSING
+    dry_run: bool = MISSING
+    resume: str | None = MISSING
+    group: int | None = MISSING
 
 
 @dataclass
@@ -232,4 +247,5 @@ SCHEMAS: dict[str, type] = {
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,
+    "sweep": Sweep,
 }

@@ -18,6 +18,7 @@ from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress, Re
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.seeding import seed_step
+from tl_experiments.runtime.signals import shielded
 from tl_experiments.strategies.base import Phase, Workload
 
 ScheduleFactory = Callable[..., Schedule]
@@ -134,8 +135,9 @@ class Trainer:
         sums = Sums(num_members=self._workload.num_members, device=self._device)
         start, num_steps, num_seen = time.perf_counter(), len(phase.train), 0
         for step, batch in enumerate(phase.train.epoch(self._epoch), start=1):
-            self._update(phase, module, batch, sums)
-            schedule.after_step()
+            with shielded():  # a run that is stopped ends after the step, not inside it
+                self._update(phase, module, batch, sums)
+                schedule.after_step()
             num_seen += batch.labels.shape[1]
             means = sums.means() if step % self._log_every_steps == 0 or step == num_steps else None
             if means is not None:

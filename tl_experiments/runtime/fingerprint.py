@@ -1,4 +1,4 @@
-"""What a run is and where it ran: one digest of what determines the result, and the facts of machine and code."""
+"""What a run is: one digest of what determines the result, and the facts of the code. Nothing heavy is imported."""
 
 import hashlib
 import json
@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -22,15 +20,6 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 def versions() -> dict[str, str]:
     """Return the versions that the bits of a result may depend on."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def machine(device: str) -> dict[str, str]:
-    """Return where the run is.
-
-    Args:
-        device: as `runtime.process.describe_device` names it.
-    """
-    return {"host": platform.node(), "device": device, "threads": str(torch.get_num_threads())}
 
 
 def git_commit() -> str | None:

@@ -1,6 +1,7 @@
 """What one run sets for the whole process: device, threads and determinism; all of it is put back afterwards."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -35,6 +36,15 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def machine(device: str) -> dict[str, str]:
+    """Return where the run is.
+
+    Args:
+        device: as `describe_device` names it.
+    """
+    return {"host": platform.node(), "device": device, "threads": str(torch.get_num_threads())}
 
 
 @contextmanager

@@ -1,10 +1,17 @@
 """SIGTERM ends a run as Ctrl-C does: by an exception that unwinds every `with`, so that the run's status stays true."""
 
+import ctypes
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Terminated(BaseException):
@@ -64,3 +71,21 @@ def shielded() -> Iterator[None]:
         if _Shield.depth == 0 and _Shield.waiting is not None:
             signum, _Shield.waiting = _Shield.waiting, None
             _raise(signum)
+
+
+def die_with_parent() -> None:
+    """Have this child of `multiprocessing` killed when the process that wanted it is gone, whatever it is doing then.
+
+    Linux kills it although it may be busy in a library; a thread covers other systems, and a parent that died before.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("only a child of multiprocessing has a parent to die with")
+    threading.Thread(target=_die_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _die_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -120,6 +120,11 @@ class Workload:
         tensors = self.deployables[member].state_dict()
         return {name: tensor for name, tensor in tensors.items() if name in self.trained}
 
+    def num_trained_params(self, member: int) -> int:
+        """Count the parameters of one member that training changes; running statistics are no parameters."""
+        parameters = self.deployables[member].named_parameters()
+        return sum(parameter.numel() for name, parameter in parameters if name in self.trained)
+
     def frozen_sha256(self) -> str:
         """Digest the tensors that must not change; members share them."""
         tensors = self.deployables[0].state_dict()
@@ -136,6 +141,10 @@ class Strategy(Protocol):
     @property
     def trains_backbone(self) -> bool:
         """Whether the backbone's speed in training matters."""
+        ...
+
+    def uses_features(self, augmentation: Augmentation) -> bool:
+        """Whether the backbone runs once, so that runs that differ elsewhere need the same features."""
         ...
 
     def prepare(self, materials: Materials) -> Workload: ...

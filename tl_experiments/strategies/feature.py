@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import FeatureBatches
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import to_device
@@ -50,6 +51,9 @@ class Feature:
     def trains_backbone(self) -> bool:
         return False
 
+    def uses_features(self, augmentation: Augmentation) -> bool:
+        return self.batchnorm == "eval" and not augmentation.is_random
+
     def prepare(self, materials: Materials) -> Workload:
         """Compute the features once, unless every epoch sees other images or other statistics."""
         backbone = materials.backbone.requires_grad_(False)
@@ -58,7 +62,7 @@ class Feature:
             num_classes=materials.num_classes,
             seeds=[derive_seed(seed, "head") for seed in materials.seeds],
         ).to(materials.compute.device)
-        constant = self.batchnorm == "eval" and not materials.augmentation.is_random
+        constant = self.uses_features(materials.augmentation)
         phase = _on_features(materials, bank) if constant else self._on_images(materials, bank)
         drifting = frozenset() if self.batchnorm == "eval" else running_statistics(backbone, prefix="backbone.")
         return Workload(

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.models.heads import make_head
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import param_groups
@@ -39,6 +40,9 @@ class Finetune:
     @property
     def trains_backbone(self) -> bool:
         return True
+
+    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - the protocol's signature
+        return False
 
     def prepare(self, materials: Materials) -> Workload:
         """Put a new head behind the backbone; one member at a time."""

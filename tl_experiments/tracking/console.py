@@ -44,6 +44,11 @@ class Console:
     ) -> None:
         self._close_bar()
 
+    @property
+    def rich(self) -> rich.console.Console:
+        """Where tables and other drawings are printed."""
+        return self._console
+
     def notice(self, text: str) -> None:
         """Print one line as it is: never wrapped, cut or coloured, so that paths and links can be copied."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)

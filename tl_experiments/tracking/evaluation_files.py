@@ -1,4 +1,4 @@
-"""What the test split showed, as files for people: confusion matrix, per-class table, the most confident mistakes."""
+"""What the test split showed, as files: predictions, confusion matrix, per-class table, the most confident mistakes."""
 
 import csv
 from collections.abc import Sequence
@@ -6,17 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import centre_crop
 from tl_experiments.tracking.pictures import confusion_matrix, save_picture, wrong_gallery
 
+FILES = ("confusion_matrix.png", "per_class.csv", "wrong_gallery.png", "predictions.csv")
 GALLERY_SIZE = 24
 
 
@@ -32,20 +27,43 @@ def write_evaluation(
         images: the N images of the split.
         class_names: C of them.
     """
-    paths = tuple(folder / name for name in ("confusion_matrix.png", "per_class.csv", "wrong_gallery.png"))
-    counts = multiclass_confusion_matrix(logits, labels, num_classes=len(class_names)).numpy()
+    paths = tuple(folder / name for name in FILES)
+    counts, scores = _measure(logits, labels, num_classes=len(class_names))
     save_picture(confusion_matrix(counts, class_names), paths[0])
-    _write_per_class(paths[1], logits, labels, class_names)
+    _write_per_class(paths[1], scores, support=counts.sum(axis=1).tolist(), class_names=class_names)
     _draw_gallery(paths[2], logits, labels, images, class_names)
+    _write_predictions(paths[3], logits, labels, images, class_names)
     return paths
 
 
-def _write_per_class(path: Path, logits: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str]) -> None:
-    scores = [
-        metric(logits, labels, num_classes=len(class_names), average="none").tolist()
-        for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
-    ]
-    support = torch.bincount(labels, minlength=len(class_names)).tolist()
+def _measure(logits: torch.Tensor, labels: torch.Tensor, *, num_classes: int) -> tuple[np.ndarray, list[list[float]]]:
+    """Return the confusion matrix, (C, C) int64 by true and predicted class, and precision, recall and F1 by class."""
+    from torchmetrics.functional import classification  # noqa: PLC0415 - two seconds that a plan must not wait for
+
+    metrics = (
+        classification.multiclass_precision, classification.multiclass_recall, classification.multiclass_f1_score,
+    )  # fmt: skip
+    counts = classification.multiclass_confusion_matrix(logits, labels, num_classes=num_classes).numpy()
+    scores = [metric(logits, labels, num_classes=num_classes, average="none").tolist() for metric in metrics]
+    return counts, scores
+
+
+def _write_predictions(
+    path: Path, logits: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+) -> None:
+    """Write a line for each image of the split, in its order."""
+    confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "class", "predicted", "confidence"])
+        rows = zip(images.names, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+        for name, label, guess, sure in rows:
+            writer.writerow([name, class_names[label], class_names[guess], f"{sure:.4f}"])
+
+
+def _write_per_class(
+    path: Path, scores: Sequence[Sequence[float]], *, support: Sequence[int], class_names: Sequence[str]
+) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "precision", "recall", "f1", "images"])

@@ -75,6 +75,8 @@ def _open_sqlite(address: str, experiment_name: str) -> Store:
     database = Path(address.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+        if not database.exists():
+            _make_database(database)
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -84,6 +86,15 @@ def _open_sqlite(address: str, experiment_name: str) -> Store:
                 if "database is locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
+
+
+def _make_database(database: Path) -> None:
+    """Write the schema beside its place and move it there: a process that is killed meanwhile leaves no half of it."""
+    for left in database.parent.glob(f".{database.name}.*"):
+        left.unlink()
+    unfinished = database.with_name(f".{database.name}.{os.getpid()}")
+    MlflowClient(tracking_uri=f"{SQLITE}{unfinished}").search_experiments(max_results=1)
+    unfinished.replace(database)
 
 
 def _connect(address: str, experiment_name: str, *, artifacts: Path | None) -> Store:
@@ -110,3 +121,14 @@ def _one_line(error: Exception) -> str:
     """Return what went wrong without SQLAlchemy's listing of statements or MLflow's advice on further lines."""
     text = str(error).strip() or type(error).__name__
     return " ".join(text.splitlines()[0].split())[:300]
+
+
+def existing_client(address: str) -> MlflowClient:
+    """Return a client of a store that is there already; none is made.
+
+    Raises:
+        SettingError: there is no such database.
+    """
+    if address.startswith(SQLITE) and not Path(address.removeprefix(SQLITE)).is_file():
+        raise SettingError(f"{address}: no such database; expected the store that the runs were tracked in")
+    return MlflowClient(tracking_uri=address, registry_uri=address)

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking.links import LOCAL_UI, charts_link, is_server, sweep_or_run_tags, ui_command
@@ -21,6 +21,7 @@ from tl_experiments.tracking.tracker import ParamValue
 
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
 TAG_LENGTH = 500
+SUMMARY_STEP = 0  # of metrics that a run has once; epochs count from 1
 
 
 class MlflowTracker:
@@ -30,7 +31,14 @@ class MlflowTracker:
     """
 
     def __init__(
-        self, *, uri: str | None, experiment_name: str, run_name: str, uid: str, tags: Mapping[str, str]
+        self,
+        *,
+        uri: str | None,
+        experiment_name: str,
+        run_name: str,
+        uid: str,
+        parent_run_id: str | None,
+        tags: Mapping[str, str],
     ) -> None:
         """Keep the settings; the store is touched by `with` alone, but an address that cannot be one is refused here.
 
@@ -38,7 +46,8 @@ class MlflowTracker:
             uri: address of the store; None is $MLFLOW_TRACKING_URI, else sqlite:///outputs/mlflow.db.
             experiment_name: MLflow experiment, made when it is missing.
             run_name: always passed on, since MLflow's automatic name draws from the global random generator.
-            uid: the run's own id, the tag `tl.uid`.
+            uid: the run's own id, the tag `tl.uid`; a run that has it is continued.
+            parent_run_id: MLflow's id of the run that this one belongs to.
             tags: further tags; `tl.sweep_id` makes the links show the whole sweep.
 
         Raises:
@@ -47,7 +56,10 @@ class MlflowTracker:
         self._uri = absolute_uri(uri)
         self._experiment_name = experiment_name
         self._run_name = run_name
-        self._tags = {"tl.kind": "run", **tags, "tl.uid": uid}
+        parent = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
+        self._tags = {"tl.kind": "run", **tags, **parent, "tl.uid": uid}
+        self._known_params: Mapping[str, str] = {}
+        self._known_steps: Mapping[str, int] = {}
         self._nonfinite: set[str] = set()
         self._store: Store | None = None
         self._run_id: str | None = None
@@ -57,18 +69,34 @@ class MlflowTracker:
         return self._run_id
 
     def __enter__(self) -> Self:
-        """Open the store and create the run.
+        """Open the store, and continue the run or create it.
 
         Raises:
             SettingError: the store cannot be opened.
         """
         self._store = open_store(self._uri, experiment_name=self._experiment_name)
         with shielded():
-            run = self._store.client.create_run(
-                self._store.experiment_id, run_name=self._run_name, tags=resolve_tags(self._tags)
-            )
-            self._run_id = run.info.run_id
+            search = f"tags.`tl.uid` = '{self._tags['tl.uid']}'"
+            for run in self._store.client.search_runs([self._store.experiment_id], search, max_results=1):
+                self._continue(self._store, run)
+            if self._run_id is None:
+                run = self._store.client.create_run(
+                    self._store.experiment_id, run_name=self._run_name, tags=resolve_tags(self._tags)
+                )
+                self._run_id = run.info.run_id
         return self
+
+    def _continue(self, store: Store, run: Run) -> None:
+        """Go on with a run that was stopped: what it holds already is not logged again."""
+        self._run_id = run.info.run_id
+        self._known_params = run.data.params
+        self._known_steps = {
+            name: max(point.step for point in store.client.get_metric_history(run.info.run_id, name))
+            for name in run.data.metrics
+        }
+        store.client.update_run(run.info.run_id, status="RUNNING")
+        if "tl.error" in run.data.tags:
+            store.client.delete_tag(run.info.run_id, "tl.error")
 
     @shielded()
     def __exit__(
@@ -87,7 +115,12 @@ class MlflowTracker:
     @shielded()
     def log_params(self, params: Mapping[str, ParamValue]) -> None:
         store, run_id = self._open()
-        store.client.log_batch(run_id, params=[Param(key, as_text(value)) for key, value in params.items()])
+        texts = {key: as_text(value) for key, value in params.items()}
+        new = [Param(key, text) for key, text in texts.items() if key not in self._known_params]
+        changed = [key for key, text in texts.items() if self._known_params.get(key, text) != text]
+        # MLflow never changes a param, so that a run that goes on elsewhere tells by a tag what is different there.
+        tags = [RunTag("tl.changed_params", ", ".join(f"{key}={texts[key]}" for key in changed))] if changed else []
+        store.client.log_batch(run_id, params=new, tags=tags)
 
     @shielded()
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -98,14 +131,16 @@ class MlflowTracker:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Log all metrics of a step in one call; those that are not finite become the tag `tl.nonfinite` instead.
 
-        MLflow stores an infinity as 1.8e308, which ruins every chart.
+        MLflow stores an infinity as 1.8e308, which ruins every chart. Epochs that a continued run has already are left
+        out, since MLflow would draw them twice.
         """
         store, run_id = self._open()
         now = int(time.time() * 1000)
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        seen = {name for name, last in self._known_steps.items() if SUMMARY_STEP < step <= last}
         self._nonfinite |= metrics.keys() - finite.keys()
         tags = [RunTag("tl.nonfinite", ", ".join(sorted(self._nonfinite)))] if self._nonfinite else []
-        points = [Metric(name, float(value), now, step) for name, value in finite.items()]
+        points = [Metric(name, float(value), now, step) for name, value in finite.items() if name not in seen]
         store.client.log_batch(run_id, metrics=points, tags=tags)
 
     @shielded()

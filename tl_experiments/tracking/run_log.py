@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,15 @@ import yaml
 from tl_experiments.data.images import Images
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.files import publish_text
-from tl_experiments.runtime.fingerprint import git_commit, machine, versions
+from tl_experiments.runtime.fingerprint import git_commit, versions
+from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
-from tl_experiments.tracking.tags import run_tags
+from tl_experiments.tracking.tags import run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
-
-
-def make_uid() -> str:
-    """Return a run's own id, known before any tracking store is asked."""
-    return uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ class RunLog:
         self._config: Mapping[str, Any] = {}
         self._device = ""
         self._dataset = ""
+        self._identity: Mapping[str, Any] = {}
         self._final: FinalRecord | None = None
 
     def __enter__(self) -> Self:
@@ -107,22 +103,22 @@ class RunLog:
         self._dataset = fingerprint
         self.tracker.log_dataset(name=name, digest=fingerprint, context="train", source=source)
 
-    def identify(self, *, weights: str, frozen: str) -> None:
+    def identify(self, *, weights: str, frozen: str, num_trained_params: int) -> None:
         """Tag what the run is, once its weights are known.
 
         Args:
             weights: digest of the deployable before training.
             frozen: digest of the tensors that must not change.
+            num_trained_params: parameters that training changes.
         """
-        tags = run_tags(
-            self._config,
-            folder=self.folder,
-            device=self._device,
-            dataset=self._dataset,
-            weights=weights,
-            frozen=frozen,
-        )
-        self.tracker.set_tags(tags)
+        self._identity = {
+            "fingerprint": run_fingerprint(self._config, dataset=self._dataset, weights=weights),
+            "dataset_fingerprint": self._dataset,
+            "frozen_sha256": frozen,
+            "num_trained_params": num_trained_params,
+        }
+        facts = {key: str(value) for key, value in self._identity.items()}
+        self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing."""
@@ -171,6 +167,6 @@ class RunLog:
         path = self.folder / "result.json"
         ids = {"status": status, "name": self.name, "uid": self._uid, "run_id": self.tracker.run_id}
         place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
-        result = {**ids, **fields, "seconds": self._seconds(), **place}
+        result = {**ids, **fields, **self._identity, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")
         return path

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tl_experiments.runtime.fingerprint import fingerprint, git_commit, machine, versions
+from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
+from tl_experiments.runtime.process import machine
 
 # What may change without changing the result of a run.
 WITHOUT_EFFECT = {"runtime": ("workers", "image_memory_gb", "log_every_steps"), "dataset": ("root", "download")}
@@ -29,24 +30,17 @@ def run_fingerprint(config: Mapping[str, Any], *, dataset: str, weights: str) ->
     return fingerprint({"config": fields, "dataset": dataset, "weights": weights, "versions": versions()})
 
 
-def run_tags(
-    config: Mapping[str, Any], *, folder: Path, device: str, dataset: str, weights: str, frozen: str
-) -> dict[str, str]:
+def run_tags(*, folder: Path, device: str, facts: Mapping[str, str]) -> dict[str, str]:
     """Return the tags of a run.
 
     Args:
-        config: resolved.
         folder: of its files.
         device: as people call it.
-        dataset: fingerprint of the dataset.
-        weights: digest of the deployable before training.
-        frozen: digest of the tensors that must not change.
+        facts: what else is known of it, such as its fingerprint.
     """
     facts = {
         "run_dir": str(folder),
-        "fingerprint": run_fingerprint(config, dataset=dataset, weights=weights),
-        "dataset_fingerprint": dataset,
-        "frozen_sha256": frozen,
+        **facts,
         "git_commit": git_commit() or "none",
         **machine(device),
         **{f"version.{package}": number for package, number in versions().items()},

@@ -10,7 +10,10 @@ ParamValue = str | int | float | bool | None
 
 
 class Tracker(Protocol):
-    """Records the params, metrics and artifacts of one run; `with` begins it and ends it with its true status."""
+    """Records the params, metrics and artifacts of one run; `with` begins it and ends it with its true status.
+
+    A run that was begun before under the same uid is continued.
+    """
 
     @property
     def run_id(self) -> str | None:
@@ -50,6 +53,7 @@ class NullTracker:
 
     run_name: str
     uid: str
+    parent_run_id: str | None
     tags: Mapping[str, str]
 
     @property

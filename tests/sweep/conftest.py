@@ -1,0 +1,119 @@
+"""Real sweeps in real processes, and what they leave: files, a ledger, runs in MLflow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = ("dataset.train_size=100", "epochs=1", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1")
+FAULTY = ("strategy._target_=faults.Faulty", "allow_targets=[faults.]")
+LIMIT_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder in which commands are typed."""
+
+    folder: Path
+
+    def start(self, *arguments: str, tiny: bool = True) -> subprocess.Popen[str]:
+        """Begin a sweep in a process group of its own, as a shell does."""
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
+        command = [sys.executable, str(ROOT / "run.py"), "-m", *(TINY if tiny else ()), *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_take_signals,
+        )
+
+    def sweep(self, *arguments: str, tiny: bool = True) -> Ended:
+        """Run a sweep to its end."""
+        return wait(self.start(*arguments, tiny=tiny))
+
+    @property
+    def sweep_folder(self) -> Path:
+        """The one sweep that was planned here."""
+        [plan] = (self.folder / "outputs" / "sweeps").glob("*/plan.json")
+        return plan.parent
+
+    def ledger(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.sweep_folder / "ledger.jsonl").read_text().splitlines()]
+
+    def results(self) -> dict[int, dict[str, Any]]:
+        """The results by the number of the job."""
+        return {int(path.parent.name): json.loads(path.read_text()) for path in self.sweep_folder.glob("*/result.json")}
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder / 'outputs' / 'mlflow.db'}")
+
+    def runs(self, kind: str) -> list[Run]:
+        """The runs of a kind, run or sweep, by name."""
+        experiment = self.client.get_experiment_by_name("tl_experiments")
+        assert experiment is not None
+        runs = self.client.search_runs([experiment.experiment_id], f"tags.`tl.kind` = '{kind}'")
+        return sorted(runs, key=lambda run: run.info.run_name or "")
+
+
+def _take_signals() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a command; one that takes too long is killed with all that it started."""
+    try:
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Ended(process.returncode, out, err)
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of the processes that work in a folder: a sweep, its server, its jobs and their helpers."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if (process / "cwd").readlink() == folder and "zombie" not in (process / "status").read_text():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_desk(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Desk]:
+    return lambda name: Desk(tmp_path_factory.mktemp(name))

@@ -1,0 +1,43 @@
+"""A strategy that goes wrong by design, so that tests see what a sweep makes of it: the seed chooses the fault."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.feature import Feature
+
+RAISES, EXITS, IS_KILLED, CRASHES, HANGS, IGNORES_SIGTERM = 101, 102, 103, 104, 105, 106
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """Feature extraction, but for the seeds above."""
+
+    batchnorm: str
+
+    @property
+    def trains_backbone(self) -> bool:
+        return False
+
+    def uses_features(self, augmentation: Augmentation) -> bool:
+        return not augmentation.is_random
+
+    def prepare(self, materials: Materials) -> Workload:
+        [seed] = materials.seeds
+        if seed == RAISES:
+            raise ZeroDivisionError("by design")
+        if seed == EXITS:
+            sys.exit(3)
+        if seed == IS_KILLED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if seed == CRASHES:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if seed == IGNORES_SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if seed in (HANGS, IGNORES_SIGTERM):
+            time.sleep(600)
+        return Feature(batchnorm="eval").prepare(materials)

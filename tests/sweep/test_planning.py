@@ -1,0 +1,199 @@
+"""A command line becomes a plan before anything starts: what is run, what is left out, what is refused."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.register import register
+from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.plan_text import plan_lines
+from tl_experiments.sweep.planning import make_plan
+from tl_experiments.sweep.resume import require_agreement
+from tl_experiments.sweep.typed import as_choices, sort_overrides
+
+CONF = Path(__file__).parents[2] / "conf"
+Planner = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
+    """Plan a command line; nothing is written."""
+    folder = tmp_path_factory.mktemp("plans") / "sweep"
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+
+        def plan(*typed: str) -> Plan:
+            master = loader.load_configuration("config", list(typed), RunMode.MULTIRUN)
+            parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
+            made, configs = make_plan(
+                sort_overrides(parsed),
+                compose=lambda overrides: loader.load_sweep_config(master, overrides),
+                folder=folder,
+                hydra_overrides=(),
+                settings={"on_error": "continue"},
+                on_progress=lambda *_: None,
+            )
+            assert sorted(configs) == [job.index for job in made.jobs]
+            assert not folder.exists()
+            return made
+
+        yield plan
+
+
+def names(plan: Plan) -> list[str]:
+    return [job.name for job in plan.jobs]
+
+
+def test_every_combination_is_a_job_named_by_what_varies(plan_of: Planner) -> None:
+    plan = plan_of("strategy=feature,finetune", "lr=1e-3,1e-4", "epochs=3")
+    assert names(plan) == [
+        "0 feature lr=0.001", "1 feature lr=0.0001", "2 finetune lr=0.001", "3 finetune lr=0.0001",
+    ]  # fmt: skip
+    assert [job.config["lr"] for job in plan.jobs] == [1e-3, 1e-4, 1e-3, 1e-4]
+    assert [job.choices["strategy"] for job in plan.jobs] == ["feature", "feature", "finetune", "finetune"]
+    assert all(job.config["epochs"] == 3 for job in plan.jobs)
+    assert plan.groups == ((0,), (1,), (2,), (3,))
+    assert plan.varied == {"strategy": ("feature", "finetune"), "lr": ("0.001", "0.0001")}
+    assert len({job.uid for job in plan.jobs} | {plan.uid}) == 5
+
+
+def test_globs_and_ranges_are_choices_too(plan_of: Planner) -> None:
+    assert names(plan_of("strategy=glob(*)", "seed=range(0,2)")) == [
+        "0 feature seed=0", "1 feature seed=1", "2 finetune seed=0", "3 finetune seed=1",
+    ]  # fmt: skip
+
+
+def test_the_same_configuration_is_run_once(plan_of: Planner) -> None:
+    plan = plan_of("lr=1e-3,0.001,1e-4")
+    assert names(plan) == ["0 lr=0.001", "1 lr=0.0001"]
+    assert plan.dropped == ("1 × the same configuration as another",)
+
+
+def test_a_key_that_another_swept_option_has_is_left_out_and_does_not_multiply_jobs(plan_of: Planner) -> None:
+    plan = plan_of("strategy=feature,finetune", "strategy.backbone_lr_scale=0.1,1.0")
+    assert names(plan) == [
+        "0 feature", "1 finetune strategy.backbone_lr_scale=0.1", "2 finetune strategy.backbone_lr_scale=1.0",
+    ]  # fmt: skip
+    assert "backbone_lr_scale" not in plan.jobs[0].config["strategy"]
+    assert "strategy=feature has no such key" in plan.dropped[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        (["strategy=feature", "strategy.backbone_lr_scale=0.1,1.0"], r"backbone_lr_scale: the chosen strategy has no"),
+        (["optimizer=adam,adamw", "optimizer.nesterov=true,false"], r"nesterov: the chosen optimizer has no such key"),
+    ],
+)
+def test_a_key_that_no_swept_option_has_is_an_error(typed: list[str], error: str, plan_of: Planner) -> None:
+    with pytest.raises(ConfigError, match=error):
+        plan_of(*typed)
+
+
+def test_one_bad_value_of_twenty_is_named_with_its_job(plan_of: Planner) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of("lr=" + ",".join(["1e-3"] + [f"{number}e-4" for number in range(1, 19)] + ["-1"]))
+    assert str(caught.value) == "job 19 lr=-1: lr=-1.0: expected a number above 0"
+
+
+def test_all_problems_of_all_jobs_are_told_at_once(plan_of: Planner) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of("lr=1,-1", "epochs=0,1", "batch_size=0")
+    assert sorted(str(caught.value).splitlines()) == [
+        "batch_size=0: expected 1 or more",  # of all jobs, so that none is named
+        "job 0 lr=1 epochs=0, 2 lr=-1 epochs=0: epochs=0: expected 1 or more",
+        "job 2 lr=-1 epochs=0, 3 lr=-1 epochs=1: lr=-1.0: expected a number above 0",
+    ]
+
+
+def test_an_option_that_is_not_there_is_named(plan_of: Planner) -> None:
+    with pytest.raises(ConfigError, match=r"^job 1 adamx: optimizer=adamx: no such option.*did you mean adam"):
+        plan_of("optimizer=adam,adamx")
+
+
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        (["tracking.experiment_name=a,b"], "the runs of a sweep are compared in one place"),
+        (["sweep.n_jobs=1,2"], "a setting of the sweep itself; expected one value"),
+        (["lr=interval(0,1)"], "expected values to choose from"),
+        (["lr=1,2", "hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: the same folder"),
+    ],
+)
+def test_what_would_make_no_sweep_is_refused(typed: list[str], error: str, plan_of: Planner) -> None:
+    with pytest.raises(ConfigError, match=error):
+        plan_of(*typed)
+
+
+def test_a_plan_is_the_same_after_it_was_written_and_read(plan_of: Planner, tmp_path: Path) -> None:
+    plan = plan_of("strategy=feature,finetune", "strategy.backbone_lr_scale=0.1,1.0", "optimizer.betas=[0.8,0.9]")
+    plan.save(tmp_path)
+    assert Plan.load(tmp_path) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [(None, "no sweep was planned here"), ("{", "cannot be read as a plan"), ('{"version": 0}', "a plan of format 0")],
+)
+def test_a_folder_without_a_plan_that_can_be_read_is_refused(text: str | None, error: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ConfigError, match=error):
+        Plan.load(tmp_path)
+
+
+def test_the_plan_reads_as_text(plan_of: Planner) -> None:
+    plan = plan_of("strategy=feature,finetune", "lr=1e-3,0.001", "epochs=3")
+    lines = list(plan_lines(plan, folder=Path("/sweeps/a"), shared_features=[(0, 1)]))
+    assert lines[0] == "plan: 2 jobs in 2 groups, /sweeps/a"
+    text = "\n".join(lines)
+    assert "strategy: feature, finetune" in text
+    assert "constant  epochs=3" in text
+    assert "the same for jobs 0-1" in text
+    assert "2 × the same configuration" in text
+
+
+@pytest.mark.parametrize("typed", [[], ["lr=0.001,1e-4"], ["epochs=3"], ["lr=1e-3,1e-4", "epochs=3", "sweep.n_jobs=2"]])
+def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[str], plan_of: Planner) -> None:
+    plan = plan_of("lr=1e-3,1e-4", "epochs=3")
+    require_agreement(plan, sort_overrides(OverridesParser.create().parse_overrides(typed)))
+
+
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        (["lr=1e-3"], r"^lr=1e-3: the plan of sweep has lr=1e-3,1e-4"),
+        (["epochs=4"], r"^epochs=4: the plan of sweep has epochs=3"),
+        (["seed=1"], r"^seed=1: the plan of sweep has no seed"),
+    ],
+)
+def test_what_is_typed_against_the_plan_is_shown_and_refused(typed: list[str], error: str, plan_of: Planner) -> None:
+    plan = plan_of("lr=1e-3,1e-4", "epochs=3")
+    with pytest.raises(ConfigError, match=error):
+        require_agreement(plan, sort_overrides(OverridesParser.create().parse_overrides(typed)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (
+            ["-m", "strategy=feature,finetune", "strategy.backbone_lr_scale=0.1"],
+            "strategy.backbone_lr_scale=choice(0.1)",
+        ),
+        (["-m", "strategy=glob(*)", "strategy.backbone_lr_scale=0.1"], "strategy.backbone_lr_scale=choice(0.1)"),
+        (["-m", "strategy=finetune", "strategy.backbone_lr_scale=0.1"], "strategy.backbone_lr_scale=0.1"),
+        (["strategy=feature,finetune", "strategy.backbone_lr_scale=0.1"], "strategy.backbone_lr_scale=0.1"),
+        (["-m", "strategy=feature,finetune", "strategy.backbone_lr_scal=0.1"], "strategy.backbone_lr_scal=0.1"),
+        (["-m", "strategy=feature,finetune", "optimizer.eps=0.1"], "optimizer.eps=0.1"),
+        (["--multirun", "lr=1,2", "--config-dir", "a=b=c{"], "a=b=c{"),
+    ],
+)
+def test_one_value_for_a_key_of_some_swept_options_is_left_to_the_sweeper(arguments: list[str], changed: str) -> None:
+    assert as_choices(arguments) == [*arguments[:-1], changed]

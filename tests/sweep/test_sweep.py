@@ -1,0 +1,177 @@
+"""A sweep from the command line to MLflow: planned first, one parent, the same whatever launches its jobs."""
+
+import re
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.conftest import FAULTY, Desk, Ended, wait
+from tests.sweep.faults import RAISES
+from tl_experiments.cli import main
+
+
+@pytest.fixture(scope="module")
+def several(make_desk: Callable[[str], Desk]) -> tuple[Desk, Ended]:
+    """Four jobs at once on a store that nobody has touched."""
+    desk = make_desk("several")
+    return desk, desk.sweep("lr=1e-3,1e-2", "seed=0,1", "sweep.n_jobs=4")
+
+
+@pytest.mark.slow
+def test_jobs_that_begin_together_on_a_fresh_store_all_finish_under_one_parent(several: tuple[Desk, Ended]) -> None:
+    desk, ended = several
+    assert ended.code == 0, ended.err
+    assert [run.info.status for run in desk.runs("run")] == ["FINISHED"] * 4
+    [parent] = desk.runs("sweep")
+    assert parent.info.status == "FINISHED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in desk.runs("run")} == {parent.info.run_id}
+
+
+@pytest.mark.slow
+def test_the_parent_holds_plan_table_report_and_winner(several: tuple[Desk, Ended]) -> None:
+    desk, _ = several
+    [parent] = desk.runs("sweep")
+    assert parent.data.params == {"jobs": "4", "lr": "0.001, 0.01", "seed": "0, 1"}
+    assert "lr=1e-3,1e-2" in parent.data.tags["tl.overrides"]
+    assert "varies    lr: 0.001, 0.01" in parent.data.tags["mlflow.note.content"]
+    artifacts = {artifact.path for artifact in desk.client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"report.html", "results.csv"}
+    by_lr: dict[float, list[dict]] = {}
+    for run in desk.runs("run"):
+        by_lr.setdefault(float(run.data.params["lr"]), []).append(run.data.metrics)
+    means = {lr: sum(run["val/acc_best"] for run in runs) / 2 for lr, runs in by_lr.items()}
+    best = max(means, key=lambda lr: means[lr])
+    assert parent.data.tags["tl.winner"] == f"lr={best}"
+    assert parent.data.metrics["val/acc_best"] == pytest.approx(means[best])
+    assert parent.data.metrics["test/acc"] == pytest.approx(sum(run["test/acc"] for run in by_lr[best]) / 2)
+
+
+@pytest.mark.slow
+def test_the_plan_comes_first_and_the_table_last(several: tuple[Desk, Ended]) -> None:
+    desk, ended = several
+    lines = ended.out.splitlines()
+    assert lines[0] == f"plan: 4 jobs in 4 groups, {desk.sweep_folder}"
+    assert "  features  the same for jobs 0-3" in lines
+    assert ended.out.index("plan:") < ended.out.index("[0] starts") < ended.out.index("rank")
+    assert "best by val/acc: lr=" in ended.out
+    assert re.search(r"^time    \d+\.\d s, of which \d+\.\d s were the own time of 4 jobs", ended.out, re.MULTILINE)
+    assert (desk.sweep_folder / "report.html").stat().st_size > 1e6
+    assert (desk.sweep_folder / "multirun.yaml").exists()
+    assert (desk.sweep_folder / "2" / ".hydra" / "overrides.yaml").read_text().splitlines()[-2:] == [
+        "- lr=0.01", "- seed=0",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["latest", "folder", "parent's id", "job's id"])
+def test_the_report_is_made_again_by_any_name_of_the_sweep(
+    named: str, several: tuple[Desk, Ended], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk, _ = several
+    names = {
+        "latest": "latest",
+        "folder": str(desk.sweep_folder),
+        "parent's id": desk.runs("sweep")[0].info.run_id,
+        "job's id": desk.runs("run")[2].info.run_id,
+    }
+    report = desk.sweep_folder / "report.html"
+    report.unlink()
+    before = [(run.info.status, run.info.end_time) for run in desk.runs("sweep")]
+    monkeypatch.chdir(desk.folder)
+    assert main(["report", names[named]]) == 0
+    assert report.exists()
+    assert "best by val/acc: lr=" in capsys.readouterr().out
+    assert [(run.info.status, run.info.end_time) for run in desk.runs("sweep")] == before
+
+
+@pytest.mark.parametrize(
+    ("named", "error"),
+    [
+        ("latest", "no sweep was planned in"),
+        ("nowhere", "no sweep was planned here"),
+        ("0" * 32, "no such database"),
+    ],
+)
+def test_a_report_of_nothing_is_one_line(
+    named: str, error: str, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    assert main(["report", named]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert error in line
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_typo_in_one_value_of_twenty_is_told_at_once_and_nothing_is_made(desk: Desk) -> None:
+    values = ",".join([f"{number}e-4" for number in range(1, 20)] + ["1e-l"])
+    ended = desk.sweep(f"lr={values}", tiny=False)
+    assert ended.code == 2
+    assert ended.errors == ["job 19 lr=1e-l: lr: Value '1e-l' of type 'str' was given; expected float"]
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(desk: Desk) -> None:
+    ended = desk.sweep("strategy=feature,finetune", "lr=1e-3,1e-4", "sweep.dry_run=true", tiny=False)
+    assert ended.code == 0, ended.err
+    assert "job       3 finetune lr=0.0001" in ended.out
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_target_that_is_not_there_is_found_before_any_job_starts(desk: Desk) -> None:
+    ended = desk.sweep("optimizer._target_=torch.optim.AdamW,torch.optim.AdamX", tiny=False)
+    assert ended.code == 2
+    [error] = ended.errors
+    assert error.startswith("job 1 optimizer._target_=torch.optim.AdamX: ")
+    assert "there is no such thing to call" in error
+    assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_sweeps_in_the_same_second_have_a_folder_each_and_files_are_read_once(desk: Desk, tmp_path: Path) -> None:
+    conf = tmp_path / "mine"
+    (conf / "experiment").mkdir(parents=True)
+    recipe = conf / "experiment" / "mine.yaml"
+    recipe.write_text("# @package _global_\nbatch_size: 16\n")
+    where = (f"hydra.searchpath=[file://{conf}]", "experiment=mine", "seed=0")
+    first, second = desk.start(*where), desk.start(*where)
+    while len(list(desk.folder.glob("outputs/sweeps/*/plan.json"))) < 2:
+        assert first.poll() is None
+        time.sleep(0.05)
+    recipe.write_text("not: [valid")  # an edit during the sweep
+    assert [wait(first).code, wait(second).code] == [0, 0]
+    assert {run.data.params["batch_size"] for run in desk.runs("run")} == {"16"}
+    assert len(desk.runs("run")) == 2
+    assert len({run.data.tags["mlflow.parentRunId"] for run in desk.runs("run")}) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [("basic", "hydra"), ("joblib", "joblib"), ("submitit_local", "submitit")],
+)
+def test_other_launchers_have_the_same_parent_ledger_and_report(launcher: str, package: str, desk: Desk) -> None:
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    ended = desk.sweep(*FAULTY, f"seed=0,{RAISES}", f"hydra/launcher={launcher}", "sweep.n_jobs=2")
+    assert ended.code == 1, ended.err
+    assert f"job 1 seed={RAISES} FAILED: ZeroDivisionError: by design" in ended.errors
+    assert [run.info.status for run in desk.runs("run")] == ["FINISHED", "FAILED"]
+    [parent] = desk.runs("sweep")
+    assert parent.info.status == "FAILED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in desk.runs("run")} == {parent.info.run_id}
+    assert {entry["job"]: entry["state"] for entry in desk.ledger()} == {0: "FINISHED", 1: "FAILED"}
+    assert (desk.sweep_folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "slurm")])
+def test_a_launcher_that_is_not_installed_names_its_extra(launcher: str, extra: str, desk: Desk) -> None:
+    package = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher"}[extra]
+    if find_spec(f"hydra_plugins.{package}") is not None:
+        pytest.skip(f"{package} is installed")
+    ended = desk.sweep("seed=0,1", f"hydra/launcher={launcher}")
+    assert ended.code == 2
+    assert f"pip install -e '.[{extra}]'" in ended.errors[0]

@@ -1,0 +1,7 @@
+"""`python -m tl_experiments VERB`, the same as `tlx VERB`."""
+
+import sys
+
+from tl_experiments.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""A sweep as one object: planned before it starts, isolated while it runs, resumed after any death, then compared."""

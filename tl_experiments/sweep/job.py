@@ -1,0 +1,109 @@
+"""What one launched process runs: the members of its group, read from the sweep's folder, or a run on its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.member import Member, current_member
+from tl_experiments.runtime.errors import RunFailed, UserError
+from tl_experiments.runtime.signals import Terminated
+from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
+from tl_experiments.sweep.outcome import read_outcomes, read_result
+from tl_experiments.sweep.parent import read_parent
+from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.planned_configs import GROUP_KEY
+
+LOCK = ".job.lock"
+LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """The members that this process runs, and the ledger that is told, if they belong to a planned sweep."""
+
+    members: tuple[Member, ...]
+    indices: tuple[int, ...] = ()
+    ledger: Ledger | None = None
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Tell the ledger that the jobs begin and how they end; no other process runs them meanwhile."""
+        if self.ledger is None:
+            yield
+            return
+        with ExitStack() as locks:
+            for member in self.members:
+                locks.enter_context(_alone_in(member.folder))
+            self.ledger.append(*self._entries(RUNNING))
+            try:
+                yield
+            except BaseException as error:
+                state = KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
+                self.ledger.append(*self._entries(state, cause=cause_of(error)))
+                raise
+            self.ledger.append(*self._entries(FINISHED))
+
+    def _entries(self, state: str, **facts: str) -> Iterator[dict[str, Any]]:
+        """Yield a line of the ledger for each member; what is known of its data and weights comes from its result."""
+        for index, member in zip(self.indices, self.members, strict=True):
+            known = {"fingerprint": read_result(member.folder).get("fingerprint")} if state == FINISHED else {}
+            yield {"job": index, "state": state, **facts, **known}
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep another process, such as one that a killed sweep left behind on a cluster, from the same folder.
+
+    Raises:
+        RunFailed: it is still running.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise RunFailed(f"{folder}: an earlier process of this job is still running; end it, then go on") from None
+
+
+def current_job(config: DictConfig) -> Job:
+    """Return what the running Hydra job is to do.
+
+    Args:
+        config: as Hydra composed it; with `sweep.group`, everything else is read from the plan.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the group has nothing left to do.
+        RunFailed: another job failed, and `sweep.on_error` is stop.
+    """
+    group = OmegaConf.select(config, GROUP_KEY)
+    if group is None:
+        return Job(members=(current_member(config),))
+    folder = Path(HydraConfig.get().sweep.dir)
+    plan = Plan.load(folder)
+    outcomes = read_outcomes(plan, folder)
+    if config.sweep.on_error.name == "stop" and any(outcome.state in (FAILED, KILLED) for outcome in outcomes):
+        raise RunFailed("not started: another job failed, and sweep.on_error=stop")
+    left = [index for index in plan.groups[group] if not outcomes[index].finished]
+    if not left:
+        raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
+    parent = read_parent(folder)
+    members = tuple(plan.member(plan.jobs[index], folder=folder, parent_run_id=parent) for index in left)
+    return Job(members=members, indices=tuple(left), ledger=Ledger(folder))
+
+
+def cause_of(error: BaseException) -> str:
+    """Return one line for people: why a job ended."""
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code!r})"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by Ctrl-C"
+    if isinstance(error, UserError | ConfigError | Terminated):
+        return " ".join(str(error).split())
+    return " ".join(f"{type(error).__name__}: {error}".split())

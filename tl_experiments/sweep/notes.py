@@ -1,0 +1,67 @@
+"""What makes the numbers of a sweep less comparable than they look."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from tl_experiments.sweep.outcome import Outcome, read_epochs
+
+SOURCE = ("_target_", "name", "root")  # what tells one dataset from another
+MOST_NAMED = 5  # rows or runs that a note names
+
+
+def comparability_notes(finished: Sequence[Outcome], *, short: Sequence[str]) -> Iterator[str]:
+    """Yield sentences for people.
+
+    Args:
+        finished: the runs that are compared.
+        short: names of configurations of which not all seeds finished.
+    """
+    if data_changed(finished):
+        yield "Runs with the same settings of the dataset saw different images or splits: the data changed meanwhile."
+    sources = {str([outcome.job.config.get("dataset", {}).get(key) for key in SOURCE]) for outcome in finished}
+    if len(sources) > 1:
+        yield "The runs learned from different datasets: a rank across them compares tasks, not settings."
+    yield from _differences(finished)
+    if short:
+        yield f"Not all seeds finished, so that means are of fewer runs than planned: {_listed(short)}."
+    diverged = [outcome.job.name for outcome in finished if _diverged(outcome)]
+    if diverged:
+        yield f"The loss was not a finite number in some epochs of: {_listed(diverged)}."
+
+
+def data_changed(outcomes: Iterable[Outcome]) -> bool:
+    """Whether runs that were given the same dataset saw different contents or splits."""
+    seen: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        settings = json.dumps(outcome.job.config.get("dataset"), sort_keys=True, default=str)
+        seen.setdefault(settings, set()).add(_fact(outcome, "dataset_fingerprint"))
+    return any(len(fingerprints - {""}) > 1 for fingerprints in seen.values())
+
+
+def _differences(finished: Sequence[Outcome]) -> Iterator[str]:
+    for what, facts in {
+        "on different devices": (_fact(outcome, "device") for outcome in finished),
+        "on different machines": (_fact(outcome, "host") for outcome in finished),
+        "by different commits of the code": (_fact(outcome, "git_commit") for outcome in finished),
+        "with different versions of libraries": (_versions(outcome) for outcome in finished),
+    }.items():
+        different = sorted(set(facts) - {""})
+        if len(different) > 1:
+            yield f"The runs were made {what}, so that times and last digits may differ: {'; '.join(different)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _diverged(outcome: Outcome) -> bool:
+    return any(row.get(key, 0.0) is None for row in read_epochs(outcome) for key in ("train/loss", "val/loss"))
+
+
+def _versions(outcome: Outcome) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (outcome.result.get("versions") or {}).items())
+
+
+def _fact(outcome: Outcome, key: str) -> str:
+    return str(outcome.result.get(key) or "")

@@ -1,0 +1,76 @@
+"""How each job of a sweep ended, as its files and the ledger tell."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_experiments.sweep.ledger import FINISHED, PLANNED, Ledger
+from tl_experiments.sweep.plan import Plan, PlannedJob
+from tl_experiments.tracking.metrics_log import read_metrics
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended.
+
+    Attributes:
+        job: as it was planned.
+        folder: of its files, absolute.
+        state: PLANNED (not run yet), RUNNING, FINISHED, FAILED or KILLED.
+        cause: why it failed or was killed.
+        result: `result.json`; empty where there is none.
+    """
+
+    job: PlannedJob
+    folder: Path
+    state: str
+    cause: str | None
+    result: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        return self.state == FINISHED
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return a run's `result.json`; empty where it did not get that far, or where the file cannot be read."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def read_outcomes(plan: Plan, folder: Path) -> tuple[Outcome, ...]:
+    """Return how each job stands; a result that is whole says more than a ledger whose writer was killed.
+
+    Args:
+        plan: of the sweep.
+        folder: of the sweep, absolute.
+    """
+    last = Ledger(folder).last()
+    return tuple(_outcome(job, folder / job.folder, last.get(job.index, {})) for job in plan.jobs)
+
+
+def _outcome(job: PlannedJob, folder: Path, entry: Mapping[str, Any]) -> Outcome:
+    result = read_result(folder)
+    if result.get("uid") != job.uid:
+        result = {}
+    finished = result.get("status") == FINISHED
+    return Outcome(
+        job=job,
+        folder=folder,
+        state=FINISHED if finished else entry.get("state", PLANNED),
+        cause=None if finished else entry.get("cause"),
+        result=result,
+    )
+
+
+def read_epochs(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return a run's metrics by epoch, as far as it came; empty where there are none."""
+    try:
+        return read_metrics(outcome.folder / "metrics.jsonl")
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,128 @@
+"""What a sweep is going to do: its jobs as plain values, kept in one file that is written once and never changed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.member import Member
+from tl_experiments.runtime.files import publish_text
+
+FILE = "plan.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One run that is to be made.
+
+    Attributes:
+        index: position in the plan, from 0.
+        name: index and the values that vary, `2 finetune lr=0.001`.
+        overrides: as Hydra takes them, those of Hydra itself and of the sweep left out.
+        values: key → value as typed, of the keys that vary over the sweep and that this job accepts, in typed order.
+        config: resolved, plain containers; what the run gets whatever happens to the files that it came from.
+        choices: group → chosen option.
+        uid: of the run.
+        folder: of its files, relative to the sweep's.
+        digest: of `config`, in hexadecimal.
+    """
+
+    index: int
+    name: str
+    overrides: tuple[str, ...]
+    values: dict[str, str]
+    config: dict[str, Any]
+    choices: dict[str, str]
+    uid: str
+    folder: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep.
+
+    Attributes:
+        uid: of the sweep.
+        name: for people; the name of its folder.
+        created: ISO 8601 time in UTC.
+        overrides: as they were typed, without those of Hydra and of the sweep itself.
+        hydra_overrides: as they were typed.
+        settings: the values of the node `sweep`.
+        code: version and git commit of the code, and the versions of the libraries that results depend on.
+        jobs: in order.
+        groups: indices of the jobs that one launched process runs.
+        dropped: one line for each combination or key that was left out, and why.
+    """
+
+    uid: str
+    name: str
+    created: str
+    overrides: tuple[str, ...]
+    hydra_overrides: tuple[str, ...]
+    settings: dict[str, Any]
+    code: dict[str, str]
+    jobs: tuple[PlannedJob, ...]
+    groups: tuple[tuple[int, ...], ...]
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def varied(self) -> dict[str, tuple[str, ...]]:
+        """The keys that vary, with their different values in the order in which they come."""
+        values: dict[str, dict[str, None]] = {}
+        for job in self.jobs:
+            for key, value in job.values.items():
+                values.setdefault(key, {})[value] = None
+        return {key: tuple(different) for key, different in values.items()}
+
+    def member(self, job: PlannedJob, *, folder: Path, parent_run_id: str | None) -> Member:
+        """Return a job as the story of a run takes it.
+
+        Args:
+            job: of this plan.
+            folder: of the sweep.
+            parent_run_id: id of the sweep's run in the tracking store.
+        """
+        return Member(
+            config=job.config,
+            choices=job.choices,
+            folder=folder / job.folder,
+            name=job.name,
+            uid=job.uid,
+            sweep_id=self.uid,
+            parent_run_id=parent_run_id,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the plan; from then on the sweep exists and can be resumed."""
+        publish_text(folder / FILE, json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the plan of a sweep's folder.
+
+        Raises:
+            ConfigError: there is none, or another version of the program wrote it.
+        """
+        path = folder / FILE
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{folder}: no sweep was planned here ({FILE} is missing); expected a folder of one"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be read as a plan: {error}") from error
+        version = fields.pop("version", None) if isinstance(fields, Mapping) else None
+        if version != VERSION:
+            raise ConfigError(f"{path}: a plan of format {version}; this program reads format {VERSION}")
+        try:
+            jobs = tuple(PlannedJob(**{**job, "overrides": tuple(job["overrides"])}) for job in fields.pop("jobs"))
+            groups = tuple(tuple(group) for group in fields.pop("groups"))
+            lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+            return cls(**{**fields, **lists, "jobs": jobs, "groups": groups})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: was changed by hand, so that it is no plan any more: {error}") from error

@@ -1,0 +1,60 @@
+"""The plan as people read it, before anything starts."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tl_experiments.sweep.plan import Plan
+
+MOST_JOBS = 60  # lines; a longer list is cut in the middle
+TITLE_WIDTH = 10
+
+
+def plan_lines(plan: Plan, *, folder: Path, shared_features: Sequence[Sequence[int]]) -> Iterator[str]:
+    """Yield the lines.
+
+    Args:
+        plan: of the sweep.
+        folder: where it will be.
+        shared_features: indices of the jobs that need the same features, for each set of several.
+    """
+    yield f"plan: {_counted(len(plan.jobs), 'job')} in {_counted(len(plan.groups), 'group')}, {folder}"
+    for key, values in plan.varied.items():
+        yield _line("varies", f"{key}: {', '.join(values)}")
+    constant = [line for line in plan.overrides if line.partition("=")[0] not in plan.varied]
+    if constant:
+        yield _line("constant", " ".join(constant))
+    for indices in shared_features:
+        yield _line("features", f"the same for jobs {spans(indices)}")
+    for what in plan.dropped:
+        yield _line("left out", what)
+    yield from _shortened([_line("job", job.name) for job in plan.jobs])
+
+
+def _line(title: str, text: str) -> str:
+    return f"  {title:<{TITLE_WIDTH}}{text}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    if len(lines) <= MOST_JOBS:
+        return lines
+    half = MOST_JOBS // 2
+    return [*lines[:half], _line("", f"... {len(lines) - 2 * half} more"), *lines[-half:]]
+
+
+def spans(indices: Sequence[int]) -> str:
+    """Return rising numbers with their runs drawn together.
+
+    >>> spans([0, 1, 2, 5, 7, 8])
+    '0-2, 5, 7-8'
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

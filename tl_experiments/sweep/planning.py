@@ -1,0 +1,180 @@
+"""From a command line to a plan: every combination is composed and checked before the first job starts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.explain import explain, key_owners
+from tl_experiments.config.member import checked, chosen_options, make_uid, run_name
+from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
+from tl_experiments.sweep.plan import Plan, PlannedJob
+from tl_experiments.sweep.typed import Typed
+
+PLACES = ("tracking.uri", "tracking.experiment_name")
+MOST_NAMED = 5  # jobs that an error names
+
+Compose = Callable[[list[str]], DictConfig]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One combination, composed and checked."""
+
+    overrides: tuple[str, ...]
+    values: dict[str, str]
+    hydra: Any
+    config: dict[str, Any]
+    digest: str
+    folder: str
+
+
+def make_plan(
+    typed: Typed,
+    *,
+    compose: Compose,
+    folder: Path,
+    hydra_overrides: Sequence[str],
+    settings: Mapping[str, Any],
+    on_progress: Callable[[int, int], None],
+) -> tuple[Plan, dict[int, DictConfig]]:
+    """Compose and check every combination.
+
+    Args:
+        typed: the command line.
+        compose: task overrides → configuration, with its node `hydra`.
+        folder: where the sweep will be, absolute; nothing is written.
+        hydra_overrides: for the record.
+        settings: of the sweep.
+        on_progress: called with (combinations done, all).
+
+    Returns:
+        The plan, and for each job what Hydra composed.
+
+    Raises:
+        ConfigError: a line for each problem, with the jobs that have it.
+    """
+    swept = typed.swept
+    combinations = BasicSweeper.split_arguments(list(typed.run), None)[0]
+    problems: dict[str, list[str]] = {}
+    dropped: dict[str, int] = {}
+    found: dict[str, tuple[_Candidate, DictConfig]] = {}
+    for number, combination in enumerate(combinations):
+        kept = list(_without_foreign_keys(combination, swept, dropped))
+        try:
+            config = compose(kept)
+            candidate = _candidate(kept, config, index=len(found), folder=folder, swept=swept)
+        except (ConfigError, HydraException, OmegaConfBaseException, ValueError) as error:
+            values = [line for line in kept if line.partition("=")[0] in swept]
+            for line in str(error).splitlines() if isinstance(error, ConfigError) else [explain(error)]:
+                problems.setdefault(line, []).append(run_name(values, index=number))
+        else:
+            if candidate.digest in found:
+                dropped["the same configuration as another"] = dropped.get("the same configuration as another", 0) + 1
+            found.setdefault(candidate.digest, (candidate, config))
+        on_progress(number + 1, len(combinations))
+    if problems:
+        raise ConfigError("\n".join(_told(line, names, len(combinations)) for line, names in problems.items()))
+    _require_one_place([candidate for candidate, _ in found.values()])
+    plan = Plan(
+        uid=make_uid(),
+        name=folder.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        overrides=typed.lines,
+        hydra_overrides=tuple(hydra_overrides),
+        settings=dict(settings),
+        code=code_version(),
+        jobs=tuple(_planned(candidate, index) for index, (candidate, _) in enumerate(found.values())),
+        groups=tuple((index,) for index in range(len(found))),
+        dropped=tuple(f"{count} × {what}" for what, count in dropped.items()),
+    )
+    return plan, dict(enumerate(config for _, config in found.values()))
+
+
+def code_version() -> dict[str, str]:
+    """Return what the code of a sweep is known by."""
+    return {"tl_experiments": version("tl_experiments"), "git_commit": git_commit() or "none", **versions()}
+
+
+def _without_foreign_keys(
+    combination: Sequence[str], swept: Mapping[str, Sequence[str]], dropped: dict[str, int]
+) -> Iterator[str]:
+    """Leave out keys that another swept option of their group accepts, but not the one of this combination."""
+    owners = key_owners()
+    chosen = dict(line.split("=", 1) for line in combination if line.partition("=")[0] in swept)
+    for line in combination:
+        key = line.partition("=")[0]
+        group = key.partition(".")[0]
+        options = owners.get(key, [])
+        if group in chosen and options and chosen[group] not in options and set(options) & set(swept[group]):
+            what = f"{key} without effect: {group}={chosen[group]} has no such key"
+            dropped[what] = dropped.get(what, 0) + 1
+        else:
+            yield line
+
+
+def _candidate(
+    overrides: Sequence[str], config: DictConfig, *, index: int, folder: Path, swept: Mapping[str, Sequence[str]]
+) -> _Candidate:
+    with flag_override(config, ["struct", "readonly"], [False, False]):
+        config.hydra.job.num, config.hydra.job.id = index, str(index)
+    subdir = str(config.hydra.sweep.subdir)
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    values, _ = checked(task, folder=folder / subdir)
+    return _Candidate(
+        overrides=tuple(overrides),
+        values=dict(line.split("=", 1) for line in overrides if line.partition("=")[0] in swept),
+        hydra=config.hydra,
+        config=values,
+        digest=fingerprint(values),
+        folder=subdir,
+    )
+
+
+def _planned(candidate: _Candidate, index: int) -> PlannedJob:
+    values = [f"{key}={value}" for key, value in candidate.values.items()]
+    return PlannedJob(
+        index=index,
+        name=run_name(values, index=index),
+        overrides=candidate.overrides,
+        values=candidate.values,
+        config=candidate.config,
+        choices=chosen_options(candidate.hydra),
+        uid=make_uid(),
+        folder=candidate.folder,
+        digest=candidate.digest,
+    )
+
+
+def _told(line: str, names: Sequence[str], num_jobs: int) -> str:
+    """A problem that all jobs have needs no names."""
+    if len(names) == num_jobs:
+        return line
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"job {', '.join(names[:MOST_NAMED])}{more}: {line}"
+
+
+def _require_one_place(candidates: Sequence[_Candidate]) -> None:
+    """Runs of one sweep are compared in one place, each in a folder of its own."""
+    for key in PLACES:
+        found = {str(candidate.config["tracking"].get(key.split(".")[1])) for candidate in candidates}
+        if len(found) > 1:
+            raise ConfigError(
+                f"{key}={','.join(sorted(found))}: the runs of a sweep are compared in one place; expected one"
+            )
+    folders: dict[str, tuple[str, ...]] = {}
+    for candidate in candidates:
+        other = folders.setdefault(candidate.folder, candidate.overrides)
+        if other is not candidate.overrides:
+            raise ConfigError(
+                f"hydra.sweep.subdir={candidate.folder}: the same folder for {' '.join(other)} and "
+                f"{' '.join(candidate.overrides)}; expected one that differs, such as ${{hydra.job.num}}"
+            )

@@ -1,0 +1,193 @@
+"""One job in a process of its own: started from a server that has only imported, watched, ended, and asked why."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.signals import Terminated, die_with_parent
+
+LOG = "job.log"
+PRELOADED = "tl_experiments.sweep.preloaded"
+
+
+class JobDied(RunFailed):
+    """A process ended without an answer, or was ended; `killed` says that a signal did it."""
+
+    def __init__(self, cause: str, *, killed: bool) -> None:
+        super().__init__(cause)
+        self.killed = killed
+
+
+def fork_server() -> ForkServerContext:
+    """Start the server, which imports while its caller goes on, and return the context that makes its children.
+
+    It imports and waits, without connections, CUDA or threads other than those of OpenBLAS and jemalloc, which both
+    provide for forks; so its children begin clean.
+    """
+    context = ForkServerContext()
+    context.set_forkserver_preload([PRELOADED])
+    forkserver.ensure_running()
+    return context
+
+
+class JobProcess:
+    """A running job."""
+
+    def __init__(
+        self,
+        context: ForkServerContext,
+        *,
+        name: str,
+        folder: Path,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+    ) -> None:
+        """Start the job.
+
+        Args:
+            context: of the server.
+            name: for people.
+            folder: of the job's files, absolute; made when it is missing.
+            hydra_context: with the callbacks.
+            task_function: what Hydra runs.
+            config: of the job, with its node `hydra`.
+        """
+        self.name = name
+        self.log = folder / LOG
+        folder.mkdir(parents=True, exist_ok=True)
+        self._read = 0  # bytes of the log that were shown
+        self._start = time.monotonic()
+        self._end_asked: str | None = None
+        self._sent: set[int] = set()
+        self._returned: JobReturn | None = None
+        self._answer, sender = context.Pipe(duplex=False)
+        job = cloudpickle.dumps((hydra_context, task_function, config, Singleton.get_state()))
+        self._process = context.Process(target=_run, args=(job, str(self.log), sender), name=name)
+        self._process.start()
+        sender.close()
+
+    @property
+    def events(self) -> tuple[int | Connection, ...]:
+        """What becomes ready when the process has ended, or has something to say."""
+        return (self._process.sentinel,) if self._answer.closed else (self._process.sentinel, self._answer)
+
+    def listen(self) -> None:
+        """Take the job's answer if it is there, so that the job can end."""
+        if not self._answer.closed and self._answer.poll():
+            with contextlib.suppress(EOFError):
+                self._returned = cloudpickle.loads(self._answer.recv_bytes())
+            self._answer.close()
+
+    @property
+    def ended(self) -> bool:
+        return self._process.exitcode is not None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def new_lines(self) -> list[str]:
+        """Return the whole lines that the job has printed since the last call."""
+        if not self.log.exists():
+            return []
+        with self.log.open("rb") as file:
+            file.seek(self._read)
+            text = file.read()
+        end = len(text) if self.ended else text.rfind(b"\n") + 1
+        self._read += end
+        return text[:end].decode(errors="replace").splitlines()
+
+    def end(self, cause: str, *, number: int = signal.SIGTERM) -> None:
+        """Ask the job to end, or by SIGKILL kill it and all that it started; asking again changes nothing."""
+        if number in self._sent:
+            return
+        self._sent.add(number)
+        self._end_asked = self._end_asked or cause
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self._process.pid or 0, number)
+            else:
+                os.kill(self._process.pid or 0, number)
+
+    def result(self) -> JobReturn:
+        """Return what Hydra expects of an ended job; of one that died, a failure that says how."""
+        self._process.join()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid or 0, signal.SIGKILL)  # what it started and left behind
+        self.listen()
+        returned = self._returned
+        if returned is not None and (self._end_asked is None or returned.status == JobStatus.COMPLETED):
+            return returned
+        failed = JobReturn(status=JobStatus.FAILED)
+        code = self._process.exitcode
+        failed.return_value = JobDied(
+            self._end_asked or _death(code), killed=self._end_asked is not None or (code or 0) < 0
+        )
+        return failed
+
+
+def _death(exitcode: int | None) -> str:
+    """Say how a process ended that could not say it itself."""
+    if exitcode is None or exitcode >= 0:
+        return f"exited with code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    hints = {"SIGKILL": " (the system does this when memory runs out)", "SIGSEGV": " (a crash in compiled code)"}
+    return f"killed by {name}{hints.get(name, '')}"
+
+
+def _run(job: bytes, log: str, answer: Connection) -> None:
+    """Be the job: what it prints goes to its log, and signals for the terminal's jobs do not reach it."""
+    os.setpgid(0, 0)
+    die_with_parent()
+    with open(log, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor is wanted
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ended = _run_hydra_job(*cloudpickle.loads(job))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Terminated:
+        sys.exit(143)
+    answer.send_bytes(_pickled(ended))
+    sys.exit(0 if ended.status == JobStatus.COMPLETED else 1)
+
+
+def _run_hydra_job(
+    hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig, singletons: dict[Any, Any]
+) -> JobReturn:
+    setup_globals()
+    Singleton.set_state(singletons)
+    return run_job(
+        hydra_context=hydra_context,
+        task_function=task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+
+
+def _pickled(ended: JobReturn) -> bytes:
+    """Return bytes of what a job returned; an error that cannot be pickled goes as text."""
+    try:
+        return cloudpickle.dumps(ended)
+    except Exception:
+        failed = JobReturn(overrides=ended.overrides, status=JobStatus.FAILED)
+        failed.return_value = RunFailed(repr(ended._return_value))
+        return cloudpickle.dumps(failed)

@@ -1,0 +1,58 @@
+"""Going on with a sweep: what was typed beside `sweep.resume` must agree with its plan."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.typed import Typed
+
+OF_THE_PLAN = ("hydra.mode=", "hydra.sweep.", "hydra.searchpath=")  # what went into the plan needs no second word
+
+
+def require_agreement(plan: Plan, typed: Typed) -> None:
+    """See that every override that was typed again says what the plan says; one that was left out says nothing.
+
+    Raises:
+        ConfigError: a line for each that differs.
+    """
+    planned = {item.get_key_element(): item for item in OverridesParser.create().parse_overrides(list(plan.overrides))}
+    problems = []
+    for override in typed.run:
+        key = override.get_key_element()
+        before = planned.get(key)
+        if before is None:
+            problems.append(f"{override.input_line}: the plan of {plan.name} has no {key}; leave it out, or start anew")
+        elif _values(override) != _values(before):
+            problems.append(
+                f"{override.input_line}: the plan of {plan.name} has {before.input_line}; leave it out, or start anew"
+            )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _values(override: Override) -> list[str]:
+    """Return what an override gives its key, however it was written: `1e-3` and `0.001` are the same."""
+    if override.is_discrete_sweep():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [override.get_value_element_as_str()]
+
+
+def changed_code(plan: Plan, now: Mapping[str, str]) -> list[str]:
+    """Return what is not as it was when the sweep was planned, such as `torch 2.11.0 → 2.12.0`."""
+    return [f"{key} {plan.code.get(key)} → {value}" for key, value in now.items() if plan.code.get(key) != value]
+
+
+def forgotten(plan: Plan, hydra_overrides: Sequence[str]) -> list[str]:
+    """Return what Hydra was told when the sweep was planned and is not told now, such as `hydra/launcher=joblib`."""
+    left_out = [line for line in plan.hydra_overrides if line not in hydra_overrides]
+    return [f"{line} was typed then" for line in left_out if not line.startswith(OF_THE_PLAN)]
+
+
+def settings_now(plan: Plan, settings: Mapping[str, Any], typed: Sequence[Override]) -> dict[str, Any]:
+    """Return how the sweep goes on: as it was planned, but for what was typed now."""
+    keys = {override.get_key_element().removeprefix("sweep.") for override in typed}
+    return {**plan.settings, **{key: value for key, value in settings.items() if key in keys}}

@@ -1,0 +1,145 @@
+"""Hydra's sweeper for `-m`: the command line becomes a plan, or goes on with one; then the plan is conducted."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import Progress
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.member import plain
+from tl_experiments.runtime.errors import UserError
+from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.full_error import given_back
+from tl_experiments.runtime.signals import terminable
+from tl_experiments.sweep.folder import claimed, find_sweep, require_unplanned
+from tl_experiments.sweep.hydra_files import write_hydra_files
+from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.planned_configs import PlannedConfigs
+from tl_experiments.sweep.planning import code_version, make_plan
+from tl_experiments.sweep.resume import changed_code, forgotten, require_agreement, settings_now
+from tl_experiments.sweep.typed import Typed, sort_overrides
+
+EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
+
+
+class PlannedSweeper(Sweeper):
+    """Every combination of the values that are given, checked before the first of them starts."""
+
+    def __init__(self, *, params: Mapping[str, Any] | None) -> None:
+        """Keep `params`: key → values, as if they were typed before the command line's."""
+        self._params = [f"{key}={value}" for key, value in (params or {}).items()]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._hydra_context, self._task_function, self._config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        """Run the sweep.
+
+        Args:
+            arguments: overrides as they were typed, without Hydra's own.
+
+        Raises:
+            ConfigError: a line for each problem; nothing was started.
+            RunFailed: a line for each job that did not finish.
+        """
+        start = time.monotonic()
+        with given_back(), terminable():
+            parser = OverridesParser.create(config_loader=self._hydra_context.config_loader)
+            typed = sort_overrides(parser.parse_overrides([*self._params, *arguments]))
+            settings = plain(self._config.sweep)
+            resume = settings.pop("resume")
+            with _defects_marked():
+                if resume is not None:
+                    return self._go_on(str(resume), typed, settings, start=start)
+                return self._begin(typed, settings, start=start)
+
+    def _begin(self, typed: Typed, settings: dict[str, Any], *, start: float) -> Sequence[JobReturn]:
+        """Plan and check all jobs; only then is anything written."""
+        folder = Path(self._config.hydra.sweep.dir).absolute()
+        require_unplanned(folder)
+        with _planning_bar() as on_progress:
+            plan, configs = make_plan(
+                typed,
+                compose=lambda overrides: self._hydra_context.config_loader.load_sweep_config(self._config, overrides),
+                folder=folder,
+                hydra_overrides=self._config.hydra.overrides.hydra,
+                settings=settings,
+                on_progress=on_progress,
+            )
+        launcher = None if settings["dry_run"] else self._launcher(folder)  # it imports while the plan is checked
+        from tl_experiments.sweep.conduct import conduct, show_plan  # noqa: PLC0415 - errors so far were quick
+
+        show_plan(plan, folder)
+        if launcher is None:
+            return []
+        with claimed(folder):
+            require_unplanned(folder)
+            write_hydra_files(plan, configs, folder=folder)
+            publish_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
+            plan.save(folder)
+            return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start)
+
+    def _go_on(self, named: str, typed: Typed, settings: dict[str, Any], *, start: float) -> Sequence[JobReturn]:
+        """Do what is left of a plan that was made before; its configuration files are not read again."""
+        folder = find_sweep(named, sweeps=Path(self._config.hydra.sweep.dir).absolute().parent)
+        plan = Plan.load(folder)
+        require_agreement(plan, typed)
+        settings = settings_now(plan, settings, typed.sweep)
+        self._config.sweep = {**settings, "resume": None, "group": None}
+        with claimed(folder):
+            launcher = self._launcher(folder)
+            from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
+
+            changed = [*changed_code(plan, code_version()), *forgotten(plan, self._config.hydra.overrides.hydra)]
+            return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start, changed=changed)
+
+    def _launcher(self, folder: Path) -> Launcher:
+        """Make the launcher that was chosen, which sees the jobs of the plan and nothing else."""
+        self._config.hydra.sweep.dir = str(folder)
+        context = HydraContext(config_loader=PlannedConfigs(folder), callbacks=self._hydra_context.callbacks)  # type: ignore[arg-type]
+        target = str(self._config.hydra.launcher._target_)
+        try:
+            return Plugins.instance().instantiate_launcher(
+                hydra_context=context, task_function=self._task_function, config=self._config
+            )
+        except RuntimeError as error:
+            extra = next((extra for package, extra in EXTRAS.items() if package in target), None)
+            if extra is None:
+                raise
+            raise ConfigError(
+                f"hydra/launcher: {target} is not installed; install it by: pip install -e '.[{extra}]'"
+            ) from error
+
+
+@contextmanager
+def _defects_marked() -> Iterator[None]:
+    """Tell errors of the program, whose traceback is wanted, from those that Hydra raises for wrong input."""
+    try:
+        yield
+    except (UserError, ConfigError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        error.is_defect = True  # type: ignore[attr-defined]
+        raise
+
+
+@contextmanager
+def _planning_bar() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (done, all) that draws a bar on a terminal, for plans that take long."""
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("planning", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,56 @@
+"""The comparison of a sweep on a terminal: the ranked table, what did not finish, the winner and what it proves."""
+
+from collections.abc import Sequence
+
+import rich.console
+from rich.table import Column, Table
+from rich.text import Text
+
+from tl_experiments.sweep.comparison import Comparison
+from tl_experiments.sweep.statistics import Spread
+
+MOST_COLUMNS = 5  # keys that get a column each; more of them share one
+
+
+def print_comparison(comparison: Comparison, console: rich.console.Console) -> None:
+    """Print everything that a person wants to know when a sweep has ended; values are text, never markup."""
+    if comparison.rows:
+        console.print(_ranking(comparison))
+    if comparison.unfinished:
+        console.print(_unfinished(comparison))
+    for line in (comparison.winner_sentence(), comparison.verdict.sentence, *_notes(comparison)):
+        console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def _notes(comparison: Comparison) -> Sequence[str]:
+    return [f"note: {note}" for note in comparison.notes]
+
+
+def _ranking(comparison: Comparison) -> Table:
+    """One line for each configuration, best first."""
+    keys = comparison.keys if 0 < len(comparison.keys) <= MOST_COLUMNS else ()
+    columns = [Column(Text(key), overflow="fold") for key in keys or ("configuration",)]
+    repeated = any(len(row.outcomes) > 1 for row in comparison.rows)
+    numbers = (*(("n",) if repeated else ()), "val/acc", "test/acc", "seconds")
+    table = Table(
+        Column("rank", justify="right"),
+        *columns,
+        *(Column(title, justify="right", no_wrap=True) for title in numbers),
+    )
+    for row in comparison.rows:
+        names = [row.shown(key) for key in keys] or [row.label]
+        count = [str(len(row.outcomes))] if repeated else []
+        figures = [_cell(row.val_acc), _cell(row.test_acc), _cell(row.seconds, ".1f")]
+        table.add_row(*(Text(cell) for cell in (str(row.rank), *names, *count, *figures)))
+    return table
+
+
+def _cell(spread: Spread | None, form: str = ".4f") -> str:
+    return spread.text(form) if spread else "–"
+
+
+def _unfinished(comparison: Comparison) -> Table:
+    table = Table(Column("not finished", overflow="fold"), "state", Column("cause", overflow="fold"))
+    for outcome in comparison.unfinished:
+        table.add_row(*(Text(cell) for cell in (outcome.job.name, outcome.state, outcome.cause or "")))
+    return table

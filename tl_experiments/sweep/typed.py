@@ -1,0 +1,92 @@
+"""A command line of `-m`: what the runs are given, and what the sweep itself is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.explain import key_owners
+from tl_experiments.config.member import GROUPS
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command line, sorted.
+
+    Attributes:
+        run: overrides of the runs, which may have several values.
+        sweep: overrides of the sweep itself.
+    """
+
+    run: tuple[Override, ...]
+    sweep: tuple[Override, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(str(override.input_line) for override in self.run)
+
+    @property
+    def swept(self) -> dict[str, list[str]]:
+        """The keys that were given several values, with those."""
+        choices = {
+            override.get_key_element(): [str(value) for value in override.sweep_string_iterator()]
+            for override in self.run
+            if override.is_discrete_sweep()
+        }
+        return {key: values for key, values in choices.items() if len(values) > 1}
+
+
+def sort_overrides(overrides: Sequence[Override]) -> Typed:
+    """Part what the runs are given from what the sweep is given.
+
+    Raises:
+        ConfigError: a setting of the sweep has several values, or a value is no list of choices.
+    """
+    own = tuple(item for item in overrides if item.get_key_element().split(".")[0] == "sweep")
+    for override in own:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: a setting of the sweep itself; expected one value")
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: expected values to choose from, such as a,b or range(1,4); "
+                "intervals are for a sweeper that searches"
+            )
+    return Typed(run=tuple(item for item in overrides if item not in own), sweep=own)
+
+
+def as_choices(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which a key that only some swept options have is a choice of one.
+
+    Hydra first composes the defaults with every single value, and would refuse `strategy.backbone_lr_scale=0.1` beside
+    `strategy=feature,finetune`, because the default strategy has no such key; choices it leaves to the sweeper.
+    """
+    if not {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    parsed = {argument: _parse(argument) for argument in arguments}
+    swept = {
+        override.get_key_element()
+        for override in parsed.values()
+        if override is not None and override.is_sweep_override()
+    } & set(GROUPS)
+    return [_as_choice(argument, parsed[argument], swept) for argument in arguments]
+
+
+def _parse(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:  # an option such as -m, or a mistake that Hydra tells itself
+        return None
+
+
+def _as_choice(argument: str, override: Override | None, swept: set[str]) -> str:
+    if override is None or override.is_sweep_override():
+        return argument
+    key = override.get_key_element()
+    group = key.partition(".")[0]
+    return (
+        f"{key}=choice({override.get_value_element_as_str()})" if group in swept and key_owners().get(key) else argument
+    )
