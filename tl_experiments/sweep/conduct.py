@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from tl_experiments import build
@@ -13,16 +13,16 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.features import shared_features
-from tl_experiments.sweep.launcher import IsolatedLauncher, told
-from tl_experiments.sweep.ledger import FINISHED, PLANNED, RUNNING, Ledger
+from tl_experiments.sweep.launcher import IsolatedLauncher
+from tl_experiments.sweep.ledger import PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import Outcome, read_outcomes
 from tl_experiments.sweep.parent import describe_plan, parent_ended, write_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.plan_text import plan_lines, spans
 from tl_experiments.sweep.planned_configs import GROUP_KEY, group_override
 from tl_experiments.sweep.present import record_results, show_results, time_line, write_results
-from tl_experiments.sweep.process import LOG, JobDied
-from tl_experiments.sweep.settle import settle_dead, settle_finished
+from tl_experiments.sweep.process import LOG
+from tl_experiments.sweep.settle import settle_dead, settle_group, settle_rest
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.tracker import Tracker
 
@@ -101,7 +101,7 @@ def _concluded(plan: Plan, folder: Path, *, tracker: Tracker, console: Console) 
         console.notice(f"to go on: python run.py -m sweep.resume={folder}")
         raise
     finally:
-        _settle_rest(plan, folder)
+        settle_rest(plan, folder)
         comparison = write_results(plan, folder, link=tracker.charts_link())
         record_results(tracker, comparison, folder)
         show_results(console, comparison, folder)
@@ -120,7 +120,7 @@ def _launch(
     def on_end(ended_overrides: Sequence[str], ended: JobReturn) -> None:
         [override] = ended_overrides
         group = int(override.removeprefix(f"{GROUP_KEY}="))
-        _settle_group(plan, folder, group, ended)
+        settle_group(plan, folder, group, ended)
         for outcome in (read_outcomes(plan, folder)[index] for index in plan.groups[group]):
             console.notice(f"[{outcome.job.folder}] {_ended_line(outcome)}")
 
@@ -153,32 +153,6 @@ def _launcher_survived(plan: Plan, folder: Path) -> Iterator[None]:
         for outcome in read_outcomes(plan, folder):
             if outcome.state == RUNNING:
                 settle_dead(plan, folder, outcome, cause=cause, killed=True)
-
-
-def _settle_group(plan: Plan, folder: Path, group: int, ended: JobReturn) -> None:
-    """Record the end of the jobs of one launched process."""
-    if ended.status == JobStatus.COMPLETED:
-        return
-    error = ended._return_value
-    killed = isinstance(error, JobDied) and error.killed
-    outcomes = read_outcomes(plan, folder)
-    for outcome in (outcomes[index] for index in plan.groups[group]):
-        if outcome.finished:
-            continue
-        if outcome.state in (PLANNED, RUNNING) or not outcome.result:
-            settle_dead(plan, folder, outcome, cause=told(ended), killed=killed)
-        elif killed:  # the job has recorded that a signal came; why it came is known here
-            Ledger(folder).append({"job": outcome.job.index, "state": outcome.state, "cause": told(ended)})
-
-
-def _settle_rest(plan: Plan, folder: Path) -> None:
-    """Whatever killed a job or an earlier sweep, no run stays open and no finished one unrecorded."""
-    last = Ledger(folder).last()
-    for outcome in read_outcomes(plan, folder):
-        if outcome.finished and last.get(outcome.job.index, {}).get("state") != FINISHED:
-            settle_finished(plan, folder, outcome)
-        elif outcome.state == RUNNING:
-            settle_dead(plan, folder, outcome, cause=outcome.cause or "the sweep was ended", killed=True)
 
 
 def _require_finished(outcomes: Sequence[Outcome], folder: Path) -> None:

@@ -15,7 +15,7 @@ from tl_experiments.config.member import Member, current_member
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import read_outcomes, read_result
+from tl_experiments.sweep.outcome import NOT_STARTED, NotStarted, read_outcomes, read_result
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
@@ -80,7 +80,7 @@ def current_job(config: DictConfig) -> Job:
 
     Raises:
         ConfigError: the configuration is wrong, or the group has nothing left to do.
-        RunFailed: another job failed, and `sweep.on_error` is stop.
+        NotStarted: another job failed, and `sweep.on_error` is stop.
     """
     group = OmegaConf.select(config, GROUP_KEY)
     if group is None:
@@ -89,7 +89,7 @@ def current_job(config: DictConfig) -> Job:
     plan = Plan.load(folder)
     outcomes = read_outcomes(plan, folder)
     if config.sweep.on_error.name == "stop" and any(outcome.state in (FAILED, KILLED) for outcome in outcomes):
-        raise RunFailed("not started: another job failed, and sweep.on_error=stop")
+        raise NotStarted(NOT_STARTED)
     left = [index for index in plan.groups[group] if not outcomes[index].finished]
     if not left:
         raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")

@@ -11,13 +11,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tl_experiments.runtime.errors import RunFailed, UserError
+from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.signals import Terminated
+from tl_experiments.sweep.outcome import NOT_STARTED, NotStarted
 from tl_experiments.sweep.process import JobProcess, fork_server
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0  # between asking a job to end and killing it
-NOT_STARTED = "not started: another job failed, and sweep.on_error=stop"
 
 
 class IsolatedLauncher(Launcher):
@@ -141,5 +141,5 @@ def told(ended: JobReturn) -> str:
 
 def _not_started() -> JobReturn:
     failed = JobReturn(status=JobStatus.FAILED)
-    failed.return_value = RunFailed(NOT_STARTED)
+    failed.return_value = NotStarted(NOT_STARTED)
     return failed

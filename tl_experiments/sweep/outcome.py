@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.sweep.ledger import FINISHED, PLANNED, Ledger
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.tracking.metrics_log import read_metrics
+
+NOT_STARTED = "not started: another job failed, and sweep.on_error=stop"
+
+
+class NotStarted(RunFailed):
+    """A job that was not begun, because another had failed and `sweep.on_error` is stop."""
 
 
 @dataclass(frozen=True)

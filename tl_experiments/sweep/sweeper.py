@@ -98,7 +98,8 @@ class PlannedSweeper(Sweeper):
         plan = Plan.load(folder)
         require_agreement(plan, typed)
         settings = settings_now(plan, settings, typed.sweep)
-        self._config.sweep = {**settings, "resume": None, "group": None}
+        for key, value in {**settings, "resume": None, "group": None}.items():
+            OmegaConf.update(self._config, f"sweep.{key}", value)
         with claimed(folder):
             launcher = self._launcher(folder)
             from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
