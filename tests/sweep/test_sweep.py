@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from tl_experiments.cli import main
 
 
 @pytest.fixture(scope="module")
-def several(make_desk: Callable[[str], Desk]) -> tuple[Desk, Ended]:
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Ended]:
     """Four jobs at once on a store that nobody has touched."""
-    desk = make_desk("several")
+    desk = Desk(tmp_path_factory.mktemp("several"))
     return desk, desk.sweep("lr=1e-3,1e-2", "seed=0,1", "sweep.n_jobs=4")
 
 
@@ -96,38 +95,38 @@ def test_the_report_is_made_again_by_any_name_of_the_sweep(
     ],
 )
 def test_a_report_of_nothing_is_one_line(
-    named: str, error: str, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    named: str, error: str, empty_desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(desk.folder)
+    monkeypatch.chdir(empty_desk.folder)
     assert main(["report", named]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert error in line
-    assert list(desk.folder.iterdir()) == []
+    assert list(empty_desk.folder.iterdir()) == []
 
 
-def test_a_typo_in_one_value_of_twenty_is_told_at_once_and_nothing_is_made(desk: Desk) -> None:
+def test_a_typo_in_one_value_of_twenty_is_told_at_once_and_nothing_is_made(empty_desk: Desk) -> None:
     values = ",".join([f"{number}e-4" for number in range(1, 20)] + ["1e-l"])
-    ended = desk.sweep(f"lr={values}", tiny=False)
+    ended = empty_desk.sweep(f"lr={values}", tiny=False)
     assert ended.code == 2
     assert ended.errors == ["job 19 lr=1e-l: lr: Value '1e-l' of type 'str' was given; expected float"]
-    assert list(desk.folder.iterdir()) == []
+    assert list(empty_desk.folder.iterdir()) == []
 
 
-def test_a_dry_run_prints_the_plan_and_makes_nothing(desk: Desk) -> None:
-    ended = desk.sweep("strategy=feature,finetune", "lr=1e-3,1e-4", "sweep.dry_run=true", tiny=False)
+def test_a_dry_run_prints_the_plan_and_makes_nothing(empty_desk: Desk) -> None:
+    ended = empty_desk.sweep("strategy=feature,finetune", "lr=1e-3,1e-4", "sweep.dry_run=true", tiny=False)
     assert ended.code == 0, ended.err
     assert "job       3 finetune lr=0.0001" in ended.out
-    assert list(desk.folder.iterdir()) == []
+    assert list(empty_desk.folder.iterdir()) == []
 
 
-def test_a_target_that_is_not_there_is_found_before_any_job_starts(desk: Desk) -> None:
-    ended = desk.sweep("optimizer._target_=torch.optim.AdamW,torch.optim.AdamX", tiny=False)
+def test_a_target_that_is_not_there_is_found_before_any_job_starts(empty_desk: Desk) -> None:
+    ended = empty_desk.sweep("optimizer._target_=torch.optim.AdamW,torch.optim.AdamX", tiny=False)
     assert ended.code == 2
     [error] = ended.errors
     assert error.startswith("job 1 optimizer._target_=torch.optim.AdamX: ")
     assert "there is no such thing to call" in error
-    assert list(desk.folder.iterdir()) == []
+    assert list(empty_desk.folder.iterdir()) == []
 
 
 @pytest.mark.slow

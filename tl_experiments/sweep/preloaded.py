@@ -1,12 +1,16 @@
 """What every job needs, imported once in the process that jobs are forked from, and nowhere else."""
+# ruff: noqa: F401 - the imports are what it is for
 
 import gc
+
+import sklearn.metrics
+import sqlalchemy.dialects.sqlite
 
 import tl_experiments.data.digits
 import tl_experiments.experiment
 import tl_experiments.models.efficientnet_lite0
 import tl_experiments.sweep.process
-import tl_experiments.tracking.mlflow_tracker  # noqa: F401
+import tl_experiments.tracking.mlflow_tracker
 
 gc.collect()
 gc.freeze()  # a job's collector leaves these objects alone, so that their memory stays shared
