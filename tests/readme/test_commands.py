@@ -80,7 +80,7 @@ def test_run(command: str, images: Path, desk: Path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert UI in done.stdout or "--help" in arguments or (program == "tlx" and "report.html" in done.stdout)
+    assert UI in done.stdout or "--help" in arguments or "report.html" in done.stdout
 
 
 @pytest.mark.slow

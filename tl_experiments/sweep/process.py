@@ -1,6 +1,7 @@
 """One job in a process of its own: started from a server that has only imported, watched, ended, and asked why."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -154,6 +155,7 @@ def _run(job: bytes, log: str, answer: Connection) -> None:
     """Be the job: what it prints goes to its log, and signals for the terminal's jobs do not reach it."""
     os.setpgid(0, 0)
     die_with_parent()
+    multiprocessing.set_start_method(None, force=True)  # workers that decode are started as in a run on its own
     with open(log, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
