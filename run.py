@@ -19,7 +19,9 @@ def main(config: DictConfig) -> float:
     from tl_experiments.experiment import run_experiments  # noqa: PLC0415 - a config error must not wait for torch
 
     with job.recorded():
-        return run_experiments(job.members)[0].val_acc_best
+        results = run_experiments(job.members)
+    job.show(results)
+    return results[0].val_acc_best
 
 
 if __name__ == "__main__":

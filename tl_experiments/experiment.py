@@ -74,19 +74,10 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")
 
-        results = [
+        return [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
         ]
-        if shared.sweep_id is None:  # a sweep tells of all its runs at once
-            console.results({result.name: result.summary for result in results})
-            tracker = logs[0].tracker
-            console.where(
-                folders=[result.folder for result in results],
-                ui_command=tracker.ui_command(),
-                link=tracker.charts_link(),
-            )
-    return results
 
 
 def _keep(

@@ -7,6 +7,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from tl_experiments.config.errors import ConfigError
@@ -155,15 +156,20 @@ def test_the_plan_reads_as_text(plan_of: Planner) -> None:
     assert lines[0] == "plan: 2 jobs in 2 groups, /sweeps/a"
     text = "\n".join(lines)
     assert "strategy: feature, finetune" in text
-    assert "constant  epochs=3" in text
+    assert "constant  lr=1e-3,0.001 epochs=3" in text
     assert "the same for jobs 0-1" in text
     assert "2 × the same configuration" in text
+
+
+def parse(lines: list[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader()
+    return OverridesParser.create(config_loader=loader).parse_overrides(lines)
 
 
 @pytest.mark.parametrize("typed", [[], ["lr=0.001,1e-4"], ["epochs=3"], ["lr=1e-3,1e-4", "epochs=3", "sweep.n_jobs=2"]])
 def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[str], plan_of: Planner) -> None:
     plan = plan_of("lr=1e-3,1e-4", "epochs=3")
-    require_agreement(plan, sort_overrides(OverridesParser.create().parse_overrides(typed)))
+    require_agreement(plan, sort_overrides(parse(typed)), parse=parse)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +183,7 @@ def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[
 def test_what_is_typed_against_the_plan_is_shown_and_refused(typed: list[str], error: str, plan_of: Planner) -> None:
     plan = plan_of("lr=1e-3,1e-4", "epochs=3")
     with pytest.raises(ConfigError, match=error):
-        require_agreement(plan, sort_overrides(OverridesParser.create().parse_overrides(typed)))
+        require_agreement(plan, sort_overrides(parse(typed)), parse=parse)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +198,34 @@ def test_what_is_typed_against_the_plan_is_shown_and_refused(typed: list[str], e
         (["strategy=feature,finetune", "strategy.backbone_lr_scale=0.1"], "strategy.backbone_lr_scale=0.1"),
         (["-m", "strategy=feature,finetune", "strategy.backbone_lr_scal=0.1"], "strategy.backbone_lr_scal=0.1"),
         (["-m", "strategy=feature,finetune", "optimizer.eps=0.1"], "optimizer.eps=0.1"),
+        (["-m", "dataset=image_folder,digits", "dataset.root="], "dataset.root="),
+        (["-m", "sweep.resume=latest", "dataset.root=/data"], "dataset.root=choice(/data)"),
         (["--multirun", "lr=1,2", "--config-dir", "a=b=c{"], "a=b=c{"),
     ],
 )
 def test_one_value_for_a_key_of_some_swept_options_is_left_to_the_sweeper(arguments: list[str], changed: str) -> None:
     assert as_choices(arguments) == [*arguments[:-1], changed]
+
+
+@pytest.mark.parametrize(
+    "line", ["strategy=glob(*)", "seed=shuffle(range(0,5))", "seed=range(0,3)", "optimizer.betas=[0.8,0.9]"]
+)
+def test_the_same_line_agrees_with_itself(line: str, plan_of: Planner) -> None:
+    require_agreement(plan_of(line), sort_overrides(parse([line])), parse=parse)
+
+
+def test_a_key_that_is_added_may_vary_and_a_single_value_does_not(plan_of: Planner) -> None:
+    plan = plan_of("++seed=1,2", "lr=1e-3,0.001", "++sweep.n_jobs=2", "strategy.batchnorm=choice(eval)")
+    assert plan.varied == {"++seed": ("1", "2")}
+    assert plan.overrides == ("++seed=1,2", "lr=1e-3,0.001", "strategy.batchnorm=eval")
+
+
+def test_a_plan_says_where_data_and_store_are(
+    plan_of: Planner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    [job] = plan_of("dataset=image_folder", "dataset.root=images").jobs
+    assert job.config["dataset"]["root"] == str(tmp_path / "images")
+    assert job.config["tracking"]["uri"] == f"sqlite:///{tmp_path}/outputs/mlflow.db"

@@ -52,9 +52,9 @@ def test_a_sweep_that_was_killed_and_had_failures_goes_on_to_the_results_of_an_u
 
     ended = desk.sweep("sweep.resume=latest", tiny=False)
     assert ended.code == 1
-    assert f"job 1 seed={RAISES} FAILED: ZeroDivisionError: by design" in ended.errors[1]
+    assert f"job 1 seed={RAISES} FAILED: FaultError: by design" in ended.errors[1]
     [failed] = [run for run in desk.runs("run") if run.info.status == "FAILED"]
-    assert failed.data.tags["tl.error"] == "ZeroDivisionError: by design"
+    assert failed.data.tags["tl.error"] == "FaultError: by design"
 
     plan = desk.sweep_folder / "plan.json"
     plan.write_text(plan.read_text().replace(f'"seed": {RAISES}', '"seed": 1'))  # the fault is mended
@@ -95,9 +95,24 @@ def test_what_does_not_agree_with_the_plan_is_refused_and_changes_nothing(undist
     assert undisturbed.ledger() == before
 
 
+@pytest.mark.slow
+def test_a_job_whose_folder_was_removed_is_left_to_do(undisturbed: Desk) -> None:
+    removed = undisturbed.sweep_folder / "1"
+    kept = removed.rename(removed.with_name("kept"))
+    try:
+        ended = undisturbed.sweep("sweep.resume=latest", "sweep.dry_run=true", tiny=False)
+        assert ended.code == 0, ended.err
+        assert "2 of 3 jobs are finished" in ended.out
+        assert "PLANNED   1 seed=1" in ended.out
+        assert not removed.exists()
+    finally:
+        kept.rename(removed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        (["sweep.resume=latest", "sweep.n_jobs=0"], "sweep.n_jobs=0: expected 1 or more"),
         (["sweep.resume=latest"], "latest: no sweep was planned in"),
         (["sweep.resume=nowhere"], "no sweep was planned here"),
         (["hydra.sweep.dir=taken", "lr=1,2"], "another sweep was planned here"),

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 import tl_experiments
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.tracking.mlflow_store import absolute_uri, open_store
+from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking.mlflow_store import open_store
 
 STARTS_WITH_THE_OTHERS = """
 import sys, time

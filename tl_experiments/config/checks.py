@@ -182,6 +182,13 @@ def allowed_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
     return ALLOWED_TARGETS + tuple(prefix.rstrip(".*") + "." for prefix in config["allow_targets"])
 
 
+def check_ranges(config: Mapping[str, Any]) -> None:
+    """Raise one ConfigError that names every value out of its range; a node that is not there is not checked."""
+    problems = list(_range_problems(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
 def check(config: Mapping[str, Any], *, folder: Path) -> None:
     """Raise one ConfigError that names every problem of a resolved, plain config.
 

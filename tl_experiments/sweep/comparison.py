@@ -129,8 +129,8 @@ def varied_label(values: Mapping[str, str]) -> str:
 
 def constant_overrides(plan: Plan) -> dict[str, str]:
     """Return what was typed and does not vary: key → value."""
-    typed = (override.lstrip("+").partition("=") for override in plan.overrides)
-    return {key: value for key, _, value in typed if key not in plan.varied and not key.startswith("~")}
+    typed = (override.partition("=") for override in plan.overrides)
+    return {key.lstrip("+"): value for key, _, value in typed if key not in plan.varied and not key.startswith("~")}
 
 
 def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:

@@ -12,17 +12,18 @@ from tl_experiments import build
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
+from tl_experiments.sweep.causes import cause_of
 from tl_experiments.sweep.features import shared_features
 from tl_experiments.sweep.launcher import IsolatedLauncher
-from tl_experiments.sweep.ledger import PLANNED, RUNNING, Ledger
+from tl_experiments.sweep.ledger import PLANNED, Ledger
 from tl_experiments.sweep.outcome import Outcome, read_outcomes
-from tl_experiments.sweep.parent import describe_plan, parent_ended, write_parent
+from tl_experiments.sweep.parent import describe_plan, parent_ended, read_link, write_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.plan_text import plan_lines, spans
-from tl_experiments.sweep.planned_configs import GROUP_KEY, group_override
+from tl_experiments.sweep.planned_configs import group_override
 from tl_experiments.sweep.present import record_results, show_results, time_line, write_results
 from tl_experiments.sweep.process import LOG
-from tl_experiments.sweep.settle import settle_dead, settle_group, settle_rest
+from tl_experiments.sweep.settle import Settler
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.tracker import Tracker
 
@@ -48,6 +49,15 @@ def show_plan(plan: Plan, folder: Path) -> None:
         )
 
 
+def show_rest(plan: Plan, folder: Path) -> None:
+    """Print what is left of a plan that was begun."""
+    console, outcomes = Console(), read_outcomes(plan, folder)
+    left = [outcome.job.index for outcome in outcomes if not outcome.finished]
+    _announce(plan, folder, left=left, changed=(), console=console)
+    for outcome in outcomes:
+        console.notice(f"  {outcome.state:<10}{outcome.job.name}")
+
+
 def conduct(
     plan: Plan, folder: Path, *, launcher: Launcher, n_jobs: int, start: float, changed: Sequence[str] = ()
 ) -> Sequence[JobReturn]:
@@ -68,71 +78,90 @@ def conduct(
         RunFailed: a line for each job that did not finish.
     """
     console = Console()
-    left = [outcome.job.index for outcome in read_outcomes(plan, folder) if not outcome.finished]
+    outcomes = read_outcomes(plan, folder)
+    left = [outcome.job.index for outcome in outcomes if not outcome.finished]
+    _announce(plan, folder, left=left, changed=changed, console=console)
     if not left and parent_ended(folder):
-        console.notice(f"{folder}: this sweep is finished, all {len(plan.jobs)} jobs")
-        show_results(console, write_results(plan, folder, link=None), folder)
+        show_results(console, write_results(plan, folder, link=read_link(folder)), folder)
         return []
-    if len(left) < len(plan.jobs):
-        console.notice(f"going on with {folder}: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs are finished")
-    if changed:
-        console.notice(f"not as when the sweep was planned, for the jobs that are left: {', '.join(changed)}")
     first = plan.member(plan.jobs[0], folder=folder, parent_run_id=None)
+    settler = Settler(plan, folder, console)
     with build.build_sweep_tracker(first, name=f"sweep {plan.name}", folder=folder) as tracker:
-        write_parent(folder, tracker.run_id, ended=False)
+        write_parent(folder, tracker.run_id, link=tracker.charts_link(), ended=False)
         describe_plan(tracker, plan, list(plan_lines(plan, folder=folder, shared_features=())))
+        settler.settle_rest("the sweep was killed")
         Ledger(folder).append(*({"job": index, "state": PLANNED, "config": plan.jobs[index].digest} for index in left))
-        with _concluded(plan, folder, tracker=tracker, console=console):
-            returns = _launch(plan, folder, launcher, left=left, console=console)
+        with _concluded(settler, tracker=tracker):
+            returns, trouble = _launch(settler, launcher, left=left)
         outcomes = read_outcomes(plan, folder)
         launched = [outcomes[index] for index in left]
         console.notice(time_line(launched, wall_seconds=time.monotonic() - start, n_jobs=n_jobs))
-        _require_finished(outcomes, folder)
-    write_parent(folder, tracker.run_id, ended=True)
+        _require_finished(outcomes, folder, trouble)
+    write_parent(folder, tracker.run_id, link=tracker.charts_link(), ended=True)
     return returns
 
 
+def _announce(plan: Plan, folder: Path, *, left: Sequence[int], changed: Sequence[str], console: Console) -> None:
+    """Say what is done already and what is left."""
+    if not left:
+        console.notice(f"{folder}: this sweep is finished, all {len(plan.jobs)} jobs")
+    elif len(left) < len(plan.jobs):
+        console.notice(f"going on with {folder}: {len(plan.jobs) - len(left)} of {len(plan.jobs)} jobs are finished")
+    if left and changed:
+        console.notice(f"not as when the sweep was planned, for the jobs that are left: {', '.join(changed)}")
+
+
 @contextmanager
-def _concluded(plan: Plan, folder: Path, *, tracker: Tracker, console: Console) -> Iterator[None]:
+def _concluded(settler: Settler, *, tracker: Tracker) -> Iterator[None]:
     """However the jobs end, or are ended: what they left is recorded, compared and shown."""
+    folder, console = settler.folder, settler.console
     try:
         yield
     except (KeyboardInterrupt, Terminated):
         console.notice(f"to go on: python run.py -m sweep.resume={folder}")
         raise
     finally:
-        settle_rest(plan, folder)
-        comparison = write_results(plan, folder, link=tracker.charts_link())
-        record_results(tracker, comparison, folder)
+        settler.settle_rest("the sweep was ended")
+        comparison = write_results(settler.plan, folder, link=tracker.charts_link())
+        try:
+            record_results(tracker, comparison, folder)
+        except Exception as error:  # the results are in the folder, whatever became of the store
+            console.notice(f"note: the run of the sweep lacks its results: {cause_of(error)}")
         show_results(console, comparison, folder)
         console.where(folders=[folder], ui_command=tracker.ui_command(), link=tracker.charts_link())
 
 
-def _launch(
-    plan: Plan, folder: Path, launcher: Launcher, *, left: Sequence[int], console: Console
-) -> Sequence[JobReturn]:
-    """Launch the groups that have something left to do; what ends badly without saying so is recorded at once."""
-    groups = [number for number, group in enumerate(plan.groups) if set(group) & set(left)]
-    if not groups:
-        return []
-    overrides = [[group_override(group)] for group in groups]
+def _launch(settler: Settler, launcher: Launcher, *, left: Sequence[int]) -> tuple[Sequence[JobReturn], str | None]:
+    """Launch the groups that have something left to do; what ends badly without saying so is recorded at once.
 
-    def on_end(ended_overrides: Sequence[str], ended: JobReturn) -> None:
-        [override] = ended_overrides
-        group = int(override.removeprefix(f"{GROUP_KEY}="))
-        settle_group(plan, folder, group, ended)
+    Returns:
+        What Hydra expects, and why the launcher itself ended, if it did.
+    """
+    plan, folder = settler.plan, settler.folder
+    groups = [number for number, group in enumerate(plan.groups) if set(group) & set(left)]
+
+    def on_end(group: int, ended: JobReturn) -> None:
+        settler.settle_group(group, ended)
         for outcome in (read_outcomes(plan, folder)[index] for index in plan.groups[group]):
-            console.notice(f"[{outcome.job.folder}] {_ended_line(outcome)}")
+            if outcome.state != PLANNED:
+                settler.console.notice(f"[{outcome.job.folder}] {_ended_line(outcome)}")
 
     if isinstance(launcher, IsolatedLauncher):
-        launcher.on_end = on_end
-        return launcher.launch(overrides, initial_job_idx=0)
-    with _launcher_survived(plan, folder):
-        returns = launcher.launch(overrides, initial_job_idx=0)
-        for group, ended in zip(overrides, returns, strict=True):
+        launcher.on_end = lambda position, ended: on_end(groups[position], ended)
+    if not groups:
+        return [], None
+    try:
+        returns = launcher.launch([[group_override(group)] for group in groups], initial_job_idx=0)
+    except (Exception, SystemExit) as error:  # a job that ends its process may end a launcher that has no isolation
+        if isinstance(launcher, IsolatedLauncher):
+            raise
+        cause = f"the launcher ended: {cause_of(error)}"
+        settler.settle_rest(cause)
+        return [], cause
+    if not isinstance(launcher, IsolatedLauncher):
+        for group, ended in zip(groups, returns, strict=True):
             on_end(group, ended)
-        return returns
-    return []
+    return returns, None
 
 
 def _ended_line(outcome: Outcome) -> str:
@@ -143,27 +172,14 @@ def _ended_line(outcome: Outcome) -> str:
     return f"{outcome.state}: {figures}, {result['seconds']:.1f} s"
 
 
-@contextmanager
-def _launcher_survived(plan: Plan, folder: Path) -> Iterator[None]:
-    """A job that ends its process may end a launcher that has no isolation; then its other jobs are left for later."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        cause = f"the launcher ended by {type(error).__name__}: {error}".split("\n")[0]
-        for outcome in read_outcomes(plan, folder):
-            if outcome.state == RUNNING:
-                settle_dead(plan, folder, outcome, cause=cause, killed=True)
-
-
-def _require_finished(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Name each job that did not finish; raises RunFailed."""
-    lines = []
+def _require_finished(outcomes: Sequence[Outcome], folder: Path, trouble: str | None) -> None:
+    """Name each job that did not finish, and what befell the launcher; raises RunFailed."""
+    lines = [trouble] if trouble else []
     for outcome in outcomes:
         if not outcome.finished and outcome.state != PLANNED:
             log = outcome.folder / LOG
-            lines.append(
-                f"job {outcome.job.name} {outcome.state}: {outcome.cause}" + (f"; log {log}" if log.exists() else "")
-            )
+            where = f"; log {log}" if log.exists() else ""
+            lines.append(f"job {outcome.job.name} {outcome.state}: {outcome.cause or 'it goes on by itself'}{where}")
     idle = [outcome.job.index for outcome in outcomes if outcome.state == PLANNED]
     if idle:
         lines.append(f"jobs {spans(idle)} were not started")

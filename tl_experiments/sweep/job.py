@@ -1,10 +1,10 @@
 """What one launched process runs: the members of its group, read from the sweep's folder, or a run on its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -12,13 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, current_member
-from tl_experiments.runtime.errors import RunFailed, UserError
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
+from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import NOT_STARTED, NotStarted, read_outcomes, read_result
+from tl_experiments.sweep.outcome import read_outcomes, read_result
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
+
+if TYPE_CHECKING:
+    from tl_experiments.tracking.run_log import RunResult
 
 LOCK = ".job.lock"
 LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some seconds
@@ -41,6 +45,7 @@ class Job:
         with ExitStack() as locks:
             for member in self.members:
                 locks.enter_context(_alone_in(member.folder))
+                _remove_old_result(member)
             self.ledger.append(*self._entries(RUNNING))
             try:
                 yield
@@ -50,11 +55,38 @@ class Job:
                 raise
             self.ledger.append(*self._entries(FINISHED))
 
+    def show(self, results: "Sequence[RunResult]") -> None:
+        """Print the results of a run on its own; a sweep tells of all its runs at once."""
+        if self.ledger is None:
+            from tl_experiments.tracking.console import Console  # noqa: PLC0415 - not before a run has begun
+
+            Console().end(results)
+
     def _entries(self, state: str, **facts: str) -> Iterator[dict[str, Any]]:
         """Yield a line of the ledger for each member; what is known of its data and weights comes from its result."""
         for index, member in zip(self.indices, self.members, strict=True):
-            known = {"fingerprint": read_result(member.folder).get("fingerprint")} if state == FINISHED else {}
+            result = read_result(member.folder) if state == FINISHED else {}
+            known = {key: result[key] for key in ("fingerprint", "git_commit") if key in result}
             yield {"job": index, "state": state, **facts, **known}
+
+
+def _remove_old_result(member: Member) -> None:
+    """What an attempt that is over has left says nothing of this one; raises RunFailed where it is the end already."""
+    result = read_result(member.folder)
+    if result.get("uid") == member.uid and result.get("status") == FINISHED:
+        raise RunFailed(f"{member.name}: an earlier process of this job has finished it meanwhile")
+    (member.folder / "result.json").unlink(missing_ok=True)
+
+
+def still_runs(folder: Path) -> bool:
+    """Whether a process is running the job in `folder`, perhaps on another machine."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager
@@ -96,14 +128,3 @@ def current_job(config: DictConfig) -> Job:
     parent = read_parent(folder)
     members = tuple(plan.member(plan.jobs[index], folder=folder, parent_run_id=parent) for index in left)
     return Job(members=members, indices=tuple(left), ledger=Ledger(folder))
-
-
-def cause_of(error: BaseException) -> str:
-    """Return one line for people: why a job ended."""
-    if isinstance(error, SystemExit):
-        return f"called sys.exit({error.code!r})"
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted by Ctrl-C"
-    if isinstance(error, UserError | ConfigError | Terminated):
-        return " ".join(str(error).split())
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -11,9 +11,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tl_experiments.runtime.errors import UserError
-from tl_experiments.runtime.signals import Terminated
-from tl_experiments.sweep.outcome import NOT_STARTED, NotStarted
+from tl_experiments.runtime.signals import Terminated, shielded
+from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.process import JobProcess, fork_server
 
 POLL_SECONDS = 0.2
@@ -31,7 +30,9 @@ class IsolatedLauncher(Launcher):
             timeout: seconds that one job may take; None is any time.
             on_error: continue, or stop, which starts no further job after one that failed.
         """
-        self.on_end: Callable[[Sequence[str], JobReturn], None] | None = None  # told of each job when it has ended
+        self.on_end: Callable[[int, JobReturn], None] | None = (
+            None  # told of each job, by its position, when it has ended
+        )
         self._n_jobs = n_jobs
         self._timeout = timeout
         self._stops = str(on_error).rpartition(".")[2] == "stop"
@@ -60,16 +61,17 @@ class IsolatedLauncher(Launcher):
             while waiting or running:
                 while waiting and len(running) < self._n_jobs:
                     index, overrides = waiting.pop(0)
-                    running[index] = self._start(overrides, initial_job_idx + index)
+                    with shielded():  # a job that was asked for is known before anything ends the sweep
+                        running[index] = self._start(overrides, initial_job_idx + index)
                 self._watch(running)
                 self._advance(len(ended), len(job_overrides))
                 for index in [index for index, process in running.items() if process.ended]:
-                    ended[index] = self._finish(running.pop(index), job_overrides[index])
+                    ended[index] = self._finish(running.pop(index), index)
                     if self._stops and ended[index].status == JobStatus.FAILED:
                         ended |= {left: _not_started() for left, _ in waiting}
                         waiting = []
         except (KeyboardInterrupt, Terminated) as error:
-            self._stop(running, job_overrides, cause=str(error) or "interrupted by Ctrl-C")
+            self._stop(running, cause=str(error) or "interrupted by Ctrl-C")
             raise
         finally:
             for process in running.values():  # Ctrl-C a second time, or a defect here
@@ -110,16 +112,16 @@ class IsolatedLauncher(Launcher):
         for line in process.new_lines():
             self._console.notice(f"[{process.name}] {line}")
 
-    def _finish(self, process: JobProcess, overrides: Sequence[str]) -> JobReturn:
+    def _finish(self, process: JobProcess, index: int) -> JobReturn:
         ended = process.result()
         self._show(process)
         if self.on_end is not None:
-            self.on_end(overrides, ended)
+            self.on_end(index, ended)
         elif ended.status == JobStatus.FAILED:
-            self._console.notice(f"[{process.name}] failed: {told(ended)}; {process.log}")
+            self._console.notice(f"[{process.name}] failed: {cause_of(ended._return_value)}; {process.log}")
         return ended
 
-    def _stop(self, running: dict[int, JobProcess], job_overrides: Sequence[Sequence[str]], *, cause: str) -> None:
+    def _stop(self, running: dict[int, JobProcess], *, cause: str) -> None:
         """Let every job end after its step; whoever presses Ctrl-C again does not wait for that."""
         self._console.notice(f"{cause}: ending {len(running)} jobs after their step; once more to end them at once")
         for process in running.values():
@@ -129,14 +131,7 @@ class IsolatedLauncher(Launcher):
             self._watch(running)
         for index in list(running):
             running[index].end(cause, number=signal.SIGKILL)
-            self._finish(running.pop(index), job_overrides[index])
-
-
-def told(ended: JobReturn) -> str:
-    """Return one line: why a job failed."""
-    error = ended._return_value
-    lines = str(error).split("\n") if str(error) else [type(error).__name__]
-    return lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
+            self._finish(running.pop(index), index)
 
 
 def _not_started() -> JobReturn:

@@ -6,16 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.sweep.ledger import FINISHED, PLANNED, Ledger
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.tracking.metrics_log import read_metrics
-
-NOT_STARTED = "not started: another job failed, and sweep.on_error=stop"
-
-
-class NotStarted(RunFailed):
-    """A job that was not begun, because another had failed and `sweep.on_error` is stop."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +59,12 @@ def _outcome(job: PlannedJob, folder: Path, entry: Mapping[str, Any]) -> Outcome
     if result.get("uid") != job.uid:
         result = {}
     finished = result.get("status") == FINISHED
+    told = entry.get("state", PLANNED)
+    unfinished = PLANNED if told == FINISHED else told  # its folder was removed, so that it is to be done again
     return Outcome(
         job=job,
         folder=folder,
-        state=FINISHED if finished else entry.get("state", PLANNED),
+        state=FINISHED if finished else unfinished,
         cause=None if finished else entry.get("cause"),
         result=result,
     )

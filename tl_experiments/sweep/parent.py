@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.sweep.plan import Plan
@@ -14,20 +15,38 @@ NOTE = "mlflow.note.content"  # the description on MLflow's page of a run
 TEXT_LENGTH = 4000
 
 
-def write_parent(folder: Path, run_id: str | None, *, ended: bool) -> None:
-    """Leave the id of the sweep's run where its jobs find it; None where nothing is tracked."""
-    publish_text(folder / FILE, json.dumps({"run_id": run_id, "ended": ended}) + "\n")
+def write_parent(folder: Path, run_id: str | None, *, link: str | None, ended: bool) -> None:
+    """Leave the sweep's run where its jobs find it.
+
+    Args:
+        folder: of the sweep.
+        run_id: of its run; None where nothing is tracked.
+        link: the page that draws the charts of its jobs.
+        ended: whether the run was closed as finished.
+    """
+    publish_text(folder / FILE, json.dumps({"run_id": run_id, "charts_link": link, "ended": ended}) + "\n")
 
 
 def read_parent(folder: Path) -> str | None:
     """Return the id of the sweep's run."""
-    return json.loads((folder / FILE).read_text(encoding="utf-8"))["run_id"]
+    return _read(folder)["run_id"]
+
+
+def read_link(folder: Path) -> str | None:
+    """Return the page that draws the charts of the sweep's jobs."""
+    return _read(folder)["charts_link"]
 
 
 def parent_ended(folder: Path) -> bool:
     """Whether the sweep's run was closed as finished, so that nothing is left to do."""
+    return _read(folder)["ended"]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return what is known of the sweep's run, which is not there before the first job is about to start."""
     path = folder / FILE
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["ended"]
+    nothing = {"run_id": None, "charts_link": None, "ended": False}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else nothing
 
 
 def describe_plan(tracker: Tracker, plan: Plan, lines: Sequence[str]) -> None:
@@ -38,8 +57,11 @@ def describe_plan(tracker: Tracker, plan: Plan, lines: Sequence[str]) -> None:
         plan: of the sweep.
         lines: the plan as text.
     """
+    keys = {key: key.lstrip("+") for key in plan.varied}  # `+key` adds a key that has no default
     varied = {
-        key: ", ".join(values)[:TEXT_LENGTH] for key, values in plan.varied.items() if re.fullmatch(r"[\w.]+", key)
+        keys[key]: ", ".join(values)[:TEXT_LENGTH]
+        for key, values in plan.varied.items()
+        if re.fullmatch(r"[\w.]+", keys[key])  # what MLflow takes
     }
     tracker.log_params({"jobs": len(plan.jobs), **varied})
     facts = {"overrides": " ".join(plan.overrides) or "none", **plan.code}

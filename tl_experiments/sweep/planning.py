@@ -1,9 +1,10 @@
 """From a command line to a plan: every combination is composed and checked before the first job starts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import explain, key_owners
 from tl_experiments.config.member import checked, chosen_options, make_uid, run_name
+from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.sweep.typed import Typed
+from tl_experiments.tracking.address import absolute_uri
 
 PLACES = ("tracking.uri", "tracking.experiment_name")
 MOST_NAMED = 5  # jobs that an error names
@@ -72,9 +75,9 @@ def make_plan(
         try:
             config = compose(kept)
             candidate = _candidate(kept, config, index=len(found), folder=folder, swept=swept)
-        except (ConfigError, HydraException, OmegaConfBaseException, ValueError) as error:
+        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError) as error:
             values = [line for line in kept if line.partition("=")[0] in swept]
-            for line in str(error).splitlines() if isinstance(error, ConfigError) else [explain(error)]:
+            for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
                 problems.setdefault(line, []).append(run_name(values, index=number))
         else:
             if candidate.digest in found:
@@ -92,7 +95,7 @@ def make_plan(
         hydra_overrides=tuple(hydra_overrides),
         settings=dict(settings),
         code=code_version(),
-        jobs=tuple(_planned(candidate, index) for index, (candidate, _) in enumerate(found.values())),
+        jobs=tuple(map(_job, _varying([candidate for candidate, _ in found.values()]), count())),
         groups=tuple((index,) for index in range(len(found))),
         dropped=tuple(f"{count} × {what}" for what, count in dropped.items()),
     )
@@ -129,6 +132,7 @@ def _candidate(
     subdir = str(config.hydra.sweep.subdir)
     task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     values, _ = checked(task, folder=folder / subdir)
+    _make_absolute(values)
     return _Candidate(
         overrides=tuple(overrides),
         values=dict(line.split("=", 1) for line in overrides if line.partition("=")[0] in swept),
@@ -139,7 +143,25 @@ def _candidate(
     )
 
 
-def _planned(candidate: _Candidate, index: int) -> PlannedJob:
+def _make_absolute(config: dict[str, Any]) -> None:
+    """Say where data and store are, so that the sweep can go on from any folder and under any environment."""
+    tracking, dataset = config["tracking"], config["dataset"]
+    if "uri" in tracking:
+        tracking["uri"] = absolute_uri(tracking["uri"])
+    if dataset.get("root"):
+        dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
+
+
+def _varying(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
+    """Leave out values that are the same in all jobs, once those that were doubled are gone."""
+    first = candidates[0].values
+    same = {key for key, value in first.items() if all(other.values.get(key) == value for other in candidates)}
+    for candidate in candidates:
+        varying = {key: value for key, value in candidate.values.items() if key not in same}
+        yield replace(candidate, values=varying)
+
+
+def _job(candidate: _Candidate, index: int) -> PlannedJob:
     values = [f"{key}={value}" for key, value in candidate.values.items()]
     return PlannedJob(
         index=index,

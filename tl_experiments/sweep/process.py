@@ -20,17 +20,12 @@ from omegaconf import DictConfig
 
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated, die_with_parent
+from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 
 LOG = "job.log"
 PRELOADED = "tl_experiments.sweep.preloaded"
-
-
-class JobDied(RunFailed):
-    """A process ended without an answer, or was ended; `killed` says that a signal did it."""
-
-    def __init__(self, cause: str, *, killed: bool) -> None:
-        super().__init__(cause)
-        self.killed = killed
+MASKED = (signal.SIGINT, signal.SIGTERM)
+PLAIN = (int, float, str, tuple, list, type(None))
 
 
 def fork_server() -> ForkServerContext:
@@ -41,7 +36,12 @@ def fork_server() -> ForkServerContext:
     """
     context = ForkServerContext()
     context.set_forkserver_preload([PRELOADED])
-    forkserver.ensure_running()
+    # A signal that comes before a job can handle it waits until then: its children inherit the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, MASKED)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -71,7 +71,7 @@ class JobProcess:
         self.name = name
         self.log = folder / LOG
         folder.mkdir(parents=True, exist_ok=True)
-        self._read = 0  # bytes of the log that were shown
+        self._read = self.log.stat().st_size if self.log.exists() else 0  # bytes that were shown, now or before
         self._start = time.monotonic()
         self._end_asked: str | None = None
         self._sent: set[int] = set()
@@ -90,8 +90,8 @@ class JobProcess:
     def listen(self) -> None:
         """Take the job's answer if it is there, so that the job can end."""
         if not self._answer.closed and self._answer.poll():
-            with contextlib.suppress(EOFError):
-                self._returned = cloudpickle.loads(self._answer.recv_bytes())
+            with contextlib.suppress(EOFError, OSError):  # the job died, before its answer or in the middle of it
+                self._returned = _as_job_return(*self._answer.recv())
             self._answer.close()
 
     @property
@@ -117,13 +117,14 @@ class JobProcess:
         """Ask the job to end, or by SIGKILL kill it and all that it started; asking again changes nothing."""
         if number in self._sent:
             return
-        self._sent.add(number)
         self._end_asked = self._end_asked or cause
+        pid = self._process.pid or 0
         with contextlib.suppress(ProcessLookupError):
             if number == signal.SIGKILL:
-                os.killpg(self._process.pid or 0, number)
-            else:
-                os.kill(self._process.pid or 0, number)
+                with contextlib.suppress(ProcessLookupError):  # a job that has only begun has no group yet
+                    os.killpg(pid, number)
+            os.kill(pid, number)
+            self._sent.add(number)
 
     def result(self) -> JobReturn:
         """Return what Hydra expects of an ended job; of one that died, a failure that says how."""
@@ -134,12 +135,27 @@ class JobProcess:
         returned = self._returned
         if returned is not None and (self._end_asked is None or returned.status == JobStatus.COMPLETED):
             return returned
-        failed = JobReturn(status=JobStatus.FAILED)
         code = self._process.exitcode
-        failed.return_value = JobDied(
-            self._end_asked or _death(code), killed=self._end_asked is not None or (code or 0) < 0
-        )
-        return failed
+        killed = self._end_asked is not None or (code or 0) < 0
+        cause = self._end_asked or _death(code)
+        return _failed(JobKilled(cause) if killed else RunFailed(cause))
+
+
+def _failed(error: RunFailed) -> JobReturn:
+    failed = JobReturn(status=JobStatus.FAILED)
+    failed.return_value = error
+    return failed
+
+
+def _as_job_return(status: str, answer: Any) -> JobReturn:
+    """Turn a job's answer into what Hydra expects: the value that it returned, or why it failed."""
+    if status == NotStarted.__name__:
+        return _failed(NotStarted(answer))
+    if status == JobStatus.FAILED.name:
+        return _failed(RunFailed(answer))
+    completed = JobReturn(status=JobStatus.COMPLETED)
+    completed.return_value = answer
+    return completed
 
 
 def _death(exitcode: int | None) -> str:
@@ -162,12 +178,13 @@ def _run(job: bytes, log: str, answer: Connection) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASKED)
         ended = _run_hydra_job(*cloudpickle.loads(job))
     except KeyboardInterrupt:
         sys.exit(130)
     except Terminated:
         sys.exit(143)
-    answer.send_bytes(_pickled(ended))
+    answer.send(_answer(ended))
     sys.exit(0 if ended.status == JobStatus.COMPLETED else 1)
 
 
@@ -185,11 +202,11 @@ def _run_hydra_job(
     )
 
 
-def _pickled(ended: JobReturn) -> bytes:
-    """Return bytes of what a job returned; an error that cannot be pickled goes as text."""
-    try:
-        return cloudpickle.dumps(ended)
-    except Exception:
-        failed = JobReturn(overrides=ended.overrides, status=JobStatus.FAILED)
-        failed.return_value = RunFailed(repr(ended._return_value))
-        return cloudpickle.dumps(failed)
+def _answer(ended: JobReturn) -> tuple[str, Any]:
+    """Return how a job ended as plain values: an error of the user's own code need not exist in another process."""
+    value = ended._return_value
+    if isinstance(value, NotStarted):
+        return NotStarted.__name__, str(value)
+    if ended.status == JobStatus.COMPLETED:
+        return ended.status.name, value if isinstance(value, PLAIN) else None
+    return ended.status.name, cause_of(value)

@@ -9,11 +9,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep.folder import find_sweep
-from tl_experiments.sweep.parent import read_parent
+from tl_experiments.sweep.parent import read_link, read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.present import REPORT, RESULTS, show_results, write_results
+from tl_experiments.tracking.address import absolute_uri
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.mlflow_store import absolute_uri, existing_client
+from tl_experiments.tracking.mlflow_store import existing_client
 
 
 def report_again(folder: Path, *, tracking_uri: str | None) -> None:
@@ -25,7 +26,7 @@ def report_again(folder: Path, *, tracking_uri: str | None) -> None:
     """
     plan = Plan.load(folder)
     console = Console()
-    comparison = write_results(plan, folder, link=None)
+    comparison = write_results(plan, folder, link=read_link(folder))
     show_results(console, comparison, folder)
     try:
         _put_on_run(plan, folder, tracking_uri)

@@ -1,35 +1,41 @@
 """Going on with a sweep: what was typed beside `sweep.resume` must agree with its plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.typed import Typed
 
+Parse = Callable[[list[str]], list[Override]]
+
 OF_THE_PLAN = ("hydra.mode=", "hydra.sweep.", "hydra.searchpath=")  # what went into the plan needs no second word
 
 
-def require_agreement(plan: Plan, typed: Typed) -> None:
+def require_agreement(plan: Plan, typed: Typed, *, parse: Parse) -> None:
     """See that every override that was typed again says what the plan says; one that was left out says nothing.
+
+    Args:
+        plan: of the sweep.
+        typed: the command line.
+        parse: of overrides, which knows the options of groups.
 
     Raises:
         ConfigError: a line for each that differs.
     """
-    planned = {item.get_key_element(): item for item in OverridesParser.create().parse_overrides(list(plan.overrides))}
+    planned = {item.get_key_element(): item for item in parse(list(plan.overrides))}
     problems = []
-    for override in typed.run:
+    for override, line in zip(typed.run, typed.lines, strict=True):
+        if line in plan.overrides:
+            continue
         key = override.get_key_element()
         before = planned.get(key)
         if before is None:
-            problems.append(f"{override.input_line}: the plan of {plan.name} has no {key}; leave it out, or start anew")
+            problems.append(f"{line}: the plan of {plan.name} has no {key}; leave it out, or start anew")
         elif _values(override) != _values(before):
-            problems.append(
-                f"{override.input_line}: the plan of {plan.name} has {before.input_line}; leave it out, or start anew"
-            )
+            problems.append(f"{line}: the plan of {plan.name} has {before.input_line}; leave it out, or start anew")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -54,5 +60,5 @@ def forgotten(plan: Plan, hydra_overrides: Sequence[str]) -> list[str]:
 
 def settings_now(plan: Plan, settings: Mapping[str, Any], typed: Sequence[Override]) -> dict[str, Any]:
     """Return how the sweep goes on: as it was planned, but for what was typed now."""
-    keys = {override.get_key_element().removeprefix("sweep.") for override in typed}
+    keys = {override.get_key_element().lstrip("+").removeprefix("sweep.") for override in typed}
     return {**plan.settings, **{key: value for key, value in settings.items() if key in keys}}

@@ -1,6 +1,8 @@
 """Truth after the fact: what a job could not record itself because it died, is recorded for it."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -8,68 +10,96 @@ from hydra.core.utils import JobReturn, JobStatus
 from tl_experiments import build
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
-from tl_experiments.sweep.launcher import told
+from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
+from tl_experiments.sweep.job import still_runs
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import NotStarted, Outcome, read_outcomes
+from tl_experiments.sweep.outcome import Outcome, read_outcomes
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
-from tl_experiments.sweep.process import JobDied
+from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.tracker import Tracker
 
 
-def settle_group(plan: Plan, folder: Path, group: int, ended: JobReturn) -> None:
-    """Record the end of the jobs of one launched process, as far as they did not do it.
+@dataclass(frozen=True)
+class Settler:
+    """Settles the jobs of one sweep. The tracking store comes first and the ledger last, so that what fails half-way,
+    because the store is away or this process is killed, is tried again when the sweep goes on.
 
-    Args:
+    Attributes:
         plan: of the sweep.
         folder: of the sweep, absolute.
-        group: number of the process in the plan.
-        ended: what the launcher says of it.
+        console: told of what could not be settled.
     """
-    error = ended._return_value
-    if ended.status == JobStatus.COMPLETED or isinstance(error, NotStarted):
-        return
-    killed = isinstance(error, JobDied) and error.killed
-    outcomes = read_outcomes(plan, folder)
-    for outcome in (outcomes[index] for index in plan.groups[group]):
-        if outcome.finished:
-            continue
-        if outcome.state in (PLANNED, RUNNING) or not outcome.result:
-            settle_dead(plan, folder, outcome, cause=told(ended), killed=killed)
-        elif killed:  # the job has recorded that a signal came; why it came is known here
-            Ledger(folder).append({"job": outcome.job.index, "state": outcome.state, "cause": told(ended)})
 
+    plan: Plan
+    folder: Path
+    console: Console
 
-def settle_rest(plan: Plan, folder: Path) -> None:
-    """Whatever killed a job or an earlier sweep: leave no run open, and no finished one unrecorded."""
-    last = Ledger(folder).last()
-    for outcome in read_outcomes(plan, folder):
-        if outcome.finished and last.get(outcome.job.index, {}).get("state") != FINISHED:
-            _settle_finished(plan, folder, outcome)
-        elif outcome.state == RUNNING:
-            settle_dead(plan, folder, outcome, cause=outcome.cause or "the sweep was ended", killed=True)
+    def settle_group(self, group: int, ended: JobReturn) -> None:
+        """Record the end of the jobs of one launched process, as far as they did not do it.
 
+        Args:
+            group: number of the process in the plan.
+            ended: what the launcher says of it.
+        """
+        error = ended._return_value
+        if ended.status == JobStatus.COMPLETED or isinstance(error, NotStarted):
+            return
+        killed, cause = isinstance(error, JobKilled), cause_of(error)
+        outcomes = read_outcomes(self.plan, self.folder)
+        for outcome in (outcomes[index] for index in self.plan.groups[group]):
+            if outcome.finished:
+                continue
+            if outcome.state in (PLANNED, RUNNING) or not outcome.result:
+                self.settle_dead(outcome, cause=cause, killed=killed)
+            elif killed:  # the job has recorded that a signal came; why it came is known here
+                self._ledger.append({"job": outcome.job.index, "state": outcome.state, "cause": cause})
 
-def _settle_finished(plan: Plan, folder: Path, outcome: Outcome) -> None:
-    """Close the tracked run of a job whose result is whole, but which was killed before it could say so."""
-    member = plan.member(outcome.job, folder=folder, parent_run_id=read_parent(folder))
-    with build.build_tracker(member) as tracker:
-        tracker.log_file(outcome.folder / "result.json")
-    entry = {"job": outcome.job.index, "state": FINISHED, "fingerprint": outcome.result.get("fingerprint")}
-    Ledger(folder).append(entry)
+    def settle_rest(self, cause: str) -> None:
+        """Whatever killed a job or an earlier sweep: leave no run open, and no finished one unrecorded."""
+        last = self._ledger.last()
+        for outcome in read_outcomes(self.plan, self.folder):
+            if outcome.finished and last.get(outcome.job.index, {}).get("state") != FINISHED:
+                self._settle_finished(outcome)
+            elif outcome.state == RUNNING:
+                self.settle_dead(outcome, cause=cause, killed=True)
 
+    def settle_dead(self, outcome: Outcome, *, cause: str, killed: bool) -> None:
+        """Record how a job ended that could not tell it, in its tracked run, which is made if need be, and the ledger.
 
-def settle_dead(plan: Plan, folder: Path, outcome: Outcome, *, cause: str, killed: bool) -> None:
-    """Record how a job ended that could not tell it, in the ledger and in its tracked run, which is made if need be.
+        Args:
+            outcome: of the job, as it stands.
+            cause: why it ended.
+            killed: from outside, so that nothing is said against the job.
+        """
+        if still_runs(outcome.folder):
+            self.console.notice(f"note: job {outcome.job.name} is still running; {cause}")
+            return
+        error = Terminated(cause) if killed else RunFailed(cause)
+        state = KILLED if killed else FAILED
+        with self._recording(outcome, state=state, cause=cause), suppress(type(error)), self._tracker(outcome):
+            raise error
 
-    Args:
-        plan: of the sweep.
-        folder: of the sweep, absolute.
-        outcome: of the job, as it stands.
-        cause: why it ended.
-        killed: from outside, so that nothing is said against the job.
-    """
-    Ledger(folder).append({"job": outcome.job.index, "state": KILLED if killed else FAILED, "cause": cause})
-    member = plan.member(outcome.job, folder=folder, parent_run_id=read_parent(folder))
-    error = Terminated(cause) if killed else RunFailed(cause)
-    with suppress(type(error)), build.build_tracker(member):
-        raise error
+    def _settle_finished(self, outcome: Outcome) -> None:
+        """Close the tracked run of a job whose result is whole, but which was killed before it could say so."""
+        known = {key: str(outcome.result[key]) for key in ("fingerprint", "git_commit") if key in outcome.result}
+        with self._recording(outcome, state=FINISHED, **known), self._tracker(outcome) as tracker:
+            tracker.log_file(outcome.folder / "result.json")
+
+    @contextmanager
+    def _recording(self, outcome: Outcome, *, state: str, **facts: str) -> Iterator[None]:
+        """Write the ledger's line when the block is done; a store that cannot be reached ends nothing else."""
+        try:
+            yield
+        except Exception as error:
+            self.console.notice(f"note: the tracked run of job {outcome.job.name} stays open: {cause_of(error)}")
+        else:
+            self._ledger.append({"job": outcome.job.index, "state": state, **facts})
+
+    @property
+    def _ledger(self) -> Ledger:
+        return Ledger(self.folder)
+
+    def _tracker(self, outcome: Outcome) -> Tracker:
+        parent = read_parent(self.folder)
+        return build.build_tracker(self.plan.member(outcome.job, folder=self.folder, parent_run_id=parent))

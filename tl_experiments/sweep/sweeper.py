@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import Progress
 
+from tl_experiments.config.checks import check_ranges
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import plain
 from tl_experiments.runtime.errors import UserError
@@ -60,6 +61,7 @@ class PlannedSweeper(Sweeper):
             parser = OverridesParser.create(config_loader=self._hydra_context.config_loader)
             typed = sort_overrides(parser.parse_overrides([*self._params, *arguments]))
             settings = plain(self._config.sweep)
+            check_ranges({"sweep": settings})
             resume = settings.pop("resume")
             with _defects_marked():
                 if resume is not None:
@@ -96,10 +98,16 @@ class PlannedSweeper(Sweeper):
         """Do what is left of a plan that was made before; its configuration files are not read again."""
         folder = find_sweep(named, sweeps=Path(self._config.hydra.sweep.dir).absolute().parent)
         plan = Plan.load(folder)
-        require_agreement(plan, typed)
+        parser = OverridesParser.create(config_loader=self._hydra_context.config_loader)
+        require_agreement(plan, typed, parse=parser.parse_overrides)
         settings = settings_now(plan, settings, typed.sweep)
         for key, value in {**settings, "resume": None, "group": None}.items():
             OmegaConf.update(self._config, f"sweep.{key}", value)
+        if settings["dry_run"]:
+            from tl_experiments.sweep.conduct import show_rest  # noqa: PLC0415 - errors so far were quick
+
+            show_rest(plan, folder)
+            return []
         with claimed(folder):
             launcher = self._launcher(folder)
             from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick

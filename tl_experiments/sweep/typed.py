@@ -26,7 +26,7 @@ class Typed:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        return tuple(str(override.input_line) for override in self.run)
+        return tuple(_line(override) for override in self.run)
 
     @property
     def swept(self) -> dict[str, list[str]]:
@@ -45,7 +45,7 @@ def sort_overrides(overrides: Sequence[Override]) -> Typed:
     Raises:
         ConfigError: a setting of the sweep has several values, or a value is no list of choices.
     """
-    own = tuple(item for item in overrides if item.get_key_element().split(".")[0] == "sweep")
+    own = tuple(item for item in overrides if item.get_key_element().lstrip("+~").split(".")[0] == "sweep")
     for override in own:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: a setting of the sweep itself; expected one value")
@@ -67,12 +67,22 @@ def as_choices(arguments: Sequence[str]) -> list[str]:
     if not {"-m", "--multirun"} & set(arguments):
         return list(arguments)
     parsed = {argument: _parse(argument) for argument in arguments}
-    swept = {
-        override.get_key_element()
-        for override in parsed.values()
-        if override is not None and override.is_sweep_override()
-    } & set(GROUPS)
+    overrides = [override for override in parsed.values() if override is not None]
+    swept: set[str] = {override.get_key_element() for override in overrides if override.is_sweep_override()} & set(
+        GROUPS
+    )
+    if any(override.get_key_element() == "sweep.resume" for override in overrides):
+        swept = set(GROUPS)  # what they are is said by the plan alone
     return [_as_choice(argument, parsed[argument], swept) for argument in arguments]
+
+
+def _line(override: Override) -> str:
+    """Return an override as it was typed: a choice of one was made by `as_choices`."""
+    if override.is_discrete_sweep():
+        values = list(override.sweep_string_iterator())
+        if len(values) == 1:
+            return f"{override.get_key_element()}={values[0]}"
+    return str(override.input_line)
 
 
 def _parse(argument: str) -> Override | None:
@@ -85,8 +95,6 @@ def _parse(argument: str) -> Override | None:
 def _as_choice(argument: str, override: Override | None, swept: set[str]) -> str:
     if override is None or override.is_sweep_override():
         return argument
-    key = override.get_key_element()
-    group = key.partition(".")[0]
-    return (
-        f"{key}=choice({override.get_value_element_as_str()})" if group in swept and key_owners().get(key) else argument
-    )
+    key, value = override.get_key_element(), override.get_value_element_as_str()
+    owned = key.partition(".")[0] in swept and bool(key_owners().get(key))
+    return f"{key}=choice({value})" if owned and value else argument

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.engine import records
+from tl_experiments.tracking.run_log import RunResult
 
 FILE_WIDTH = 160  # columns that a table may take where there is no terminal to limit it
 RESULT_COLUMNS = {
@@ -99,6 +100,12 @@ class Console:
             self.notice(f"ui      {ui_command}")
         if link:
             self.notice(f"charts  {link}")
+
+    def end(self, results: Sequence[RunResult]) -> None:
+        """Print everything about runs that have ended: their figures, their files, and where to look at them."""
+        self.results({result.name: result.summary for result in results})
+        first = results[0]
+        self.where(folders=[result.folder for result in results], ui_command=first.ui_command, link=first.charts_link)
 
     def _show(self, title: str, done: int, total: int, **fields: Any) -> None:
         """Move the bar, or start it anew for another title; the fields that are not given stay as they are."""

@@ -14,8 +14,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.links import SQLITE, is_server
 
-DEFAULT_URI = "sqlite:///outputs/mlflow.db"
-SCHEMES = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 LOCK_SECONDS = 300
 BUSY_SECONDS = 60
 
@@ -27,24 +25,6 @@ class Store:
     uri: str
     client: MlflowClient
     experiment_id: str
-
-
-def absolute_uri(uri: str | None) -> str:
-    """Return the address of the store: `uri`, else $MLFLOW_TRACKING_URI, else the default; sqlite paths made absolute.
-
-    Raises:
-        SettingError: for an address that MLflow cannot use or no longer takes, such as a folder.
-    """
-    source = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
-        return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
-    if uri.startswith(SCHEMES):
-        return uri
-    raise SettingError(
-        f"{source}={uri}: expected sqlite:///FILE.db or the http(s) address of a tracking server; "
-        "MLflow no longer keeps runs in a plain folder"
-    )
 
 
 def open_store(address: str, *, experiment_name: str) -> Store:

@@ -14,13 +14,15 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
 from tl_experiments.runtime.signals import Terminated, shielded
+from tl_experiments.tracking.address import absolute_uri
 from tl_experiments.tracking.links import LOCAL_UI, charts_link, is_server, sweep_or_run_tags, ui_command
-from tl_experiments.tracking.mlflow_store import Store, absolute_uri, open_store
+from tl_experiments.tracking.mlflow_store import Store, open_store
 from tl_experiments.tracking.params import as_text
 from tl_experiments.tracking.tracker import ParamValue
 
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
 TAG_LENGTH = 500
+OF_THE_ATTEMPT = {"tl.error", "tl.nonfinite", "tl.changed_params"}  # tags that another attempt earns anew
 SUMMARY_STEP = 0  # of metrics that a run has once; epochs count from 1
 
 
@@ -95,8 +97,8 @@ class MlflowTracker:
             for name in run.data.metrics
         }
         store.client.update_run(run.info.run_id, status="RUNNING")
-        if "tl.error" in run.data.tags:
-            store.client.delete_tag(run.info.run_id, "tl.error")
+        for tag in OF_THE_ATTEMPT & run.data.tags.keys():
+            store.client.delete_tag(run.info.run_id, tag)
 
     @shielded()
     def __exit__(

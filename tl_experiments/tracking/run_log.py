@@ -33,12 +33,16 @@ class RunResult:
         folder: of its files.
         summary: the metrics of the best epoch and of the test split.
         weights_sha256: digest of the deployable at the best epoch.
+        ui_command: that opens the tracking pages; None where there are none to open.
+        charts_link: to the run's charts; None where it is not tracked.
     """
 
     name: str
     folder: Path
     summary: Mapping[str, float]
     weights_sha256: str
+    ui_command: str | None
+    charts_link: str | None
 
     @property
     def val_acc_best(self) -> float:
@@ -146,7 +150,14 @@ class RunLog:
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
         self.tracker.log_file(path)
-        return RunResult(name=self.name, folder=self.folder, summary=summary, weights_sha256=weights_sha256)
+        return RunResult(
+            name=self.name,
+            folder=self.folder,
+            summary=summary,
+            weights_sha256=weights_sha256,
+            ui_command=self.tracker.ui_command(),
+            charts_link=self.tracker.charts_link(),
+        )
 
     def _draw(self, final: FinalRecord, images: Images, class_names: Sequence[str]) -> list[Path]:
         curves = self.folder / "learning_curves.png"
