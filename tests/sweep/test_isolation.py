@@ -61,7 +61,7 @@ def test_the_log_of_a_job_holds_what_it_printed(faults: tuple[Desk, Ended]) -> N
     log = (desk.sweep_folder / "1" / "job.log").read_text()
     assert "Traceback (most recent call last)" in log
     assert "FaultError: by design" in log
-    assert "[1] FaultError: by design" in ended.out
+    assert "[1] faults.FaultError: by design" in ended.out
     assert "Traceback" not in ended.err
 
 
