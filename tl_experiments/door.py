@@ -21,6 +21,7 @@ from tl_experiments.config.explain import explain
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
 from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.sweep.causes import cause_of
 from tl_experiments.sweep.typed import as_choices
 
 KNOWN = (ConfigError, UserError, HydraException, OmegaConfBaseException)
@@ -46,21 +47,24 @@ def task(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                     raise
                 if HydraConfig.get().mode != RunMode.MULTIRUN:
                     sys.exit(_report(error))
-                error.exit_code = _report(error, prefix=f"job {_job_number(config)}: ")  # type: ignore[attr-defined]
+                group = _group(config)
+                number = HydraConfig.get().job.num if group is None else group
+                error.exit_code = _report(error, prefix=f"job {number}: ")  # type: ignore[attr-defined]
                 raise
             except Exception as error:
                 error.is_defect = True  # type: ignore[attr-defined]  # of the program or the machine
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     traceback.print_exc()  # here, since a sweep goes on and tells only the last line
+                if _group(config) is not None:  # of a plan; launchers could not pickle every error
+                    raise RunFailed(cause_of(error)) from None
                 raise
 
     return wrapped
 
 
-def _job_number(config: DictConfig) -> int:
-    """The number in the plan; where there is none, Hydra's."""
-    planned = OmegaConf.select(config, "sweep.group")
-    return HydraConfig.get().job.num if planned is None else planned
+def _group(config: DictConfig) -> int | None:
+    """The number of this process in the plan of a sweep; None where there is no plan."""
+    return OmegaConf.select(config, "sweep.group")
 
 
 def enter(main: Callable[[], Any]) -> int:
