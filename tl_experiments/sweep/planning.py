@@ -1,5 +1,6 @@
 """From a command line to a plan: every combination is composed and checked before the first job starts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -65,28 +66,9 @@ def make_plan(
     Raises:
         ConfigError: a line for each problem, with the jobs that have it.
     """
-    swept = typed.swept
-    combinations = BasicSweeper.split_arguments(list(typed.run), None)[0]
-    problems: dict[str, list[str]] = {}
-    dropped: dict[str, int] = {}
-    found: dict[str, tuple[_Candidate, DictConfig]] = {}
-    for number, combination in enumerate(combinations):
-        kept = list(_without_foreign_keys(combination, swept, dropped))
-        try:
-            config = compose(kept)
-            candidate = _candidate(kept, config, index=len(found), folder=folder, swept=swept)
-        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError) as error:
-            values = [line for line in kept if line.partition("=")[0] in swept]
-            for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
-                problems.setdefault(line, []).append(run_name(values, index=number))
-        else:
-            if candidate.digest in found:
-                dropped["the same configuration as another"] = dropped.get("the same configuration as another", 0) + 1
-            found.setdefault(candidate.digest, (candidate, config))
-        on_progress(number + 1, len(combinations))
-    if problems:
-        raise ConfigError("\n".join(_told(line, names, len(combinations)) for line, names in problems.items()))
-    _require_one_place([candidate for candidate, _ in found.values()])
+    found, dropped = _compose_all(typed, compose=compose, folder=folder, on_progress=on_progress)
+    candidates = [candidate for candidate, _ in found]
+    _require_one_place(candidates)
     plan = Plan(
         uid=make_uid(),
         name=folder.name,
@@ -95,11 +77,37 @@ def make_plan(
         hydra_overrides=tuple(hydra_overrides),
         settings=dict(settings),
         code=code_version(),
-        jobs=tuple(map(_job, _varying([candidate for candidate, _ in found.values()]), count())),
-        groups=tuple((index,) for index in range(len(found))),
-        dropped=tuple(f"{count} × {what}" for what, count in dropped.items()),
+        jobs=tuple(map(_job, _varying(candidates), count())),
+        groups=tuple((index,) for index in range(len(candidates))),
+        dropped=tuple(f"{number} × {what}" for what, number in dropped.items()),
     )
-    return plan, dict(enumerate(config for _, config in found.values()))
+    return plan, dict(enumerate(config for _, config in found))
+
+
+def _compose_all(
+    typed: Typed, *, compose: Compose, folder: Path, on_progress: Callable[[int, int], None]
+) -> tuple[list[tuple[_Candidate, DictConfig]], Counter[str]]:
+    """Return every combination that is not the same as another, and how often what was left out."""
+    combinations = BasicSweeper.split_arguments(list(typed.run), None)[0]
+    problems: dict[str, list[str]] = {}
+    dropped: Counter[str] = Counter()
+    found: dict[str, tuple[_Candidate, DictConfig]] = {}
+    for number, combination in enumerate(combinations):
+        kept = list(_without_foreign_keys(combination, typed.swept, dropped))
+        try:
+            config = compose(kept)
+            candidate = _candidate(kept, config, index=len(found), folder=folder, swept=typed.swept)
+        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+            values = [line for line in kept if line.partition("=")[0] in typed.swept]
+            for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
+                problems.setdefault(line, []).append(run_name(values, index=number))
+        else:
+            dropped["the same configuration as another"] += candidate.digest in found
+            found.setdefault(candidate.digest, (candidate, config))
+        on_progress(number + 1, len(combinations))
+    if problems:
+        raise ConfigError("\n".join(_told(line, names, len(combinations)) for line, names in problems.items()))
+    return list(found.values()), +dropped
 
 
 def code_version() -> dict[str, str]:
@@ -108,7 +116,7 @@ def code_version() -> dict[str, str]:
 
 
 def _without_foreign_keys(
-    combination: Sequence[str], swept: Mapping[str, Sequence[str]], dropped: dict[str, int]
+    combination: Sequence[str], swept: Mapping[str, Sequence[str]], dropped: Counter[str]
 ) -> Iterator[str]:
     """Leave out keys that another swept option of their group accepts, but not the one of this combination."""
     owners = key_owners()
@@ -118,8 +126,7 @@ def _without_foreign_keys(
         group = key.partition(".")[0]
         options = owners.get(key, [])
         if group in chosen and options and chosen[group] not in options and set(options) & set(swept[group]):
-            what = f"{key} without effect: {group}={chosen[group]} has no such key"
-            dropped[what] = dropped.get(what, 0) + 1
+            dropped[f"{key} without effect: {group}={chosen[group]} has no such key"] += 1
         else:
             yield line
 
