@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "docs/guide.md")
-LITTLE = ("dataset.train_size=40", "epochs=2", "backbone.image_size=32")
+LITTLE = ("dataset.train_size=40", "epochs=2", "backbone.image_size=32", "runtime.threads=1")
 
 
 def commands() -> list[str]:
@@ -67,6 +67,8 @@ def test_run(command: str, images: Path, desk: Path):
     program, *arguments = shlex.split(command.removeprefix("python ").replace("PATH", str(images)))
     if program == "run.py" and "--help" not in arguments:
         arguments = [argument for argument in arguments if not argument.startswith("dataset.train_size")] + [*LITTLE]
+    if "-m" in arguments:
+        arguments += ["sweep.n_jobs=2"]
     if any("resnet" in argument for argument in arguments):
         arguments += ["backbone.weights=null"]
     if any("cifar10" in argument for argument in arguments):
