@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from tests.commands import Ended, take_signals
+
 ROOT = Path(__file__).parent.parent
 TINY = ("dataset.train_size=100", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1")
 FOREVER = ("epochs=1000000", "tracking.experiment_name=stopped")
@@ -43,28 +45,10 @@ sys.exit(code)
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error_lines(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("error: ")]
-
-
 def environment(full_error: str | None = None) -> dict[str, str]:
     """This process's own, with a value of HYDRA_FULL_ERROR or without one."""
     without = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     return without | {"PYTHONPATH": str(ROOT)} | ({} if full_error is None else {"HYDRA_FULL_ERROR": full_error})
-
-
-def take_signals() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(cwd: Path, *command: str, full_error: str | None = None) -> subprocess.Popen[str]:
@@ -148,13 +132,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "code", "line"),
-    [("terminated", 143, "error: received SIGTERM"), ("interrupted", 130, "error: interrupted by Ctrl-C")],
+    [("terminated", 143, "received SIGTERM"), ("interrupted", 130, "interrupted by Ctrl-C")],
 )
 def test_a_run_that_is_stopped_while_it_trains_says_so_and_is_killed_in_both_places(
     name: str, code: int, line: str, runs: Runs
 ) -> None:
     ended = runs.ended[name]
-    assert (ended.code, ended.error_lines) == (code, [line])
+    assert (ended.code, ended.errors) == (code, [line])
     assert "Traceback" not in ended.err
     assert runs.result(name)["status"] == runs.mlflow_status(name) == "KILLED"
     assert not (runs.folder / name / "model" / "model.json").exists()
@@ -163,7 +147,7 @@ def test_a_run_that_is_stopped_while_it_trains_says_so_and_is_killed_in_both_pla
 @pytest.mark.slow
 def test_a_run_that_diverges_exits_1_and_is_failed_in_both_places(runs: Runs) -> None:
     ended = runs.ended["diverged"]
-    [line] = ended.error_lines
+    [line] = ended.errors
     assert ended.code == 1, ended.err
     assert "not finite" in line
     assert "Traceback" not in ended.err
@@ -210,8 +194,8 @@ def test_the_users_value_of_full_error_holds_inside_the_task_and_afterwards(
     assert re.findall(r"^inside: (.*)$", ended.out, re.MULTILINE) == [str(value)] * 5
     assert re.findall(r"^after: (.*)$", ended.out, re.MULTILINE) == [str(value)]
     assert ended.code == 2
-    assert "error: job 1: the setting is wrong" in ended.error_lines
-    assert "error: job 3: the run failed" in ended.error_lines
+    assert "job 1: the setting is wrong" in ended.errors
+    assert "job 3: the run failed" in ended.errors
     assert "Traceback" not in ended.err
 
 
@@ -219,7 +203,8 @@ def test_the_users_value_of_full_error_holds_inside_the_task_and_afterwards(
 def test_a_group_that_is_given_no_name_is_one_line(override: str, tmp_path: Path) -> None:
     ended = wait(start(tmp_path, str(ROOT / "run.py"), override, "hydra.run.dir=run"))
     assert ended.code == 2, ended.err
-    assert [ended.err.rstrip("\n")] == ended.error_lines
+    [line] = ended.errors
+    assert ended.err == f"error: {line}\n"
 
 
 def modules_imported(ended: Ended) -> set[str]:

@@ -11,20 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import explain
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
 from tl_experiments.runtime.signals import Terminated, terminable
-from tl_experiments.sweep.causes import cause_of
+from tl_experiments.sweep.causes import MENDABLE, cause_of
 from tl_experiments.sweep.typed import as_choices
-
-KNOWN = (ConfigError, UserError, HydraException, OmegaConfBaseException)
 
 
 def _report(error: Exception, *, prefix: str = "") -> int:
@@ -42,7 +38,7 @@ def task(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         with given_back(), terminable():
             try:
                 return main(config)
-            except KNOWN as error:
+            except MENDABLE as error:
                 if wants_traceback():
                     raise
                 if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -74,7 +70,7 @@ def enter(main: Callable[[], Any]) -> int:
     sys.argv[1:] = as_choices(sys.argv[1:])
     try:
         main()
-    except (*KNOWN, OSError, ValueError) as error:  # while it composes, Hydra raises the last two as well
+    except (*MENDABLE, OSError, ValueError) as error:  # while it composes, Hydra raises the last two as well
         if wants_traceback() or getattr(error, "is_defect", False):
             raise
         reported = getattr(error, "exit_code", None)

@@ -58,13 +58,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 watch=console,
             )
         )
-        frozen = workload.frozen_sha256()
-        for index, log in enumerate(logs):
-            log.identify(
-                weights=workload.weights_sha256(index),
-                frozen=frozen,
-                num_trained_params=workload.num_trained_params(index),
-            )
+        frozen = _identify(logs, workload)
 
         trainer = build.build_trainer(shared, workload, optimizer=optimizer, scheduler=scheduler, device=device)
         for record in chain(trainer.fit(), trainer.test()):
@@ -78,6 +72,18 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
         ]
+
+
+def _identify(logs: Sequence[RunLog], workload: Workload) -> str:
+    """Record what is about to be trained; returns the digest of what must not change."""
+    frozen = workload.frozen_sha256()
+    for index, log in enumerate(logs):
+        log.identify(
+            weights=workload.weights_sha256(index),
+            frozen=frozen,
+            num_trained_params=workload.num_trained_params(index),
+        )
+    return frozen
 
 
 def _keep(

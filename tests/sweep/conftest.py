@@ -16,23 +16,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tests.commands import Ended, take_signals
+
 ROOT = Path(__file__).parent.parent.parent
 TINY = ("dataset.train_size=100", "epochs=1", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1")
 FAULTY = ("strategy._target_=faults.Faulty", "allow_targets=[faults.]")
 LIMIT_SECONDS = 240
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def errors(self) -> list[str]:
-        return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class Desk:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_take_signals,
+            preexec_fn=take_signals,
         )
 
     def sweep(self, *arguments: str, tiny: bool = True) -> Ended:
@@ -84,10 +73,11 @@ class Desk:
         runs = self.client.search_runs([experiment.experiment_id], f"tags.`tl.kind` = '{kind}'")
         return sorted(runs, key=lambda run: run.info.run_name or "")
 
-
-def _take_signals() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def parent(self) -> Run:
+        """The one run of the sweep, to which those of all its jobs belong."""
+        [parent] = self.runs("sweep")
+        assert {run.data.tags["mlflow.parentRunId"] for run in self.runs("run")} == {parent.info.run_id}
+        return parent
 
 
 def wait(process: subprocess.Popen[str]) -> Ended:

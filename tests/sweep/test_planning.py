@@ -1,5 +1,6 @@
 """A command line becomes a plan before anything starts: what is run, what is left out, what is refused."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tl_experiments.config.register import register
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.plan_text import plan_lines
 from tl_experiments.sweep.planning import make_plan
-from tl_experiments.sweep.resume import require_agreement
+from tl_experiments.sweep.resume import disagreements
 from tl_experiments.sweep.typed import as_choices, sort_overrides
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -169,7 +170,7 @@ def parse(lines: list[str]) -> list[Override]:
 @pytest.mark.parametrize("typed", [[], ["lr=0.001,1e-4"], ["epochs=3"], ["lr=1e-3,1e-4", "epochs=3", "sweep.n_jobs=2"]])
 def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[str], plan_of: Planner) -> None:
     plan = plan_of("lr=1e-3,1e-4", "epochs=3")
-    require_agreement(plan, sort_overrides(parse(typed)), parse=parse)
+    assert disagreements(plan, sort_overrides(parse(typed)), parse=parse) == []
 
 
 @pytest.mark.parametrize(
@@ -182,8 +183,8 @@ def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[
 )
 def test_what_is_typed_against_the_plan_is_shown_and_refused(typed: list[str], error: str, plan_of: Planner) -> None:
     plan = plan_of("lr=1e-3,1e-4", "epochs=3")
-    with pytest.raises(ConfigError, match=error):
-        require_agreement(plan, sort_overrides(parse(typed)), parse=parse)
+    [line] = disagreements(plan, sort_overrides(parse(typed)), parse=parse)
+    assert re.search(error, line)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_one_value_for_a_key_of_some_swept_options_is_left_to_the_sweeper(argume
     "line", ["strategy=glob(*)", "seed=shuffle(range(0,5))", "seed=range(0,3)", "optimizer.betas=[0.8,0.9]"]
 )
 def test_the_same_line_agrees_with_itself(line: str, plan_of: Planner) -> None:
-    require_agreement(plan_of(line), sort_overrides(parse([line])), parse=parse)
+    assert disagreements(plan_of(line), sort_overrides(parse([line])), parse=parse) == []
 
 
 def test_a_key_that_is_added_may_vary_and_a_single_value_does_not(plan_of: Planner) -> None:

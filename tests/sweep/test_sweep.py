@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweep.conftest import FAULTY, Desk, Ended, wait
+from tests.commands import Ended
+from tests.sweep.conftest import FAULTY, Desk, wait
 from tests.sweep.faults import RAISES
 from tl_experiments.cli import main
 
@@ -24,9 +25,7 @@ def test_jobs_that_begin_together_on_a_fresh_store_all_finish_under_one_parent(s
     desk, ended = several
     assert ended.code == 0, ended.err
     assert [run.info.status for run in desk.runs("run")] == ["FINISHED"] * 4
-    [parent] = desk.runs("sweep")
-    assert parent.info.status == "FINISHED"
-    assert {run.data.tags["mlflow.parentRunId"] for run in desk.runs("run")} == {parent.info.run_id}
+    assert desk.parent().info.status == "FINISHED"
 
 
 @pytest.mark.slow
@@ -159,9 +158,7 @@ def test_other_launchers_have_the_same_parent_ledger_and_report(launcher: str, p
     assert ended.code == 1, ended.err
     assert f"job 1 seed={RAISES} FAILED: FaultError: by design" in ended.errors
     assert [run.info.status for run in desk.runs("run")] == ["FINISHED", "FAILED"]
-    [parent] = desk.runs("sweep")
-    assert parent.info.status == "FAILED"
-    assert {run.data.tags["mlflow.parentRunId"] for run in desk.runs("run")} == {parent.info.run_id}
+    assert desk.parent().info.status == "FAILED"
     assert {entry["job"]: entry["state"] for entry in desk.ledger()} == {0: "FINISHED", 1: "FAILED"}
     assert (desk.sweep_folder / "report.html").exists()
 

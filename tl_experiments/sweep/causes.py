@@ -1,9 +1,13 @@
 """Why a job ended, in one line for people, whoever tells it."""
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.signals import Terminated
 
+MENDABLE = (ConfigError, UserError, HydraException, OmegaConfBaseException)  # by the user: told without a traceback
 NOT_STARTED = "not started: another job failed, and sweep.on_error=stop"
 
 

@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, current_member
+from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import read_outcomes, read_result
+from tl_experiments.sweep.outcome import identity, is_finished, read_outcomes, read_result
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
@@ -65,15 +66,13 @@ class Job:
     def _entries(self, state: str, **facts: str) -> Iterator[dict[str, Any]]:
         """Yield a line of the ledger for each member; what is known of its data and weights comes from its result."""
         for index, member in zip(self.indices, self.members, strict=True):
-            result = read_result(member.folder) if state == FINISHED else {}
-            known = {key: result[key] for key in ("fingerprint", "git_commit") if key in result}
+            known = identity(read_result(member.folder)) if state == FINISHED else {}
             yield {"job": index, "state": state, **facts, **known}
 
 
 def _remove_old_result(member: Member) -> None:
     """What an attempt that is over has left says nothing of this one; raises RunFailed where it is the end already."""
-    result = read_result(member.folder)
-    if result.get("uid") == member.uid and result.get("status") == FINISHED:
+    if is_finished(read_result(member.folder), uid=member.uid):
         raise RunFailed(f"{member.name}: an earlier process of this job has finished it meanwhile")
     (member.folder / "result.json").unlink(missing_ok=True)
 
@@ -120,7 +119,7 @@ def current_job(config: DictConfig) -> Job:
     folder = Path(HydraConfig.get().sweep.dir)
     plan = Plan.load(folder)
     outcomes = read_outcomes(plan, folder)
-    if config.sweep.on_error.name == "stop" and any(outcome.state in (FAILED, KILLED) for outcome in outcomes):
+    if config.sweep.on_error is OnError.stop and any(outcome.state in (FAILED, KILLED) for outcome in outcomes):
         raise NotStarted(NOT_STARTED)
     left = [index for index in plan.groups[group] if not outcomes[index].finished]
     if not left:

@@ -11,9 +11,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
-from tl_experiments.sweep.process import JobProcess, fork_server
+from tl_experiments.sweep.process import JobProcess, failed, fork_server
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0  # between asking a job to end and killing it
@@ -22,7 +23,7 @@ GRACE_SECONDS = 20.0  # between asking a job to end and killing it
 class IsolatedLauncher(Launcher):
     """Starts jobs from a server of forks; shows what they print, each line after the number of its job."""
 
-    def __init__(self, *, n_jobs: int, timeout: float | None, on_error: str) -> None:
+    def __init__(self, *, n_jobs: int, timeout: float | None, on_error: OnError) -> None:
         """Keep the settings.
 
         Args:
@@ -30,12 +31,11 @@ class IsolatedLauncher(Launcher):
             timeout: seconds that one job may take; None is any time.
             on_error: continue, or stop, which starts no further job after one that failed.
         """
-        self.on_end: Callable[[int, JobReturn], None] | None = (
-            None  # told of each job, by its position, when it has ended
-        )
+        # Told of each job, by its position, when it has ended.
+        self.on_end: Callable[[int, JobReturn], None] | None = None
         self._n_jobs = n_jobs
         self._timeout = timeout
-        self._stops = str(on_error).rpartition(".")[2] == "stop"
+        self._stops = on_error is OnError.stop
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Start the server, so that it imports while the plan is made."""
@@ -68,7 +68,7 @@ class IsolatedLauncher(Launcher):
                 for index in [index for index, process in running.items() if process.ended]:
                     ended[index] = self._finish(running.pop(index), index)
                     if self._stops and ended[index].status == JobStatus.FAILED:
-                        ended |= {left: _not_started() for left, _ in waiting}
+                        ended |= {left: failed(NotStarted(NOT_STARTED)) for left, _ in waiting}
                         waiting = []
         except (KeyboardInterrupt, Terminated) as error:
             self._stop(running, cause=str(error) or "interrupted by Ctrl-C")
@@ -132,9 +132,3 @@ class IsolatedLauncher(Launcher):
         for index in list(running):
             running[index].end(cause, number=signal.SIGKILL)
             self._finish(running.pop(index), index)
-
-
-def _not_started() -> JobReturn:
-    failed = JobReturn(status=JobStatus.FAILED)
-    failed.return_value = NotStarted(NOT_STARTED)
-    return failed

@@ -43,6 +43,16 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
+def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:
+    """Whether a `result.json` is whole, and of the run with this uid."""
+    return result.get("uid") == uid and result.get("status") == FINISHED
+
+
+def identity(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the ledger keeps of a finished run: what its data, weights, configuration and code are known by."""
+    return {key: result[key] for key in ("fingerprint", "git_commit") if key in result}
+
+
 def read_outcomes(plan: Plan, folder: Path) -> tuple[Outcome, ...]:
     """Return how each job stands; a result that is whole says more than a ledger whose writer was killed.
 
@@ -58,7 +68,7 @@ def _outcome(job: PlannedJob, folder: Path, entry: Mapping[str, Any]) -> Outcome
     result = read_result(folder)
     if result.get("uid") != job.uid:
         result = {}
-    finished = result.get("status") == FINISHED
+    finished = is_finished(result, uid=job.uid)
     told = entry.get("state", PLANNED)
     unfinished = PLANNED if told == FINISHED else told  # its folder was removed, so that it is to be done again
     return Outcome(

@@ -25,7 +25,7 @@ from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 LOG = "job.log"
 PRELOADED = "tl_experiments.sweep.preloaded"
 MASKED = (signal.SIGINT, signal.SIGTERM)
-PLAIN = (int, float, str, tuple, list, type(None))
+PLAIN = (int, float, str, tuple, list, type(None))  # what a job may return: sweepers that search want numbers
 
 
 def fork_server() -> ForkServerContext:
@@ -138,21 +138,22 @@ class JobProcess:
         code = self._process.exitcode
         killed = self._end_asked is not None or (code or 0) < 0
         cause = self._end_asked or _death(code)
-        return _failed(JobKilled(cause) if killed else RunFailed(cause))
+        return failed(JobKilled(cause) if killed else RunFailed(cause))
 
 
-def _failed(error: RunFailed) -> JobReturn:
-    failed = JobReturn(status=JobStatus.FAILED)
-    failed.return_value = error
-    return failed
+def failed(error: RunFailed) -> JobReturn:
+    """Return what Hydra expects of a job that failed."""
+    ended = JobReturn(status=JobStatus.FAILED)
+    ended.return_value = error
+    return ended
 
 
 def _as_job_return(status: str, answer: Any) -> JobReturn:
     """Turn a job's answer into what Hydra expects: the value that it returned, or why it failed."""
     if status == NotStarted.__name__:
-        return _failed(NotStarted(answer))
+        return failed(NotStarted(answer))
     if status == JobStatus.FAILED.name:
-        return _failed(RunFailed(answer))
+        return failed(RunFailed(answer))
     completed = JobReturn(status=JobStatus.COMPLETED)
     completed.return_value = answer
     return completed

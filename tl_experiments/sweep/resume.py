@@ -5,7 +5,6 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from tl_experiments.config.errors import ConfigError
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.typed import Typed
 
@@ -14,16 +13,13 @@ Parse = Callable[[list[str]], list[Override]]
 OF_THE_PLAN = ("hydra.mode=", "hydra.sweep.", "hydra.searchpath=")  # what went into the plan needs no second word
 
 
-def require_agreement(plan: Plan, typed: Typed, *, parse: Parse) -> None:
-    """See that every override that was typed again says what the plan says; one that was left out says nothing.
+def disagreements(plan: Plan, typed: Typed, *, parse: Parse) -> list[str]:
+    """Return a line for each override that was typed and says something else than the plan; left out, it says nothing.
 
     Args:
         plan: of the sweep.
         typed: the command line.
         parse: of overrides, which knows the options of groups.
-
-    Raises:
-        ConfigError: a line for each that differs.
     """
     planned = {item.get_key_element(): item for item in parse(list(plan.overrides))}
     problems = []
@@ -36,8 +32,7 @@ def require_agreement(plan: Plan, typed: Typed, *, parse: Parse) -> None:
             problems.append(f"{line}: the plan of {plan.name} has no {key}; leave it out, or start anew")
         elif _values(override) != _values(before):
             problems.append(f"{line}: the plan of {plan.name} has {before.input_line}; leave it out, or start anew")
-    if problems:
-        raise ConfigError("\n".join(problems))
+    return problems
 
 
 def _values(override: Override) -> list[str]:

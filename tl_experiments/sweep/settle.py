@@ -13,7 +13,7 @@ from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 from tl_experiments.sweep.job import still_runs
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import Outcome, read_outcomes
+from tl_experiments.sweep.outcome import Outcome, identity, read_outcomes
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.tracking.console import Console
@@ -82,8 +82,7 @@ class Settler:
 
     def _settle_finished(self, outcome: Outcome) -> None:
         """Close the tracked run of a job whose result is whole, but which was killed before it could say so."""
-        known = {key: str(outcome.result[key]) for key in ("fingerprint", "git_commit") if key in outcome.result}
-        with self._recording(outcome, state=FINISHED, **known), self._tracker(outcome) as tracker:
+        with self._recording(outcome, state=FINISHED, **identity(outcome.result)), self._tracker(outcome) as tracker:
             tracker.log_file(outcome.folder / "result.json")
 
     @contextmanager

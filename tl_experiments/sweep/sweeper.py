@@ -7,30 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import Progress
 
 from tl_experiments.config.checks import check_ranges
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import plain
-from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.full_error import given_back
 from tl_experiments.runtime.signals import terminable
+from tl_experiments.sweep.causes import MENDABLE
 from tl_experiments.sweep.folder import claimed, find_sweep, require_unplanned
 from tl_experiments.sweep.hydra_files import write_hydra_files
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import PlannedConfigs
 from tl_experiments.sweep.planning import code_version, make_plan
-from tl_experiments.sweep.resume import changed_code, forgotten, require_agreement, settings_now
+from tl_experiments.sweep.resume import changed_code, disagreements, forgotten, settings_now
 from tl_experiments.sweep.typed import Typed, sort_overrides
 
 EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
@@ -58,8 +57,7 @@ class PlannedSweeper(Sweeper):
         """
         start = time.monotonic()
         with given_back(), terminable():
-            parser = OverridesParser.create(config_loader=self._hydra_context.config_loader)
-            typed = sort_overrides(parser.parse_overrides([*self._params, *arguments]))
+            typed = sort_overrides(self._parse([*self._params, *arguments]))
             settings = plain(self._config.sweep)
             check_ranges({"sweep": settings})
             resume = settings.pop("resume")
@@ -98,8 +96,8 @@ class PlannedSweeper(Sweeper):
         """Do what is left of a plan that was made before; its configuration files are not read again."""
         folder = find_sweep(named, sweeps=Path(self._config.hydra.sweep.dir).absolute().parent)
         plan = Plan.load(folder)
-        parser = OverridesParser.create(config_loader=self._hydra_context.config_loader)
-        require_agreement(plan, typed, parse=parser.parse_overrides)
+        if problems := disagreements(plan, typed, parse=self._parse):
+            raise ConfigError("\n".join(problems))
         settings = settings_now(plan, settings, typed.sweep)
         for key, value in {**settings, "resume": None, "group": None}.items():
             OmegaConf.update(self._config, f"sweep.{key}", value)
@@ -114,6 +112,10 @@ class PlannedSweeper(Sweeper):
 
             changed = [*changed_code(plan, code_version()), *forgotten(plan, self._config.hydra.overrides.hydra)]
             return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start, changed=changed)
+
+    def _parse(self, lines: list[str]) -> list[Override]:
+        """Parse overrides with the options of groups at hand, which globs need."""
+        return OverridesParser.create(config_loader=self._hydra_context.config_loader).parse_overrides(lines)
 
     def _launcher(self, folder: Path) -> Launcher:
         """Make the launcher that was chosen, which sees the jobs of the plan and nothing else."""
@@ -138,7 +140,7 @@ def _defects_marked() -> Iterator[None]:
     """Tell errors of the program, whose traceback is wanted, from those that Hydra raises for wrong input."""
     try:
         yield
-    except (UserError, ConfigError, HydraException, OmegaConfBaseException):
+    except MENDABLE:
         raise
     except Exception as error:
         error.is_defect = True  # type: ignore[attr-defined]
