@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tl_experiments.tracking.run_log import RunResult
 
 LOCK = ".job.lock"
+GRACE_SECONDS = 5
 LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some seconds
 
 
@@ -82,7 +83,7 @@ def still_runs(folder: Path) -> bool:
     if not (folder / LOCK).exists():
         return False
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with FileLock(folder / LOCK, timeout=GRACE_SECONDS):  # helpers of a killed job are about to end
             return False
     except Timeout:
         return True

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -25,6 +25,7 @@ from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 LOG = "job.log"
 PRELOADED = "tl_experiments.sweep.preloaded"
 MASKED = (signal.SIGINT, signal.SIGTERM)
+STOPPED = {130: "SIGINT", 143: "SIGTERM"}  # the codes with which a job ends that unwound because of a signal
 PLAIN = (int, float, str, tuple, list, type(None))  # what a job may return: sweepers that search want numbers
 
 
@@ -36,6 +37,7 @@ def fork_server() -> ForkServerContext:
     """
     context = ForkServerContext()
     context.set_forkserver_preload([PRELOADED])
+    resource_tracker.ensure_running()  # it would lift the mask below when it is started
     # A signal that comes before a job can handle it waits until then: its children inherit the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, MASKED)
     try:
@@ -115,7 +117,7 @@ class JobProcess:
 
     def end(self, cause: str, *, number: int = signal.SIGTERM) -> None:
         """Ask the job to end, or by SIGKILL kill it and all that it started; asking again changes nothing."""
-        if number in self._sent:
+        if number in self._sent or (self._sent and number != signal.SIGKILL):
             return
         self._end_asked = self._end_asked or cause
         pid = self._process.pid or 0
@@ -136,7 +138,7 @@ class JobProcess:
         if returned is not None and (self._end_asked is None or returned.status == JobStatus.COMPLETED):
             return returned
         code = self._process.exitcode
-        killed = self._end_asked is not None or (code or 0) < 0
+        killed = self._end_asked is not None or (code or 0) < 0 or code in STOPPED
         cause = self._end_asked or _death(code)
         return failed(JobKilled(cause) if killed else RunFailed(cause))
 
@@ -161,6 +163,8 @@ def _as_job_return(status: str, answer: Any) -> JobReturn:
 
 def _death(exitcode: int | None) -> str:
     """Say how a process ended that could not say it itself."""
+    if exitcode in STOPPED:
+        return f"received {STOPPED[exitcode]}"
     if exitcode is None or exitcode >= 0:
         return f"exited with code {exitcode}"
     name = signal.Signals(-exitcode).name
