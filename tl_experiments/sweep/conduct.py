@@ -179,9 +179,8 @@ def _require_finished(outcomes: Sequence[Outcome], folder: Path, trouble: str | 
         if not outcome.finished and outcome.state != PLANNED:
             log = outcome.folder / LOG
             where = f"; log {log}" if log.exists() else ""
-            lines.append(
-                f"job {outcome.job.name} {outcome.state}: {outcome.cause or 'it goes on, or its end is not recorded yet'}{where}"
-            )
+            cause = outcome.cause or "it goes on, or its end is not recorded yet"
+            lines.append(f"job {outcome.job.name} {outcome.state}: {cause}{where}")
     idle = [outcome.job.index for outcome in outcomes if outcome.state == PLANNED]
     if idle:
         lines.append(f"jobs {spans(idle)} were not started")
