@@ -15,6 +15,14 @@ CONF = Path(__file__).parent.parent / "conf"
 SMALL_NETWORKS = ("models", "features", "strategies")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder for the caches of all tests, never the user's; a test that counts what is computed takes its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TL_CACHE_DIR", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where images are small, threads would spend their time waiting for each other."""

@@ -1,7 +1,7 @@
 """From a checked configuration to objects: the only file that instantiates what a configuration names."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from tl_experiments.config.checks import allowed_prefixes
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.canvas_store import canvas_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.engine.optimizers import OptimizerFactory
+from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
-from tl_experiments.engine.trainer import ScheduleFactory, Trainer
+from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.updates import can_share
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
@@ -135,15 +138,22 @@ def build_sweep_tracker(member: Member, *, name: str, folder: Path) -> Tracker:
     return _build(member, "tracking", run_name=name, uid=member.sweep_id, parent_run_id=None, tags=tags)
 
 
-def build_log(member: Member, *, index: int) -> RunLog:
+def build_log(member: Member, *, index: int, num_members: int) -> RunLog:
     """Make a member's record; nothing is written before it is entered.
 
     Args:
         member: whose record.
         index: of the member on the leading axis of records.
+        num_members: on this axis.
     """
-    tracker = build_tracker(member)
-    return RunLog(name=member.name, folder=member.folder, member=index, uid=member.uid, tracker=tracker)
+    return RunLog(
+        name=member.name,
+        folder=member.folder,
+        member=index,
+        num_members=num_members,
+        uid=member.uid,
+        tracker=build_tracker(member),
+    )
 
 
 def check_buildable(member: Member) -> None:
@@ -169,9 +179,10 @@ def shares_cpu(member: Member) -> bool:
     return on_cpu and runtime["threads"] is None
 
 
-def uses_features(member: Member) -> bool:
-    """Whether the member's frozen backbone runs once, before the first epoch."""
-    return build_strategy(member).uses_features(_build(member, "augmentation"))
+def trains_in_bank(member: Member) -> bool:
+    """Whether the member trains a head on features that are computed once, by rules that update many heads at once."""
+    strategy, augmentation = build_strategy(member), _build(member, "augmentation")
+    return strategy.uses_features(augmentation) and can_share(build_optimizer(member))
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -200,13 +211,15 @@ def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
 
 
 def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Decode the dataset for the backbone's input."""
+    """Read the dataset, to be decoded for the backbone's input."""
     runtime, spec = member.config["runtime"], backbone.input_spec
+    canvas = make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation)
     return load_dataset_images(
         dataset,
-        canvas=make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation),
+        canvas=canvas,
         workers=runtime["workers"],
         memory_bytes=round(runtime["image_memory_gb"] * 1e9),
+        store=canvas_store(canvas, notice=watch.notice) if runtime["cache"] else None,
         work=watch.work,
     )
 
@@ -215,15 +228,15 @@ def build_trainer(
     member: Member,
     workload: Workload,
     *,
-    optimizer: OptimizerFactory,
-    scheduler: ScheduleFactory,
+    optimizers: Sequence[OptimizerFactory],
+    schedulers: Sequence[ScheduleFactory],
     device: torch.device,
 ) -> Trainer:
     runtime = member.config["runtime"]
     return Trainer(
         workload,
-        optimizer=optimizer,
-        scheduler=scheduler,
+        optimizers=optimizers,
+        schedulers=schedulers,
         seed=member.config["seed"],
         device=device,
         log_every_steps=runtime["log_every_steps"],

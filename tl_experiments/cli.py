@@ -1,21 +1,27 @@
-"""`tlx VERB`: what can be done with sweeps and runs that are there already."""
+"""`tlx VERB`: what can be done with sweeps, runs and caches that are there already."""
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.runtime.errors import UserError
+from tl_experiments.runtime.errors import SettingError, UserError
 from tl_experiments.sweep.folder import find_sweep
 
 SWEEPS = Path("outputs/sweeps")
+FILE_WIDTH = 160  # columns of a table that no terminal limits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: 0 all is well, 2 the input is wrong."""
-    parser = argparse.ArgumentParser(prog="tlx", description="Verbs for sweeps and runs that are there already.")
+    """Run a verb and return the exit code: 0 all is well, 1 a cache is damaged, 2 the input is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="tlx", description="Verbs for sweeps, runs and caches that are there already."
+    )
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     report = verbs.add_parser("report", help="compare the runs of a sweep again: table and report.html")
     report.add_argument(
@@ -25,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--tracking-uri", metavar="URI", help="where RUN_ID is; default: $MLFLOW_TRACKING_URI, else outputs/mlflow.db"
     )
     report.set_defaults(verb=_report)
+    _add_cache(verbs.add_parser("cache", help="what is kept of earlier runs: list it, verify it, remove it"))
     options = parser.parse_args(arguments)
     try:
-        options.verb(options)
+        return options.verb(options) or 0
     except (ConfigError, UserError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    return 0
 
 
 def is_run_id(named: str) -> bool:
@@ -45,3 +51,81 @@ def _report(options: argparse.Namespace) -> None:
     from tl_experiments.sweep.report_again import folder_of, report_again  # noqa: PLC0415 - `--help` and errors are quick
 
     report_again(folder or folder_of(options.sweep, options.tracking_uri), tracking_uri=options.tracking_uri)
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", required=True, metavar="list|verify|prune")
+    actions.add_parser("list", help="show what is kept and how large it is").set_defaults(verb=_cache_list)
+    actions.add_parser("verify", help="check every row; exit code 1 if any is damaged").set_defaults(verb=_cache_verify)
+    prune = actions.add_parser("prune", help="remove what was used least recently, and what dead writers left")
+    limit = prune.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--limit-gb", metavar="X", help="remove until all takes at most X GB; default: $TL_CACHE_LIMIT_GB, else 20"
+    )
+    limit.add_argument("--all", action="store_true", help="remove everything that no other process is filling")
+    prune.set_defaults(verb=_cache_prune)
+
+
+def _cache_list(_options: argparse.Namespace) -> None:
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.filesize import decimal  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from tl_experiments.runtime.cache_folder import cache_folder, cache_limit, entries  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    folder, limit = cache_folder(), int(cache_limit())
+    found = entries(folder)
+    if found:
+        numbers = (Column(title, justify="right", no_wrap=True) for title in ("rows", "size"))
+        table = Table("kind", Column("key", no_wrap=True), *numbers, Column("last used", no_wrap=True), "of")
+        for entry in reversed(found):
+            used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
+            cells = (entry.kind, entry.key[:12], str(entry.rows), decimal(entry.bytes), used, _told(entry.fields))
+            table.add_row(*(Text(cell) for cell in cells))
+        console.print(table)
+    print(f"{decimal(sum(entry.bytes for entry in found))} of {decimal(limit)} in {folder}")
+
+
+def _told(fields: dict[str, Any]) -> str:
+    """Say in one line what an entry was made from; digests by their first letters."""
+    shown = {
+        name: value[:12] if isinstance(value, str) and len(value) == 64 else value for name, value in fields.items()
+    }
+    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "?"
+
+
+def _cache_verify(_options: argparse.Namespace) -> int:
+    from tl_experiments.runtime.cache_folder import cache_folder, verify  # noqa: PLC0415 - as above
+
+    damaged = 0
+    for damage in verify(cache_folder()):
+        damaged += 1
+        print(f"damaged: {damage.path}: {damage.fault}")
+    if damaged:
+        print("A run that wants what was there computes it again and replaces it; or remove all: tlx cache prune --all")
+        return 1
+    print(f"{cache_folder()}: every row is as it was written")
+    return 0
+
+
+def _cache_prune(options: argparse.Namespace) -> None:
+    from rich.filesize import decimal  # noqa: PLC0415 - as above
+
+    from tl_experiments.runtime.cache_folder import cache_folder, cache_limit, parse_gigabytes, prune  # noqa: PLC0415
+
+    try:
+        limit = parse_gigabytes(options.limit_gb) if options.limit_gb is not None else cache_limit()
+    except ValueError as error:
+        raise SettingError(f"--limit-gb {options.limit_gb}: {error}") from None
+    pruned = prune(cache_folder(), limit=-math.inf if options.all else limit)
+    for entry in pruned.removed:
+        print(f"removed: {entry.kind} {entry.key[:12]}, {entry.rows} rows, {decimal(entry.bytes)}")
+    for entry in pruned.kept:
+        print(f"kept: {entry.kind} {entry.key[:12]}: another process is filling it, or it cannot be removed")
+    if pruned.leftover_bytes:
+        print(f"removed: {decimal(pruned.leftover_bytes)} that unfinished writes left")
+    print(f"freed {decimal(pruned.freed)} in {cache_folder()}")

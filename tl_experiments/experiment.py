@@ -22,19 +22,21 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         UserError: data, weights or settings cannot be used, or a run could not go on.
     """
     shared = members[0]
-    logs = [build.build_log(member, index=index) for index, member in enumerate(members)]
+    logs = [build.build_log(member, index=index, num_members=len(members)) for index, member in enumerate(members)]
     with ExitStack() as stack:
         console = stack.enter_context(Console())
         device = stack.enter_context(build.build_process(shared))
         place = describe_device(device)
 
         strategy = build.build_strategy(shared)
-        optimizer, scheduler = build.build_optimizer(shared), build.build_scheduler(shared)
+        optimizers = [build.build_optimizer(member) for member in members]
+        schedulers = [build.build_scheduler(member) for member in members]
         dataset = build.build_dataset(shared)
         augmentation = build.build_augmentation(shared, dataset=dataset)
         backbone = build.build_backbone(shared, dataset=dataset)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
-        console.notice(f"{shared.name}: {backbone.name} on {dataset.name}, {place}, {compute}")
+        who = shared.name if len(members) == 1 else f"{len(members)} heads together"
+        console.notice(f"{who}: {backbone.name} on {dataset.name}, {place}, {compute}")
         images = build.build_images(shared, dataset=dataset, backbone=backbone, watch=console)
 
         for member, log in zip(members, logs, strict=True):
@@ -55,12 +57,13 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
                 compute=compute,
+                cache=shared.config["runtime"]["cache"],
                 watch=console,
             )
         )
         frozen = _identify(logs, workload)
 
-        trainer = build.build_trainer(shared, workload, optimizer=optimizer, scheduler=scheduler, device=device)
+        trainer = build.build_trainer(shared, workload, optimizers=optimizers, schedulers=schedulers, device=device)
         for record in chain(trainer.fit(), trainer.test()):
             console.record(record)
             for log in logs:
@@ -68,10 +71,14 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")
 
-        return [
+        results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
+            if log.failure is None
         ]
+    if len(results) < len(members):
+        raise RunFailed("; ".join(f"{log.name}: {log.failure}" for log in logs if log.failure is not None))
+    return results
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:

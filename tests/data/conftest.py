@@ -1,13 +1,51 @@
 """Images and datasets that the tests of this room share."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tl_experiments.data.source import ArraySource, Split
+from tl_experiments.data.source import ArraySource, ImageSource, Split
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Another source, and which of its images were decoded."""
+
+    source: ImageSource
+    decoded: list[int] = field(default_factory=list)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def image(self, index: int) -> Image.Image:
+        self.decoded.append(index)
+        return self.source.image(index)
+
+    def content(self, index: int) -> bytes:
+        return self.source.content(index)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+
+@pytest.fixture
+def watched(make_split: Callable[..., Split]) -> Callable[..., tuple[Split, list[int]]]:
+    """The split that `make_split` makes, and a list that grows by every image that is decoded."""
+
+    def watched(num_images: int, **options: int) -> tuple[Split, list[int]]:
+        split = make_split(num_images, **options)
+        source = Watched(split.source)
+        return Split(split.name, source, split.indices), source.decoded
+
+    return watched
 
 
 @pytest.fixture(scope="session")

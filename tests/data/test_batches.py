@@ -1,13 +1,15 @@
 """Batches are a function of (seed, epoch): every sample once, images and features in the same order."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.batches import FeatureBatches, ImageBatches, epoch_order, split_into_batches
+from tl_experiments.data.batches import ImageBatches, epoch_order, split_into_batches
+from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images, load_images
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
@@ -24,7 +26,9 @@ def load(make_split: Callable[..., Split]) -> Callable[..., Images]:
 
     def load(num_images: int, *, workers: int = 0, memory_bytes: int = 10**9) -> Images:
         split = make_split(num_images, num_classes=num_images)
-        return load_images(split, canvas=CANVAS, workers=workers, memory_bytes=memory_bytes)
+        images = load_images(split, canvas=CANVAS, workers=workers, memory_bytes=memory_bytes)
+        images.decode(device=CPU, work=lambda title: lambda done, total: None)  # noqa: ARG005
+        return images
 
     return load
 
@@ -130,10 +134,20 @@ def test_memory_format(load):
     assert torch.equal(batch.inputs, next(image_batches(load(20)).epoch(0)).inputs)
 
 
+@pytest.mark.parametrize("augmentation", [AUGMENTATION, None], ids=["augmented", "plain"])
+def test_batches_are_made_on_the_device(load, augmentation):
+    """Without a GPU: `meta` tensors have no values, and whatever mixed them with others would fail."""
+    meta = torch.device("meta")
+    batches = replace(image_batches(load(20), augmentation=augmentation), device=meta)
+    every = list(batches.epoch(0))
+    assert [(batch.inputs.device, batch.labels.device) for batch in every] == [(meta, meta)] * 3
+    assert [(batch.inputs.shape[0], batch.labels.shape) for batch in every] == [(8, (1, 8)), (8, (1, 8)), (4, (1, 4))]
+
+
 def feature_batches(num_samples: int, *, seeds: tuple[int, ...] | None, num_members: int) -> FeatureBatches:
     features = torch.arange(num_samples, dtype=torch.float32)[:, None] * torch.ones(5)
     return FeatureBatches(
-        features=features, labels=torch.arange(num_samples), batch_size=8, num_members=num_members, seeds=seeds
+        features=features[None], labels=torch.arange(num_samples), batch_size=8, num_members=num_members, seeds=seeds
     )
 
 
@@ -158,7 +172,7 @@ def test_without_seeds_all_members_see_all_in_order():
     every = list(batches.epoch(0))
     assert (len(batches), batches.num_samples) == (3, 17)
     assert torch.cat([batch.labels for batch in every], dim=1).tolist() == [list(range(17))] * 3
-    assert every[-1].inputs.shape == (3, 1, 5)
+    assert every[-1].inputs.shape == (1, 1, 5)
 
 
 def test_seeds_must_match_the_members():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_experiments.data.decoding import decode
+from tl_experiments.data.decoding import decode, recognise
 from tl_experiments.runtime.errors import DataError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -137,6 +137,26 @@ def test_what_cannot_be_read_is_named_in_one_line(content, reason):
         decode(content, name="cats/7.jpg")
     assert str(caught.value).startswith("cats/7.jpg: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text", bomb(10_000), bomb(40_000)])
+def test_what_is_no_image_is_recognised_without_decoding(content):
+    with pytest.raises(DataError) as by_decoding:
+        decode(content, name="cats/7.jpg")
+    with pytest.raises(DataError) as by_header:
+        recognise(content, name="cats/7.jpg")
+    assert str(by_header.value) == str(by_decoding.value)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "TIFF", "PPM", "JPEG", "WEBP"])
+def test_images_are_recognised(file_format):
+    recognise(encoded(NOISE, file_format), name="x")
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_a_good_header_is_enough_to_be_recognised(file_format):
+    """Pixels are not looked at: that would be decoding."""
+    recognise(encoded(NOISE, file_format)[:900], name="x")
 
 
 def test_formats_outside_the_list_are_not_decoded():

@@ -1,18 +1,22 @@
-"""Images come in the order asked for, with the same bytes for any number of workers, in memory or streamed."""
+"""Reading decodes nothing; canvases come in the order asked for, with the same bytes wherever they come from."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tl_experiments.data.dataset_images import load_dataset_images
 from tl_experiments.data.folder import image_folder
 from tl_experiments.data.images import Images, fingerprint, load_images
-from tl_experiments.data.source import Dataset, Split
+from tl_experiments.data.source import ArraySource, Dataset, Split
 from tl_experiments.data.transforms import Canvas, draw
 from tl_experiments.runtime.errors import DataError
 
 CANVAS = Canvas(size=16, crop=14, interpolation="bilinear")
+CPU, META = torch.device("cpu"), torch.device("meta")  # meta: somewhere else, without a GPU
 ORDER = [np.array([5, 0, 69]), np.array([1]), np.array([44, 3])]
 
 
@@ -20,18 +24,35 @@ def loaded(split: Split, *, workers: int = 0, memory_bytes: int = 10**9) -> Imag
     return load_images(split, canvas=CANVAS, workers=workers, memory_bytes=memory_bytes)
 
 
-@pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["kept", "streamed"])
+def silent(title: str) -> Callable[[int, int], None]:  # noqa: ARG001
+    return lambda done, total: None  # noqa: ARG005
+
+
+def decoded(images: Images, *, device: torch.device = CPU) -> Images:
+    images.decode(device=device, work=silent)
+    return images
+
+
+def expected(split: Split, positions: np.ndarray) -> np.ndarray:
+    return np.stack([draw(split.source.image(int(split.indices[position])), CANVAS) for position in positions])
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "decode"), [(10**9, True), (0, True), (10**9, False)], ids=["kept", "streamed", "on demand"]
+)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_the_canvases_in_order(make_split, workers, memory_bytes):
+def test_batches_are_the_canvases_in_order(make_split, workers, memory_bytes, decode):
     split = make_split(70)
     images = loaded(split, workers=workers, memory_bytes=memory_bytes)
-    assert images.in_memory == bool(memory_bytes)
+    if decode:
+        decoded(images)
+    assert images.in_memory == bool(memory_bytes and decode)
     batches = list(images.batches(ORDER))
     assert [len(batch) for batch in batches] == [3, 1, 2]
     for positions, batch in zip(ORDER, batches, strict=True):
-        expected = [draw(split.source.image(int(position)), CANVAS) for position in positions]
         assert batch.dtype == torch.uint8
-        np.testing.assert_array_equal(batch.numpy(), np.stack(expected))
+        np.testing.assert_array_equal(batch.numpy(), expected(split, positions))
+    assert list(images.batches([])) == []
 
 
 def test_positions_count_within_the_split(make_split):
@@ -42,49 +63,171 @@ def test_positions_count_within_the_split(make_split):
     assert images.names == ("random/4", "random/9", "random/14")
     assert images.labels.tolist() == [1, 0, 2]
     assert images.digests == tuple(hashlib.sha256(whole.source.content(i)).hexdigest() for i in (4, 9, 14))
-    (batch,) = images.batches([np.array([2])])
-    np.testing.assert_array_equal(batch[0].numpy(), draw(whole.source.image(14), CANVAS))
+    for some in (images, decoded(loaded(part))):
+        (batch,) = some.batches([np.array([2])])
+        np.testing.assert_array_equal(batch[0].numpy(), draw(whole.source.image(14), CANVAS))
+
+
+def test_reading_decodes_nothing(watched):
+    split, seen = watched(12)
+    images = loaded(split)
+    assert len(set(images.digests)) == len(images) == 12
+    assert seen == []
+
+
+def test_only_what_is_asked_for_is_decoded(watched):
+    split, seen = watched(12)
+    batches = loaded(split).batches([np.array([3]), np.array([7, 1])])
+    assert len(next(batches)) == 1
+    assert seen == [3]
+    assert len(next(batches)) == 2
+    assert seen == [3, 7, 1]
+
+
+def test_what_is_kept_is_decoded_once(watched):
+    split, seen = watched(40)
+    images = decoded(decoded(loaded(split)))
+    list(images.batches([np.arange(40), np.array([2])]))
+    assert seen == list(range(40))
+
+
+def test_what_does_not_fit_is_looked_at_once_and_decoded_again_when_it_is_asked_for(watched):
+    split, seen = watched(40)
+    images = decoded(decoded(loaded(split, memory_bytes=0)))
+    list(images.batches([np.array([2, 9])]))
+    assert seen == [*range(40), 2, 9]
 
 
 def test_memory_is_kept_up_to_the_limit(make_split):
     need = 10 * 3 * 16 * 16
-    assert loaded(make_split(10), memory_bytes=need).in_memory
-    assert not loaded(make_split(10), memory_bytes=need - 1).in_memory
+    assert decoded(loaded(make_split(10), memory_bytes=need)).in_memory
+    assert not decoded(loaded(make_split(10), memory_bytes=need - 1)).in_memory
+
+
+def test_memory_is_given_to_train_first(make_split):
+    whole = make_split(12)
+    parts = (("train", 0, 6), ("val", 6, 10), ("test", 10, 12))
+    train, val, test = (Split(name, whole.source, np.arange(start, end)) for name, start, end in parts)
+    told: list[tuple[str, int, int]] = []
+    images = load_dataset_images(
+        Dataset("test", ("x", "y", "z"), train, val, test),
+        canvas=CANVAS,
+        workers=0,
+        memory_bytes=8 * CANVAS.num_bytes,
+        store=None,
+        work=lambda title: lambda done, total: told.append((title, done, total)),
+    )
+    assert [part.fit for part in (images.train, images.val, images.test)] == [True, False, True]
+    assert told == [("reading 12 images", done, 12) for done in (6, 10, 12)]
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "on demand"])
+def test_canvases_come_on_the_device_that_is_asked_for(make_split, keep):
+    images = loaded(make_split(8))
+    if keep:
+        decoded(images)
+    (batch,) = images.batches([np.array([1, 0, 5])], device=META)
+    assert (batch.device, batch.shape, batch.dtype) == (META, (3, 3, 16, 16), torch.uint8)
+
+
+def test_canvases_are_kept_on_the_device(make_split):
+    """What lies on `meta` cannot be copied back."""
+    images = decoded(loaded(make_split(8)), device=META)
+    with pytest.raises(NotImplementedError, match="meta"):
+        next(images.batches([np.array([1, 0, 5])], device=CPU))
+
+
+def test_positions_go_to_the_device_once_for_all_batches(make_split, monkeypatch):
+    images = decoded(loaded(make_split(8)), device=META)
+    copied: list[tuple[torch.dtype, torch.device]] = []
+
+    def noting(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        if tensor.device != device:
+            copied.append((tensor.dtype, device))
+        return tensor.to(device)
+
+    monkeypatch.setattr("tl_experiments.data.canvases.to_device", noting)
+    batches = list(images.batches([np.array([1, 0, 5]), np.array([2, 7])], device=META))
+    assert [batch.shape for batch in batches] == [(3, 3, 16, 16), (2, 3, 16, 16)]
+    assert copied == [(torch.int64, META)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["kept", "streamed"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_holds_the_same_bytes(make_split, workers, memory_bytes):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device, split = torch.device("cuda"), make_split(70)
+    images = decoded(loaded(split, workers=workers, memory_bytes=memory_bytes), device=device)
+    for positions, batch in zip(ORDER, images.batches(ORDER, device=device), strict=True):
+        assert batch.is_cuda
+        np.testing.assert_array_equal(batch.cpu().numpy(), expected(split, positions))
+
+
+def folder_split(root) -> Split:
+    return image_folder(
+        root=str(root), train_size=None, val_fraction=0.1, test_fraction=0.1, split_seed=0, crop_pct=None
+    ).train
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"", "the file is empty"), (b"text", "cannot be read as an image")], ids=["empty", "text"]
+)
+def test_what_does_not_begin_as_an_image_is_named_by_reading(make_folder, workers, content, told):
+    split = folder_split(root := make_folder({"a": 40, "b": 40}))
+    spoilt = root / split.source.name(int(split.indices[50]))
+    spoilt.write_bytes(content)
+    with pytest.raises(DataError, match=f"{spoilt}: {told}") as caught:
+        loaded(split, workers=workers)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["kept", "streamed"])
-def test_a_damaged_image_is_named_before_training(make_folder, workers, memory_bytes):
-    root = make_folder({"a": 40, "b": 40})
-    dataset = image_folder(
-        root=str(root), train_size=None, val_fraction=0.1, test_fraction=0.1, split_seed=0, crop_pct=None
-    )
-    damaged = root / dataset.train.source.name(int(dataset.train.indices[50]))
+def test_an_image_that_is_damaged_further_on_is_named_by_decoding(make_folder, workers, memory_bytes):
+    split = folder_split(root := make_folder({"a": 40, "b": 40}))
+    damaged = root / split.source.name(int(split.indices[50]))
     damaged.write_bytes(damaged.read_bytes()[:50])
+    images = loaded(split, workers=workers, memory_bytes=memory_bytes)
     with pytest.raises(DataError, match=f"{damaged}: cannot be read as an image") as caught:
-        loaded(dataset.train, workers=workers, memory_bytes=memory_bytes)
+        decoded(images)
     assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=f"{damaged}: cannot be read as an image"):
+        list(images.batches([np.array([3, 50])]))
+
+
+def test_an_image_that_changes_while_the_run_goes_on_is_named(make_folder):
+    """Its canvas would be kept under the digest of the earlier one."""
+    split = folder_split(root := make_folder({"a": 5, "b": 5}))
+    images = loaded(split)
+    name = split.source.name(int(split.indices[2]))
+    Image.new("RGB", (6, 5), (1, 2, 3)).save(root / name)
+    with pytest.raises(DataError, match=f"{name}: has changed since the run began"):
+        decoded(images)
 
 
 def test_loading_leaves_the_global_generator_alone(make_split):
     """Otherwise dropout would depend on the number of workers."""
     before = torch.get_rng_state()
-    list(loaded(make_split(40), workers=2, memory_bytes=0).batches([np.arange(4)]))
+    list(decoded(loaded(make_split(40), workers=2, memory_bytes=0)).batches([np.arange(4)]))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_progress_counts_up_to_the_whole(make_split):
-    seen: list[tuple[int, int]] = []
-    load_images(
-        make_split(70),
-        canvas=CANVAS,
-        workers=0,
-        memory_bytes=0,
-        on_progress=lambda done, total: seen.append((done, total)),
+    read: list[tuple[int, int]] = []
+    split = make_split(300)
+    images = load_images(
+        split, canvas=CANVAS, workers=0, memory_bytes=0, on_progress=lambda *counts: read.append(counts)
     )
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-    assert seen[-1] == (70, 70)
-    assert len(seen) > 1
+    drawn: list[tuple[str, int, int]] = []
+    images.decode(device=CPU, work=lambda title: lambda *counts: drawn.append((title, *counts)))
+    for counts in (read, [counts for _, *counts in drawn]):
+        assert [done for done, _ in counts] == sorted({done for done, _ in counts})
+        assert tuple(counts[-1]) == (300, 300)
+        assert len(counts) > 1
+    assert {title for title, *_ in drawn} == {"decoding 300 train images"}
 
 
 def identity(train: Split, *, class_names: tuple[str, ...] = ("x", "y", "z")) -> str:
@@ -103,3 +246,9 @@ def test_the_fingerprint_is_that_of_content_labels_and_order(make_split):
     assert same != identity(make_split(12, num_classes=2))
     split.source.pixels[3, 0, 0, 0] ^= 1
     assert same != identity(split)
+
+
+def test_the_fingerprint_stays_the_same_from_version_to_version():
+    pixels = np.arange(12 * 4 * 4 * 3).reshape(12, 4, 4, 3).astype(np.uint8)
+    split = Split("train", ArraySource(pixels, np.arange(12, dtype=np.int64) % 3, "x"), np.arange(12))
+    assert identity(split) == "16217e820974775d3b1d5cb7e2d6048d80007d509c62efd9fb159e174684cbe0"

@@ -61,6 +61,7 @@ def images() -> DatasetImages:
         canvas=make_canvas(size=32, crop_pct=1.0, interpolation="bilinear"),
         workers=0,
         memory_bytes=10**9,
+        store=None,
         work=Notes().work,
     )
 

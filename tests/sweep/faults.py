@@ -25,13 +25,14 @@ class Faulty:
     """Feature extraction, but for the seeds above."""
 
     batchnorm: str
+    views: int | None
 
     @property
     def trains_backbone(self) -> bool:
         return False
 
-    def uses_features(self, augmentation: Augmentation) -> bool:
-        return not augmentation.is_random
+    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - each has a process of its own
+        return False
 
     def prepare(self, materials: Materials) -> Workload:
         [seed] = materials.seeds
@@ -45,4 +46,4 @@ class Faulty:
             os.kill(os.getpid(), signal.SIGSEGV)
         if seed == HANGS:
             time.sleep(600)
-        return Feature(batchnorm="eval").prepare(materials)
+        return Feature(batchnorm="eval", views=None).prepare(materials)

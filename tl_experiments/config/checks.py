@@ -61,6 +61,7 @@ RANGES: tuple[Check, ...] = (
     ("batch_size", _at_least_one, "1 or more"),
     ("seed", lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1"),
     ("backbone.image_size", _at_least_one, "1 or more pixels, or null"),
+    ("strategy.views", _at_least_one, "1 or more, or null"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -93,6 +94,7 @@ RANGES: tuple[Check, ...] = (
     ("runtime.image_memory_gb", _non_negative, "0 or more"),
     ("runtime.log_every_steps", _at_least_one, "1 or more"),
     ("sweep.n_jobs", _at_least_one, "1 or more"),
+    ("sweep.max_heads", _at_least_one, "1 or more"),
     ("sweep.timeout", _positive, "seconds above 0, or null"),
     ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
@@ -146,6 +148,8 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if config["batch_size"] == 1 and _lookup(config, "strategy.batchnorm") == "train":
         yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    if _lookup(config, "strategy.views") is not None:
+        yield from _view_problems(config)
     if _lookup(config, "optimizer.nesterov") and not _lookup(config, "optimizer.momentum"):
         yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
     if _lookup(config, "runtime.deterministic") and "bf16" in (
@@ -153,6 +157,15 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         _lookup(config, "runtime.infer_precision"),
     ):
         yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
+
+
+def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    views, augmentation = config["strategy"]["views"], config["augmentation"]
+    if config["strategy"].get("batchnorm") == "train":
+        yield f"strategy.views={views}: features that are kept need strategy.batchnorm=eval"
+    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1]}
+    if all(augmentation.get(key) == value for key, value in still.items()):
+        yield f"strategy.views={views}: without augmentation all are the same; expected null, or augmentation=light"
 
 
 def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:

@@ -55,6 +55,7 @@ class Sweep:
     n_jobs: int = MISSING
     timeout: float | None = MISSING
     on_error: OnError = MISSING
+    max_heads: int = MISSING
     dry_run: bool = MISSING
     resume: str | None = MISSING
     group: int | None = MISSING
@@ -72,6 +73,7 @@ class Backbone:
 class Feature:
     _target_: str = MISSING
     batchnorm: BatchNorm = MISSING
+    views: int | None = MISSING
 
 
 @dataclass
@@ -210,6 +212,7 @@ class Runtime:
     workers: int = MISSING
     deterministic: bool = MISSING
     image_memory_gb: float = MISSING
+    cache: bool = MISSING
     log_every_steps: int = MISSING
 
 

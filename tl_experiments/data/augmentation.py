@@ -56,6 +56,11 @@ class Augmentation:
     def is_random(self) -> bool:
         return self.hflip_prob != 0 or self.rotation_degrees != 0 or self.crops
 
+    @property
+    def only_mirrors(self) -> bool:
+        """Whether there are two views in all, each for half of the images."""
+        return self.hflip_prob == 0.5 and self.rotation_degrees == 0 and not self.crops
+
     def resolved(self, *, mirror_safe: bool) -> "Augmentation":
         """The same with `hflip_prob` decided for a dataset."""
         if self.hflip_prob is not None:
@@ -88,6 +93,22 @@ class Augmentation:
             x=uniform("x", -1, 1) if self.crops else centre,
             y=uniform("y", -1, 1) if self.crops else centre,
         )
+
+    def fixed_view(self, digests: Sequence[str], *, number: int, num_views: int) -> Parameters:
+        """Return one of the views that a run which caches them chooses from.
+
+        Two views of an augmentation that only mirrors are the image and its mirror image, so that nothing is lost.
+
+        Args:
+            digests: of the images' contents, in hexadecimal; all that a view depends on, so that runs share it.
+            number: of the view, from 0.
+            num_views: in all.
+        """
+        if num_views == 2 and self.only_mirrors:
+            still = replace(self, hflip_prob=float(number))
+            return still.parameters(np.arange(len(digests)), seed=0, epoch=0)
+        contents = np.array([int(digest[:15], 16) for digest in digests], dtype=np.int64)
+        return self.parameters(contents, seed=0, epoch=number)
 
 
 def apply(canvases: torch.Tensor, parameters: Parameters, *, size: int) -> torch.Tensor:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from tl_experiments.data.augmentation import Augmentation, apply
+from tl_experiments.data.canvases import split_on_device
 from tl_experiments.data.hashing import permutation
 from tl_experiments.data.images import Images
-from tl_experiments.data.transforms import Normalise, centre_crop, to_device
+from tl_experiments.data.transforms import Normalise, centre_crop
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ImageBatches:
     """Images of a split: cropped, augmented and normalised on the device.
 
     Attributes:
-        images: the canvases.
+        images: decoded, or decoded again in every epoch.
         size: side of the images that are yielded.
         normalise: mean and scale.
         batch_size: at least 1.
@@ -98,13 +99,11 @@ class ImageBatches:
         else:
             order = epoch_order(len(self.images), seed=self.seed, epoch=epoch)
         index_batches = self._index_batches(order)
-        for indices, canvases in zip(index_batches, self.images.batches(index_batches), strict=True):
-            views = self._views(to_device(canvases, self.device), indices, epoch)
-            labels = self.images.labels[torch.from_numpy(indices)]
-            yield Batch(
-                inputs=self.normalise(views).contiguous(memory_format=self.memory_format),
-                labels=to_device(labels, self.device)[None],
-            )
+        canvas_batches = self.images.batches(index_batches, device=self.device)
+        label_batches = split_on_device(self.images.labels, index_batches, device=self.device)
+        for indices, canvases, labels in zip(index_batches, canvas_batches, label_batches, strict=True):
+            views = self._views(canvases, indices, epoch)
+            yield Batch(inputs=self.normalise(views, self.memory_format), labels=labels[None])
 
     def _views(self, canvases: torch.Tensor, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """(B, 3, size, size) in 0..255: augmented, or the centre."""
@@ -114,50 +113,3 @@ class ImageBatches:
 
     def _index_batches(self, order: np.ndarray) -> list[np.ndarray]:
         return split_into_batches(order, batch_size=self.batch_size, drop_single=self.seed is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureBatches:
-    """Cached features for K members that train side by side, each in its own order.
-
-    Attributes:
-        features: (N, D), on the device.
-        labels: (N,) int64, on the same device.
-        batch_size: at least 1.
-        num_members: K.
-        seeds: one per member, giving it the order that it would have alone; None yields all in order.
-    """
-
-    features: torch.Tensor = field(repr=False)
-    labels: torch.Tensor = field(repr=False)
-    batch_size: int
-    num_members: int
-    seeds: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.seeds is not None and len(self.seeds) != self.num_members:
-            raise ValueError(f"{len(self.seeds)} seeds for {self.num_members} members")
-
-    @property
-    def num_samples(self) -> int:
-        return sum(len(indices) for indices in self._index_batches(np.arange(len(self.labels))))
-
-    def __len__(self) -> int:
-        return len(self._index_batches(np.arange(len(self.labels))))
-
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield features (K, B, D) with labels (K, B)."""
-        num_samples, device = len(self.labels), self.labels.device
-        if self.seeds is None:
-            orders = np.arange(num_samples)[None]
-        else:
-            orders = np.stack([epoch_order(num_samples, seed=seed, epoch=epoch) for seed in self.seeds])
-        for batch in self._index_batches(orders):
-            indices = to_device(torch.from_numpy(np.ascontiguousarray(batch)), device)
-            yield Batch(
-                inputs=self.features[indices].expand(self.num_members, -1, -1),
-                labels=self.labels[indices].expand(self.num_members, -1),
-            )
-
-    def _index_batches(self, order: np.ndarray) -> list[np.ndarray]:
-        return split_into_batches(order, batch_size=self.batch_size, drop_single=self.seeds is not None)

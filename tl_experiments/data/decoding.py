@@ -7,11 +7,16 @@ holds); of several frames the first counts. Anything else is refused by name.
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
 
 from tl_experiments.runtime.errors import DataError
+
+# Raise it with any change after which the same bytes may become other pixels: images that were kept would stay wrong.
+DECODING = 1
 
 _EXTENSIONS = {
     "BMP": (".bmp",),
@@ -46,14 +51,35 @@ def decode(content: bytes, *, name: str) -> Image.Image:
     Raises:
         DataError: the bytes are no complete image of a known format, or it has too many pixels.
     """
+    with _opened(content, name) as image:
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def recognise(content: bytes, *, name: str) -> None:
+    """See that bytes begin as an image does; nothing is decoded, so they may be damaged further on.
+
+    Args:
+        content: the bytes of a file.
+        name: for the message.
+
+    Raises:
+        DataError: they are of no known format, or their image has too many pixels.
+    """
+    with _opened(content, name):
+        pass
+
+
+@contextmanager
+def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
+    """Read the header; whatever goes wrong then or later becomes a DataError."""
     if not content:
         raise DataError(f"{name}: the file is empty; replace or remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                image.load()
-                return _to_rgb(_upright(image))
+                yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tl_experiments.data.decoding import decode
+from tl_experiments.data.decoding import decode, recognise
 from tl_experiments.data.folder_scan import folders_in, scan_classes
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.splits import hold_out, limit_train_size
@@ -33,14 +33,21 @@ class FileSource:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        return decode(self.content(index), name=str(self.root / self.paths[index]))
+        return decode(self._read(index), name=str(self._path(index)))
 
     def content(self, index: int) -> bytes:
-        path = self.root / self.paths[index]
+        content = self._read(index)
+        recognise(content, name=str(self._path(index)))
+        return content
+
+    def _read(self, index: int) -> bytes:
         try:
-            return path.read_bytes()
+            return self._path(index).read_bytes()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            raise DataError(f"{self._path(index)}: cannot be read ({error.strerror})") from error
+
+    def _path(self, index: int) -> Path:
+        return self.root / self.paths[index]
 
     def name(self, index: int) -> str:
         return self.paths[index]

@@ -1,56 +1,34 @@
-"""The images of a split as canvases: decoded and checked once, kept in memory when they fit, else streamed."""
+"""The images of a split: labels, names and digests at once, canvases when they are needed."""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from tl_experiments.data.loading import Loader
+from tl_experiments.data.canvases import Canvases, Work, cut
+from tl_experiments.data.loading import DrawCanvases, ReadDigests, load
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.transforms import Canvas
+from tl_experiments.runtime.row_store import RowStore
 
-_CHUNK = 32  # images that are decoded between two reports of progress
-
-
-class _Canvases(Protocol):
-    def batches(self, index_batches: Sequence[np.ndarray]) -> Iterator[torch.Tensor]: ...
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """All canvases in memory: uint8 (M, 3, C, C)."""
-
-    pixels: torch.Tensor
-
-    def batches(self, index_batches: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        return (self.pixels[torch.from_numpy(indices)] for indices in index_batches)
-
-
-@dataclass(frozen=True)
-class _Streamed:
-    """Canvases that do not fit: decoded again in every pass."""
-
-    loader: Loader
-
-    def batches(self, index_batches: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        return (pixels for _, pixels in self.loader.load(index_batches))
+_CHUNK = 256  # images that are read between two reports of progress
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of one split, checked.
+    """The images of one split, read.
 
     Attributes:
         split: its name.
-        canvas: what was drawn.
+        canvas: what is drawn of each.
         labels: (M,) int64.
         names: of the images, for people.
         digests: sha256 of every image's content, in hexadecimal.
-        in_memory: whether the canvases are kept.
+        canvases: drawn when they are asked for, or kept.
     """
 
     split: str
@@ -58,18 +36,46 @@ class Images:
     labels: torch.Tensor = field(repr=False)
     names: tuple[str, ...] = field(repr=False)
     digests: tuple[str, ...] = field(repr=False)
-    canvases: _Canvases = field(repr=False)
+    canvases: Canvases = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def in_memory(self) -> bool:
-        return isinstance(self.canvases, _Kept)
+    def fit(self) -> bool:
+        """Whether `decode` keeps the canvases in memory."""
+        return self.canvases.fit
 
-    def batches(self, index_batches: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Yield uint8 (B, 3, C, C) for each array of positions, in exactly that order."""
-        return self.canvases.batches(index_batches)
+    @property
+    def in_memory(self) -> bool:
+        """Whether it has done so."""
+        return self.canvases.in_memory
+
+    def decode(self, *, device: torch.device, work: Work) -> None:
+        """Decode every image before passes over all of them; the canvases are kept where they fit. Once is enough.
+
+        Args:
+            device: where they are kept.
+            work: given a title, returns a callback (images done, images); not called where nothing is decoded.
+
+        Raises:
+            DataError: an image cannot be decoded, or is not what it was when it was read.
+        """
+        self.canvases.decode(device=device, work=work)
+
+    def batches(self, index_batches: Sequence[np.ndarray], *, device: torch.device = _CPU) -> Iterator[torch.Tensor]:
+        """Yield uint8 (B, 3, C, C) for each array of positions, in exactly that order.
+
+        What is not kept is decoded, and nothing beside it.
+
+        Args:
+            index_batches: positions.
+            device: where the canvases are wanted.
+
+        Raises:
+            DataError: as `decode` does.
+        """
+        return self.canvases.batches(index_batches, device=device)
 
 
 def load_images(
@@ -78,29 +84,25 @@ def load_images(
     canvas: Canvas,
     workers: int,
     memory_bytes: int,
+    store: RowStore | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Images:
-    """Decode every image of a split once, so that one that cannot be read is named before training begins.
+    """Read every image of a split once; none is decoded.
 
     Args:
         split: M images.
         canvas: what to draw of each.
-        workers: processes that decode; 0 decodes in this one. The bytes are the same for any number.
-        memory_bytes: the canvases are kept when they fit, else each pass decodes again.
-        on_progress: called with (images done, M).
+        workers: processes that read and decode; 0 does so in this one. The bytes are the same for any number.
+        memory_bytes: the canvases may be kept when they fit, else each pass decodes again.
+        store: of canvases like this one, where those that are kept come from and go to.
+        on_progress: called with (images read, M).
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, or does not begin like one.
     """
-    kept = len(split) * canvas.num_bytes <= memory_bytes
-    pixels = torch.empty((len(split) if kept else 0, 3, canvas.size, canvas.size), dtype=torch.uint8)
-    loader = Loader(split=split, canvas=canvas, workers=workers)
-    chunks = [np.arange(start, min(start + _CHUNK, len(split))) for start in range(0, len(split), _CHUNK)]
     digests: list[str] = []
-    for chunk_digests, chunk_pixels in loader.load(chunks):
-        if kept:
-            pixels[len(digests) : len(digests) + len(chunk_digests)] = chunk_pixels
-        digests += chunk_digests
+    for chunk in load(ReadDigests(split), cut(np.arange(len(split)), _CHUNK), workers=workers):
+        digests += chunk
         if on_progress is not None:
             on_progress(len(digests), len(split))
     return Images(
@@ -109,7 +111,12 @@ def load_images(
         labels=torch.from_numpy(split.labels),
         names=tuple(split.source.name(int(index)) for index in split.indices),
         digests=tuple(digests),
-        canvases=_Kept(pixels) if kept else _Streamed(loader),
+        canvases=Canvases(
+            DrawCanvases(split, canvas, tuple(digests)),
+            workers=workers,
+            fit=len(split) * canvas.num_bytes <= memory_bytes,
+            store=store,
+        ),
     )
 
 

@@ -22,7 +22,7 @@ class ImageSource(Protocol):
         ...
 
     def content(self, index: int) -> bytes:
-        """Bytes that determine the image."""
+        """Bytes that determine the image, not decoded; raises DataError when they cannot be read or are no image's."""
         ...
 
     def name(self, index: int) -> str:

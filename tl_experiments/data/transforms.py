@@ -1,6 +1,7 @@
 """From an image to a batch: resized to a square canvas once, then cropped and normalised on the device."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 ENLARGING = "bilinear"
+DRAWING = 1  # raise it with any change after which `draw` may give other pixels: kept canvases would stay wrong
 _LONGEST = 8  # times the canvas: a line of 1 x 60,000 pixels would need gigabytes if it were resized whole
 
 
@@ -39,11 +41,20 @@ class Normalise:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Turn (B, 3, H, W) of 0..255, uint8 or float, into float32 with the backbone's mean and scale."""
-        mean = to_device(torch.tensor(self.mean, dtype=torch.float32).view(3, 1, 1), images.device)
-        std = to_device(torch.tensor(self.std, dtype=torch.float32).view(3, 1, 1), images.device)
-        return (images.float() / 255 - mean) / std
+    def __call__(
+        self, images: torch.Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> torch.Tensor:
+        """Turn (B, 3, H, W) of 0..255, uint8 or float, into new float32 with the backbone's mean and scale."""
+        mean, scale = _constants(self, images.device)
+        planes = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True).sub_(mean).mul_(scale)
+        return planes.contiguous(memory_format=memory_format)  # last: broadcasting in channels_last is slow on a CPU
+
+
+@cache
+def _constants(normalise: Normalise, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """255 mean and 1 / (255 std), each (3, 1, 1) float32, rounded once."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (normalise.mean, normalise.std))
+    return to_device((255 * mean).float(), device), to_device((1 / (255 * std)).float(), device)
 
 
 def canvas_size(size: int, crop_pct: float) -> int:
@@ -97,6 +108,8 @@ def crop_offset(length: int, size: int) -> int:
 
 def centre_crop(images: torch.Tensor, size: int) -> torch.Tensor:
     """The middle of (B, 3, C, C), as a view (B, 3, size, size)."""
+    if images.shape[-1] == size:
+        return images
     offset = crop_offset(images.shape[-1], size)
     return images[..., offset : offset + size, offset : offset + size]
 

@@ -1,5 +1,6 @@
 """The best weights so far, one member at a time."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -21,7 +22,7 @@ class BestWeights:
     def update(self, epoch: int, val: Means) -> tuple[bool, ...]:
         """Keep the members for which this epoch is the best so far; returns which."""
         improved = tuple(
-            (acc, -loss) > (best_acc, -best_loss)
+            math.isfinite(loss) and (acc, -loss) > (best_acc, -best_loss)
             for acc, loss, best_acc, best_loss in zip(val.acc, val.loss, self.acc, self._loss, strict=True)
         )
         for member, better in enumerate(improved):

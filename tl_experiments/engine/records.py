@@ -73,4 +73,12 @@ class FinalRecord:
         }
 
 
-Record = Progress | EpochRecord | FinalRecord
+@dataclass(frozen=True)
+class Diverged:
+    """The loss of one of several members is no longer finite: it is left alone from here on, and the others go on."""
+
+    member: int
+    reason: str
+
+
+Record = Progress | EpochRecord | Diverged | FinalRecord

@@ -1,58 +1,93 @@
-"""Features of a frozen backbone: every image of a split, once."""
+"""Features of a frozen backbone: each image once, whatever the others are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
+from tl_experiments.data.augmentation import Augmentation, apply
 from tl_experiments.data.images import Images
-from tl_experiments.data.transforms import Normalise, centre_crop, to_device
-from tl_experiments.runtime.precision import Precision
+from tl_experiments.data.transforms import Normalise, centre_crop
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.folding import folded
+from tl_experiments.runtime.precision import Compute
 
 
-def extract_features(
-    backbone: nn.Module,
-    images: Images,
-    *,
-    size: int,
-    batch_size: int,
-    normalise: Normalise,
-    precision: Precision,
-    memory_format: torch.memory_format,
-    on_progress: Callable[[int, int], None],
-) -> torch.Tensor:
-    """Run the backbone over the centre crops of a split.
+@dataclass(frozen=True)
+class View:
+    """One of several fixed random views of each image."""
 
-    The last batch is padded, so that the features of an image do not depend on how many others there are.
+    augmentation: Augmentation
+    number: int
+    num_views: int
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen backbone and how it is run: in eval mode, on batches of one size, the last one padded with zeros.
+
+    Attributes:
+        network: images (B, 3, S, S) → features (B, D), on the device.
+        size: side of the images.
+        normalise: of the backbone.
+        compute: where, how and on how many images at once.
+    """
+
+    network: nn.Module = field(repr=False)
+    size: int
+    normalise: Normalise
+    compute: Compute
+
+    @torch.no_grad()
+    def features(
+        self, images: Images, positions: np.ndarray, *, view: View | None, on_progress: Callable[[int, int], None]
+    ) -> Iterator[torch.Tensor]:
+        """Yield float32 (b, D) on the CPU for consecutive positions.
+
+        Args:
+            images: N canvases.
+            positions: (M,) int64 of the images that are wanted.
+            view: of these; None is the centre crop.
+            on_progress: called with (images done, M).
+        """
+        device, batch_size = self.compute.device, self.compute.infer_batch_size
+        starts = range(0, len(positions), batch_size)
+        index_batches = [positions[start : start + batch_size] for start in starts]
+        done = 0
+        for indices, canvases in zip(index_batches, images.batches(index_batches, device=device), strict=True):
+            inputs = self.normalise(self._crops(canvases, images, indices, view), self.compute.memory_format)
+            padded = inputs.new_zeros(batch_size, *inputs.shape[1:]).contiguous(
+                memory_format=self.compute.memory_format
+            )
+            padded[: len(inputs)] = inputs
+            with self.compute.infer.autocast():
+                features = self.network(padded)[: len(inputs)].float().cpu()
+            yield features
+            done += len(features)
+            on_progress(done, len(positions))
+
+    def _crops(self, canvases: torch.Tensor, images: Images, indices: np.ndarray, view: View | None) -> torch.Tensor:
+        """(B, 3, S, S) in 0..255."""
+        if view is None:
+            return centre_crop(canvases, self.size)
+        digests = [images.digests[index] for index in indices]
+        parameters = view.augmentation.fixed_view(digests, number=view.number, num_views=view.num_views)
+        return apply(canvases, parameters, size=self.size)
+
+
+@torch.no_grad()
+def make_extractor(backbone: Backbone, *, normalise: Normalise, compute: Compute) -> Extractor:
+    """Freeze a copy of a backbone for speed; what is folded in the copy is not changed in the original.
 
     Args:
-        backbone: images (B, 3, S, S) → features (B, D); put into eval mode, on its own device.
-        images: N canvases.
-        size: side of the crops.
-        batch_size: images at once.
+        backbone: put into eval mode, on the device and in the layout of `compute`.
         normalise: of the backbone.
-        precision: of the backbone's layers.
-        memory_format: of the images.
-        on_progress: called with (images done, N).
-
-    Returns:
-        (N, D) float32, on the backbone's device, usable by autograd.
+        compute: where and how.
     """
-    backbone.eval()
-    device = next(backbone.parameters()).device
-    num_images = len(images)
-    index_batches = [
-        np.arange(start, min(start + batch_size, num_images)) for start in range(0, num_images, batch_size)
-    ]
-    features: list[torch.Tensor] = []
-    done = 0
-    for canvases in images.batches(index_batches):
-        crops = normalise(centre_crop(to_device(canvases, device), size))
-        padded = crops.new_zeros(batch_size, *crops.shape[1:]).contiguous(memory_format=memory_format)
-        padded[: len(crops)] = crops
-        with torch.no_grad(), precision.autocast():
-            features.append(backbone(padded)[: len(crops)].float())
-        done += len(crops)
-        on_progress(done, num_images)
-    return torch.cat(features)
+    size = backbone.input_spec.size
+    example = torch.zeros(1, 3, size, size, device=compute.device).contiguous(memory_format=compute.memory_format)
+    example += torch.linspace(-2, 2, size, device=compute.device)  # shades, so that no layer sees a constant
+    network = folded(backbone.eval(), example)
+    return Extractor(network=network, size=size, normalise=normalise, compute=compute)

@@ -14,6 +14,10 @@ def make_head(*, feature_dim: int, num_classes: int, seed: int) -> nn.Linear:
         return nn.Linear(feature_dim, num_classes)
 
 
+# A batched product of one rounds otherwise than one of two, three or fifty, which agree; a lone head is computed twice.
+SMALLEST_PRODUCT = 2
+
+
 class HeadBank(nn.Module):
     """K linear heads in two tensors: weight (K, C, D) and bias (K, C), float32."""
 
@@ -35,9 +39,12 @@ class HeadBank(nn.Module):
         return len(self.weight)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map features (K, B, D) to logits (K, B, C), in float32 whatever the backbone computes in."""
+        """Map features (K, B, D), or (1, B, D) for all, to logits (K, B, C), in float32 whatever the backbone is in."""
+        count = max(self.num_members, SMALLEST_PRODUCT)
+        weight, bias = self.weight.expand(count, -1, -1), self.bias.expand(count, -1)
         with torch.autocast(features.device.type, enabled=False):
-            return torch.baddbmm(self.bias[:, None], features.float(), self.weight.transpose(1, 2))
+            logits = torch.baddbmm(bias[:, None], features.float().expand(count, -1, -1), weight.transpose(1, 2))
+        return logits[: self.num_members]
 
     def head(self, member: int) -> nn.Linear:
         """Return one head as a layer that shares the bank's storage: training the bank trains it."""

@@ -16,6 +16,7 @@ class ParamGroup:
         param_names: their names in the module.
         lr_scale: times the base rate.
         weight_decay: whether the optimizer's weight decay applies.
+        has_member_axis: whether the parameters are those of K members, (K, ...).
     """
 
     name: str
@@ -23,14 +24,16 @@ class ParamGroup:
     param_names: tuple[str, ...]
     lr_scale: float
     weight_decay: bool
+    has_member_axis: bool
 
 
-def param_groups(module: nn.Module, *, lr_scales: Mapping[str, float]) -> tuple[ParamGroup, ...]:
+def param_groups(module: nn.Module, *, lr_scales: Mapping[str, float], has_member_axis: bool) -> tuple[ParamGroup, ...]:
     """Sort the trainable parameters into groups; biases and the parameters of norms do not decay.
 
     Args:
         module: whose parameters; those that need no gradient are left out.
         lr_scales: by the first part of a parameter's name; "" is every other.
+        has_member_axis: whether the parameters are those of K members, (K, ...).
 
     Raises:
         ValueError: a trainable parameter that no scale covers, or none that is trainable.
@@ -53,6 +56,7 @@ def param_groups(module: nn.Module, *, lr_scales: Mapping[str, float]) -> tuple[
             param_names=tuple(name for name, _ in named),
             lr_scale=lr_scales[prefix],
             weight_decay=decays,
+            has_member_axis=has_member_axis,
         )
         for (prefix, decays), named in members.items()
     )

@@ -40,6 +40,7 @@ class Materials:
         epochs: of training.
         seeds: one per member, K of them.
         compute: where and how.
+        cache: whether features are kept from run to run.
         watch: told of long work.
     """
 
@@ -51,6 +52,7 @@ class Materials:
     epochs: int
     seeds: tuple[int, ...]
     compute: Compute
+    cache: bool
     watch: Watch
 
     @property
@@ -58,7 +60,14 @@ class Materials:
         return Normalise(mean=self.backbone.input_spec.mean, std=self.backbone.input_spec.std)
 
     def image_batches(self, images: Images, *, seed: int | None = None) -> ImageBatches:
-        """Return a split's images in batches: shuffled and augmented under a seed, else in order and as they are."""
+        """Return a split's images in batches: shuffled and augmented under a seed, else in order and as they are.
+
+        Every image is decoded first, so that a damaged one is named before training begins.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        images.decode(device=self.compute.device, work=self.watch.work)
         return ImageBatches(
             images=images,
             size=self.backbone.input_spec.size,
@@ -144,7 +153,7 @@ class Strategy(Protocol):
         ...
 
     def uses_features(self, augmentation: Augmentation) -> bool:
-        """Whether the backbone runs once, so that runs that differ elsewhere need the same features."""
+        """Whether the backbone runs once, so that heads that differ elsewhere can be trained together."""
         ...
 
     def prepare(self, materials: Materials) -> Workload: ...

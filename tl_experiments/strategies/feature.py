@@ -4,6 +4,7 @@ Frozen: nothing of it moves, no gradient, and BatchNorm in eval mode. `requires_
 statistics drift, and `track_running_stats=False` normalises by the batch (Kornblith et al. 2019 evaluate in eval mode).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,10 +12,11 @@ import torch
 from torch import nn
 
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.batches import FeatureBatches
+from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import to_device
-from tl_experiments.features.extract import extract_features
+from tl_experiments.features.extract import View
+from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.model import Model
@@ -34,7 +36,7 @@ class FrozenBackbone(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             features = self.backbone(images).float()
-        return self.bank(features.expand(self.bank.num_members, -1, -1))
+        return self.bank(features[None])
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,19 @@ class Feature:
 
     Attributes:
         batchnorm: eval keeps the backbone in eval mode; train normalises by the batch and lets the statistics drift.
+        views: random views of each training image whose features are kept, one of which is drawn in every epoch; None
+            draws a new view in every epoch, for which the backbone runs each time. Without augmentation there is one.
     """
 
     batchnorm: Literal["eval", "train"]
+    views: int | None
 
     @property
     def trains_backbone(self) -> bool:
         return False
 
     def uses_features(self, augmentation: Augmentation) -> bool:
-        return self.batchnorm == "eval" and not augmentation.is_random
+        return self.batchnorm == "eval" and (not augmentation.is_random or self.views is not None)
 
     def prepare(self, materials: Materials) -> Workload:
         """Compute the features once, unless every epoch sees other images or other statistics."""
@@ -63,11 +68,11 @@ class Feature:
             seeds=[derive_seed(seed, "head") for seed in materials.seeds],
         ).to(materials.compute.device)
         constant = self.uses_features(materials.augmentation)
-        phase = _on_features(materials, bank) if constant else self._on_images(materials, bank)
+        phase = self._on_features(materials, bank) if constant else self._on_images(materials, bank)
         drifting = frozenset() if self.batchnorm == "eval" else running_statistics(backbone, prefix="backbone.")
         return Workload(
             phases=(phase,),
-            groups=param_groups(bank, lr_scales={"": 1.0}),
+            groups=param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True),
             deployables=tuple(Model(backbone, bank.head(member)) for member in range(bank.num_members)),
             trained=frozenset({"head.weight", "head.bias"}) | drifting,
         )
@@ -76,7 +81,7 @@ class Feature:
         if self.batchnorm == "train":
             reason = "strategy.batchnorm=train changes the backbone's statistics"
         else:
-            reason = "augmentation is random"
+            reason = "augmentation is random (strategy.views=4 keeps the features of four views instead)"
         materials.watch.notice(f"the frozen backbone runs in every epoch, because {reason}")
         return Phase(
             name="feature",
@@ -90,35 +95,37 @@ class Feature:
             infer_precision=materials.compute.infer,
         )
 
-
-def _on_features(materials: Materials, bank: HeadBank) -> Phase:
-    def batches(images: Images, seeds: tuple[int, ...] | None = None) -> FeatureBatches:
-        features = extract_features(
+    def _on_features(self, materials: Materials, bank: HeadBank) -> Phase:
+        store = FeatureStore(
             materials.backbone,
-            images,
-            size=materials.backbone.input_spec.size,
-            batch_size=materials.compute.infer_batch_size,
             normalise=materials.normalise,
-            precision=materials.compute.infer,
-            memory_format=materials.compute.memory_format,
-            on_progress=materials.watch.work(f"extracting features of {len(images):,} {images.split} images"),
-        )
-        return FeatureBatches(
-            features=features,
-            labels=to_device(images.labels, materials.compute.device),
-            batch_size=materials.batch_size,
-            num_members=bank.num_members,
-            seeds=seeds,
+            compute=materials.compute,
+            cached=materials.cache,
+            watch=materials.watch,
         )
 
-    return Phase(
-        name="feature",
-        module=bank,
-        held_in_eval=(),
-        epochs=materials.epochs,
-        train=batches(materials.images.train, materials.seeds),
-        val=batches(materials.images.val),
-        test=batches(materials.images.test),
-        train_precision=materials.compute.train,
-        infer_precision=materials.compute.infer,
-    )
+        def batches(images: Images, views: Sequence[View | None], seeds: tuple[int, ...] | None) -> FeatureBatches:
+            return FeatureBatches(
+                features=torch.stack([store.features(images, view=view) for view in views]),
+                labels=to_device(images.labels, materials.compute.device),
+                batch_size=materials.batch_size,
+                num_members=bank.num_members,
+                seeds=seeds,
+            )
+
+        return Phase(
+            name="feature",
+            module=bank,
+            held_in_eval=(),
+            epochs=materials.epochs,
+            train=batches(materials.images.train, self._views(materials.augmentation), materials.seeds),
+            val=batches(materials.images.val, [None], None),
+            test=batches(materials.images.test, [None], None),
+            train_precision=materials.compute.train,
+            infer_precision=materials.compute.infer,
+        )
+
+    def _views(self, augmentation: Augmentation) -> Sequence[View | None]:
+        if self.views is None or not augmentation.is_random:
+            return [None]
+        return [View(augmentation, number, self.views) for number in range(self.views)]

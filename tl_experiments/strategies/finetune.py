@@ -64,9 +64,10 @@ class Finetune:
             infer_precision=materials.compute.infer,
         )
         held = running_statistics(backbone, prefix="backbone.") if self.batchnorm == "eval" else frozenset()
+        scales = {"backbone": self.backbone_lr_scale, "head": 1.0}
         return Workload(
             phases=(phase,),
-            groups=param_groups(model, lr_scales={"backbone": self.backbone_lr_scale, "head": 1.0}),
+            groups=param_groups(model, lr_scales=scales, has_member_axis=False),
             deployables=(model,),
             trained=frozenset(model.state_dict()) - held,
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.utils import JobReturn
@@ -13,7 +14,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import cause_of
-from tl_experiments.sweep.features import shared_features
+from tl_experiments.sweep.grouping import group_jobs
 from tl_experiments.sweep.launcher import IsolatedLauncher
 from tl_experiments.sweep.ledger import PLANNED, Ledger
 from tl_experiments.sweep.outcome import Outcome, read_outcomes
@@ -28,8 +29,8 @@ from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.tracker import Tracker
 
 
-def show_plan(plan: Plan, folder: Path) -> None:
-    """Check what needs heavy libraries to be checked, and print the plan.
+def settle_plan(plan: Plan, folder: Path) -> Plan:
+    """Check and decide what needs heavy libraries, print the plan and return it with its groups.
 
     Raises:
         ConfigError: a target does not exist, is not allowed, or refuses its values.
@@ -40,13 +41,15 @@ def show_plan(plan: Plan, folder: Path) -> None:
             build.check_buildable(member)
         except ConfigError as error:
             raise ConfigError("\n".join(f"job {member.name}: {line}" for line in str(error).splitlines())) from error
+    plan = replace(plan, groups=group_jobs(members, max_heads=plan.settings["max_heads"]))
     console = Console()
-    for line in plan_lines(plan, folder=folder, shared_features=shared_features(members)):
+    for line in plan_lines(plan, folder=folder):
         console.notice(line)
     if plan.settings["n_jobs"] > 1 and any(build.shares_cpu(member) for member in members):
         console.notice(
             "  note      jobs at the same time share the CPU's cores: runtime.threads=1 keeps them from waiting"
         )
+    return plan
 
 
 def show_rest(plan: Plan, folder: Path) -> None:
@@ -88,7 +91,7 @@ def conduct(
     settler = Settler(plan, folder, console)
     with build.build_sweep_tracker(first, name=f"sweep {plan.name}", folder=folder) as tracker:
         write_parent(folder, tracker.run_id, link=tracker.charts_link(), ended=False)
-        describe_plan(tracker, plan, list(plan_lines(plan, folder=folder, shared_features=())))
+        describe_plan(tracker, plan, list(plan_lines(plan, folder=folder)))
         settler.settle_rest("the sweep was killed")
         Ledger(folder).append(*({"job": index, "state": PLANNED, "config": plan.jobs[index].digest} for index in left))
         with _concluded(settler, tracker=tracker):
@@ -96,7 +99,7 @@ def conduct(
         outcomes = read_outcomes(plan, folder)
         launched = [outcomes[index] for index in left]
         console.notice(time_line(launched, wall_seconds=time.monotonic() - start, n_jobs=n_jobs))
-        _require_finished(outcomes, folder, trouble)
+        _require_finished(plan, outcomes, folder, trouble)
     write_parent(folder, tracker.run_id, link=tracker.charts_link(), ended=True)
     return returns
 
@@ -172,12 +175,12 @@ def _ended_line(outcome: Outcome) -> str:
     return f"{outcome.state}: {figures}, {result['seconds']:.1f} s"
 
 
-def _require_finished(outcomes: Sequence[Outcome], folder: Path, trouble: str | None) -> None:
+def _require_finished(plan: Plan, outcomes: Sequence[Outcome], folder: Path, trouble: str | None) -> None:
     """Name each job that did not finish, and what befell the launcher; raises RunFailed."""
     lines = [trouble] if trouble else []
     for outcome in outcomes:
         if not outcome.finished and outcome.state != PLANNED:
-            log = outcome.folder / LOG
+            log = folder / plan.host(outcome.job).folder / LOG
             where = f"; log {log}" if log.exists() else ""
             cause = outcome.cause or "it goes on, or its end is not recorded yet"
             lines.append(f"job {outcome.job.name} {outcome.state}: {cause}{where}")

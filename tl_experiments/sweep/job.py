@@ -17,7 +17,7 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import identity, is_finished, read_outcomes, read_result
+from tl_experiments.sweep.outcome import identity, is_finished, own_cause, read_outcomes, read_result
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
@@ -53,7 +53,7 @@ class Job:
                 yield
             except BaseException as error:
                 state = KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
-                self.ledger.append(*self._entries(state, cause=cause_of(error)))
+                self.ledger.append(*self._ends(state, cause=cause_of(error)))
                 raise
             self.ledger.append(*self._entries(FINISHED))
 
@@ -63,6 +63,15 @@ class Job:
             from tl_experiments.tracking.console import Console  # noqa: PLC0415 - not before a run has begun
 
             Console().end(results)
+
+    def _ends(self, state: str, *, cause: str) -> Iterator[dict[str, Any]]:
+        """Yield the lines for members that an error ended, but for those that had finished, or failed alone."""
+        for index, member in zip(self.indices, self.members, strict=True):
+            result = read_result(member.folder)
+            if is_finished(result, uid=member.uid):
+                yield {"job": index, "state": FINISHED, **identity(result)}
+            else:
+                yield {"job": index, "state": state, "cause": own_cause(result, uid=member.uid) or cause}
 
     def _entries(self, state: str, **facts: str) -> Iterator[dict[str, Any]]:
         """Yield a line of the ledger for each member; what is known of its data and weights comes from its result."""

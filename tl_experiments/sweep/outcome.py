@@ -10,6 +10,8 @@ from tl_experiments.sweep.ledger import FINISHED, PLANNED, Ledger
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.tracking.metrics_log import read_metrics
 
+OWN = "RunFailed: "  # what stands before the reason in the result of a run that could not go on
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,6 +48,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:
     """Whether a `result.json` is whole, and of the run with this uid."""
     return result.get("uid") == uid and result.get("status") == FINISHED
+
+
+def own_cause(result: Mapping[str, Any], *, uid: str) -> str | None:
+    """Return why a run failed, as it recorded it itself while others of its process went on."""
+    own = result.get("uid") == uid and str(result.get("error", "")).startswith(OWN)
+    return result["error"].removeprefix(OWN) if own else None
 
 
 def identity(result: Mapping[str, Any]) -> dict[str, str]:

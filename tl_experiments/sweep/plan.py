@@ -54,7 +54,7 @@ class Plan:
         settings: the values of the node `sweep`.
         code: version and git commit of the code, and the versions of the libraries that results depend on.
         jobs: in order.
-        groups: indices of the jobs that one launched process runs.
+        groups: indices of the jobs that one launched process runs, its host first.
         dropped: one line for each combination or key that was left out, and why.
     """
 
@@ -77,6 +77,10 @@ class Plan:
             for key, value in job.values.items():
                 values.setdefault(key, {})[value] = None
         return {key: tuple(different) for key, different in values.items()}
+
+    def host(self, job: PlannedJob) -> PlannedJob:
+        """Return the job in whose folder the process of a job's group writes its log."""
+        return next(self.jobs[group[0]] for group in self.groups if job.index in group)
 
     def member(self, job: PlannedJob, *, folder: Path, parent_run_id: str | None) -> Member:
         """Return a job as the story of a run takes it.

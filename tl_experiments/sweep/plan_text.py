@@ -9,22 +9,23 @@ MOST_JOBS = 60  # lines; a longer list is cut in the middle
 TITLE_WIDTH = 10
 
 
-def plan_lines(plan: Plan, *, folder: Path, shared_features: Sequence[Sequence[int]]) -> Iterator[str]:
+def plan_lines(plan: Plan, *, folder: Path) -> Iterator[str]:
     """Yield the lines.
 
     Args:
         plan: of the sweep.
         folder: where it will be.
-        shared_features: indices of the jobs that need the same features, for each set of several.
     """
-    yield f"plan: {_counted(len(plan.jobs), 'job')} in {_counted(len(plan.groups), 'group')}, {folder}"
+    processes = f"{len(plan.groups)} process{'' if len(plan.groups) == 1 else 'es'}"
+    yield f"plan: {_counted(len(plan.jobs), 'job')} in {processes}, {folder}"
     for key, values in plan.varied.items():
         yield _line("varies", f"{key}: {', '.join(values)}")
     constant = [line for line in plan.overrides if line.partition("=")[0] not in plan.varied]
     if constant:
         yield _line("constant", " ".join(constant))
-    for indices in shared_features:
-        yield _line("features", f"the same for jobs {spans(indices)}")
+    for group in plan.groups:
+        if len(group) > 1:
+            yield _line("together", f"jobs {spans(group)}: one pass of the backbone, {len(group)} heads side by side")
     for what in plan.dropped:
         yield _line("left out", what)
     yield from _shortened([_line("job", job.name) for job in plan.jobs])

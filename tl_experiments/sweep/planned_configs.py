@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, flag_override
 
 from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.plan_text import spans
 
 GROUP_KEY = "sweep.group"
 
@@ -31,7 +32,8 @@ class PlannedConfigs:
         [override] = sweep_overrides
         group = int(override.removeprefix(f"{GROUP_KEY}="))
         plan = Plan.load(self.folder)
-        job = plan.jobs[plan.groups[group][0]]
+        indices = plan.groups[group]
+        job = plan.jobs[indices[0]]
         config = copy.deepcopy(master_config)
         with flag_override(config, ["struct", "readonly"], [False, False]):
             for key in [key for key in config if key not in ("hydra", "sweep")]:
@@ -41,6 +43,7 @@ class PlannedConfigs:
             hydra = config.hydra
             hydra.sweep.dir, hydra.sweep.subdir = str(self.folder), job.folder
             hydra.output_subdir = None  # the plan has written what Hydra would write there
-            hydra.overrides.task = list(job.overrides)
+            # Launchers show it; what each job of a group is told, it reads in the plan.
+            hydra.overrides.task = list(job.overrides) if len(indices) == 1 else [f"jobs {spans(indices)} together"]
             hydra.runtime.choices.update(job.choices)
         return config

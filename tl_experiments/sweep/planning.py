@@ -78,7 +78,7 @@ def make_plan(
         settings=dict(settings),
         code=code_version(),
         jobs=tuple(map(_job, _varying(candidates), count())),
-        groups=tuple((index,) for index in range(len(candidates))),
+        groups=tuple((index,) for index in range(len(candidates))),  # until it is known which go together
         dropped=tuple(f"{number} × {what}" for what, number in dropped.items()),
     )
     return plan, dict(enumerate(config for _, config in found))

@@ -80,9 +80,9 @@ class PlannedSweeper(Sweeper):
                 on_progress=on_progress,
             )
         launcher = None if settings["dry_run"] else self._launcher(folder)  # it imports while the plan is checked
-        from tl_experiments.sweep.conduct import conduct, show_plan  # noqa: PLC0415 - errors so far were quick
+        from tl_experiments.sweep.conduct import conduct, settle_plan  # noqa: PLC0415 - errors so far were quick
 
-        show_plan(plan, folder)
+        plan = settle_plan(plan, folder)
         if launcher is None:
             return []
         with claimed(folder):

@@ -13,7 +13,7 @@ GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmenta
 # Keys that say how a run is built, where files lie, or how fast things go.
 BUILDING = {"_target_", "_partial_", "lr"}  # `lr` is a knob, and told as that
 PLACES = {"root", "download"}
-SPEED = {"workers", "image_memory_gb", "infer_batch_size", "log_every_steps"}
+SPEED = {"workers", "image_memory_gb", "infer_batch_size", "log_every_steps", "cache"}
 LEFT_OUT = BUILDING | PLACES | SPEED
 
 

@@ -11,7 +11,8 @@ from typing import Any, Self
 import yaml
 
 from tl_experiments.data.images import Images
-from tl_experiments.engine.records import EpochRecord, FinalRecord, Record
+from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
@@ -52,13 +53,14 @@ class RunResult:
 class RunLog:
     """Writes one member's record; `with` begins the tracker's run and ends both with the same status."""
 
-    def __init__(self, *, name: str, folder: Path, member: int, uid: str, tracker: Tracker) -> None:
+    def __init__(self, *, name: str, folder: Path, member: int, num_members: int, uid: str, tracker: Tracker) -> None:
         """Keep where to write.
 
         Args:
             name: of the run.
             folder: exists.
             member: index on the leading axis of records.
+            num_members: on this axis; they share the time that they take together.
             uid: of the run.
             tracker: not yet entered.
         """
@@ -66,6 +68,7 @@ class RunLog:
         self.name = name
         self.folder = folder
         self._member = member
+        self._num_members = num_members
         self._uid = uid
         self._start = time.perf_counter()
         self._config: Mapping[str, Any] = {}
@@ -73,6 +76,9 @@ class RunLog:
         self._dataset = ""
         self._identity: Mapping[str, Any] = {}
         self._final: FinalRecord | None = None
+        self.failure: str | None = None  # of this member alone, while others went on
+        self._ended = False
+        self._together_seconds: float | None = None  # until the members were tested
 
     def __enter__(self) -> Self:
         for old in ("metrics.jsonl", "result.json"):
@@ -83,6 +89,9 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._ended:
+            return
+        self._ended = True
         if error is not None:
             status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
             self._write_result(status=status, error=f"{type(error).__name__}: {error}")
@@ -125,13 +134,20 @@ class RunLog:
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
 
     def record(self, record: Record) -> None:
-        """Keep what an epoch or the test showed; steps leave nothing."""
-        if isinstance(record, EpochRecord):
+        """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
+        if self.failure is not None:
+            return
+        if isinstance(record, Diverged):
+            if record.member == self._member:
+                self.failure = record.reason
+                self.__exit__(RunFailed, RunFailed(record.reason), None)
+        elif isinstance(record, EpochRecord):
             metrics = record.metrics(self._member)
             append_metrics(self.folder / "metrics.jsonl", {"epoch": record.epoch, "phase": record.phase, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
         elif isinstance(record, FinalRecord):
             self._final = record
+            self._together_seconds = time.perf_counter() - self._start
 
     def finish(self, *, weights_sha256: str, images: Images, class_names: Sequence[str]) -> RunResult:
         """Record what the test showed, the model in `model/` and, last of all, the result.
@@ -141,8 +157,9 @@ class RunLog:
             images: of the test split.
             class_names: in label order.
         """
-        if self._final is None:
+        if self._final is None or self._together_seconds is None:
             raise RuntimeError("a run ends with the record of its test")
+        self._start = time.perf_counter() - self._together_seconds / self._num_members
         for path in self._draw(self._final, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
@@ -172,6 +189,7 @@ class RunLog:
         return [curves, *files]
 
     def _seconds(self) -> float:
+        """Seconds since the run began; of what members do together, each is charged its share."""
         return round(time.perf_counter() - self._start, 3)
 
     def _write_result(self, *, status: str, **fields: Any) -> Path:

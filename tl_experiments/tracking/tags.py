@@ -8,7 +8,10 @@ from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
 from tl_experiments.runtime.process import machine
 
 # What may change without changing the result of a run.
-WITHOUT_EFFECT = {"runtime": ("workers", "image_memory_gb", "log_every_steps"), "dataset": ("root", "download")}
+WITHOUT_EFFECT = {
+    "runtime": ("workers", "image_memory_gb", "cache", "log_every_steps"),
+    "dataset": ("root", "download"),
+}
 NOT_THE_RUN = ("tracking", "allow_targets")
 
 

@@ -1,0 +1,103 @@
+"""`tlx cache`: what is kept, whether it is sound, and how to be rid of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tl_experiments.cli import main
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TL_CACHE_LIMIT_GB", raising=False)
+    return tmp_path / "cache"
+
+
+def make_entry(backbone: str, *, used: float) -> Path:
+    """An entry of 100 rows of 400 bytes; its folder."""
+    import torch
+
+    from tl_experiments.runtime.row_store import RowStore
+
+    fields = {"backbone": backbone, "weights": "0123456789abcdef" * 4}
+    store = RowStore(kind="features", fields=fields, row_shape=(100,), dtype=torch.float32, notice=pytest.fail)
+    digests = [f"{number:064x}" for number in range(100)]
+    store.fill(torch.zeros(100, 100), digests, lambda positions: iter([torch.ones(len(positions), 100)]))
+    os.utime(store.folder / "key.json", (used, used))
+    return store.folder
+
+
+def test_list_shows_entries_total_limit_and_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = make_entry("resnet18", used=1e9), make_entry("[b]vit[/b]", used=1.5e9)
+    assert main(["cache", "list"]) == 0
+    *table, total = capsys.readouterr().out.splitlines()
+    (shown_new,) = (line for line in table if "backbone=[b]vit[/b], weights=0123456789ab " in line)
+    (shown_old,) = (line for line in table if "backbone=resnet18" in line)
+    assert table.index(shown_new) < table.index(shown_old)
+    for line, folder, year in ((shown_new, new, "2017-07-14"), (shown_old, old, "2001-09-")):
+        assert all(part in line for part in ("features", folder.name[:12], " 100 ", " kB", year)), line
+    assert total.endswith(f" kB of 20.0 GB in {root}")
+
+
+def test_list_of_nothing_names_folder_and_limit(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TL_CACHE_LIMIT_GB", "1.5")
+    assert main(["cache", "list"]) == 0
+    assert capsys.readouterr().out == f"0 bytes of 1.5 GB in {root}\n"
+
+
+def test_verify_names_a_damaged_shard_and_the_way_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_entry("resnet18", used=1e9)
+    assert main(["cache", "verify"]) == 0
+    assert capsys.readouterr().out == f"{root}: every row is as it was written\n"
+    (payload,) = folder.glob("*.rows")
+    os.truncate(payload, 100)
+    assert main(["cache", "verify"]) == 1
+    damaged, way_out = capsys.readouterr().out.splitlines()
+    manifest = payload.with_suffix(".json")
+    assert damaged == f"damaged: {manifest}: its payload has 100 bytes instead of 40000"
+    assert "tlx cache prune --all" in way_out
+
+
+@pytest.mark.parametrize(("options", "left"), [((), 2), (("--limit-gb", "0.00008"), 1), (("--all",), 0)])
+def test_prune_says_what_went(
+    options: tuple[str, ...], left: int, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [make_entry("resnet18", used=1e9), make_entry("vit", used=1.5e9)]
+    (folders[1] / ".1-half").write_bytes(b"x" * 5000)
+    assert main(["cache", "prune", *options]) == 0
+    *removed, unfinished, freed = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in removed] == [f"removed: features {f.name[:12]}" for f in folders[: 2 - left]]
+    assert unfinished == "removed: 5.0 kB that unfinished writes left"
+    assert freed.startswith("freed ")
+    assert freed.endswith(f" in {root}")
+    assert [folder.exists() for folder in folders] == [left > 1, left > 0]
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", "nan"])
+def test_a_wrong_limit_is_told_in_one_line_and_removes_nothing(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_entry("resnet18", used=1e9)
+    assert main(["cache", "prune", f"--limit-gb={limit}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --limit-gb {limit}: expected a number of gigabytes")
+    assert folder.exists()
+
+
+def test_a_wrong_limit_of_the_environment_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TL_CACHE_LIMIT_GB", "much")
+    for verb in ("list", "prune"):
+        assert main(["cache", verb]) == 2
+        assert capsys.readouterr().err.startswith("error: TL_CACHE_LIMIT_GB=much: expected")
+
+
+def test_nothing_heavy_is_imported() -> None:
+    look = "import sys; from tl_experiments.cli import main; main(['cache', 'list']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,38 @@
+"""Decoded images that stay from run to run, under everything that decides their bytes."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import PIL
+import torch
+from PIL import features
+
+from tl_experiments.data.decoding import DECODING
+from tl_experiments.data.transforms import DRAWING, Canvas
+from tl_experiments.runtime.row_store import RowStore
+
+
+def canvas_store(canvas: Canvas, *, notice: Callable[[str], None]) -> RowStore:
+    """Make the store of one kind of canvas, for images of any dataset.
+
+    Args:
+        canvas: what is drawn of each image.
+        notice: told what a user should know of the store.
+
+    Raises:
+        SettingError: the limit of the caches is no number.
+    """
+    return RowStore(
+        kind="images",
+        fields=canvas_fields(canvas),
+        row_shape=(3, canvas.size, canvas.size),
+        dtype=torch.uint8,
+        notice=notice,
+    )
+
+
+def canvas_fields(canvas: Canvas) -> dict[str, Any]:
+    """What decides the bytes of a canvas besides the image's content, as plain values."""
+    decoders = {"pillow": PIL.__version__, "jpeg": features.version("libjpeg_turbo") or features.version("jpg")}
+    return {"canvas": asdict(canvas), "decoding": DECODING, "drawing": DRAWING, "decoders": decoders}

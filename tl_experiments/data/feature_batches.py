@@ -1,0 +1,69 @@
+"""Batches of cached features for members that train side by side, each in the order that it would have alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tl_experiments.data.batches import Batch, epoch_order, split_into_batches
+from tl_experiments.data.hashing import uniforms
+from tl_experiments.data.transforms import to_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBatches:
+    """Cached features of a split.
+
+    Attributes:
+        features: float32 (V, N, D), V views of each sample, on the device.
+        labels: (N,) int64, on the same device.
+        batch_size: at least 1.
+        num_members: K.
+        seeds: one per member, of its order and its choice of views; None yields the first view of all in order.
+    """
+
+    features: torch.Tensor = field(repr=False)
+    labels: torch.Tensor = field(repr=False)
+    batch_size: int
+    num_members: int
+    seeds: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and len(self.seeds) != self.num_members:
+            raise ValueError(f"{len(self.seeds)} seeds for {self.num_members} members")
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(indices) for indices in self._index_batches(np.arange(len(self.labels))))
+
+    def __len__(self) -> int:
+        return len(self._index_batches(np.arange(len(self.labels))))
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield features (K, B, D), or (1, B, D) where all members see the same, with labels (K, B)."""
+        num_samples, device = len(self.labels), self.labels.device
+        rows = self.features.flatten(0, 1)
+        orders, views = self._orders(epoch)
+        # The whole epoch goes to the device at once: a copy for each batch would make the host wait.
+        samples = to_device(torch.from_numpy(orders), device)
+        places = to_device(torch.from_numpy(views * num_samples + orders), device)
+        ends = np.cumsum([len(indices) for indices in self._index_batches(np.arange(num_samples))])
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            labels = self.labels[samples[:, start:end]]
+            yield Batch(inputs=rows[places[:, start:end]], labels=labels.expand(self.num_members, -1))
+
+    def _orders(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return samples and views, (K, N) int64; (1, N) where they are the same for all members."""
+        num_views, num_samples = self.features.shape[:2]
+        if self.seeds is None:
+            return np.arange(num_samples)[None], np.zeros((1, num_samples), dtype=np.int64)
+        seeds = self.seeds[:1] if len(set(self.seeds)) == 1 else self.seeds
+        orders = np.stack([epoch_order(num_samples, seed=seed, epoch=epoch) for seed in seeds])
+        drawn = [
+            uniforms(order, seed=seed, stream="view", epoch=epoch) for order, seed in zip(orders, seeds, strict=True)
+        ]
+        return orders, (np.stack(drawn) * num_views).astype(np.int64)
+
+    def _index_batches(self, order: np.ndarray) -> list[np.ndarray]:
+        return split_into_batches(order, batch_size=self.batch_size, drop_single=self.seeds is not None)

@@ -1,0 +1,161 @@
+"""What changes the weights after each step: an optimizer and its schedule, for one member or for K side by side."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch.optim import Optimizer
+
+from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, read_settings
+from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, make_optimizer
+from tl_experiments.engine.rates import Rates, ScheduleFactory
+from tl_experiments.engine.schedulers import Schedule
+from tl_experiments.models.param_groups import ParamGroup
+
+
+class Updates(Protocol):
+    """Turns gradients into new weights."""
+
+    @property
+    def lr(self) -> tuple[float, ...]:
+        """The base rate of the last update, one value per member."""
+        ...
+
+    def begin(self, *, total_steps: int, steps_per_epoch: int) -> None:
+        """Begin a phase: the whole schedule, from the rates that the optimizers began with."""
+        ...
+
+    def step(self) -> None:
+        """Update the weights, forget the gradients and move the schedule."""
+        ...
+
+    def after_epoch(self, val_acc: Sequence[float]) -> None: ...
+
+
+class SingleUpdates:
+    """One member under any optimizer of PyTorch's kind."""
+
+    def __init__(
+        self, groups: Sequence[ParamGroup], *, optimizer: OptimizerFactory, scheduler: ScheduleFactory
+    ) -> None:
+        self._optimizer: Optimizer = make_optimizer(optimizer, groups)
+        self._scheduler = scheduler
+        self._schedule: Schedule | None = None
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
+        self._lr = base_lr(self._optimizer)
+
+    @property
+    def lr(self) -> tuple[float, ...]:
+        return (self._lr,)
+
+    def begin(self, *, total_steps: int, steps_per_epoch: int) -> None:
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak
+            group.pop("initial_lr", None)  # where PyTorch's schedulers keep what they began with
+        self._schedule = self._scheduler(self._optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+
+    def step(self) -> None:
+        self._lr = base_lr(self._optimizer)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._schedule is not None:
+            self._schedule.after_step()
+
+    def after_epoch(self, val_acc: Sequence[float]) -> None:
+        if self._schedule is not None:
+            self._schedule.after_epoch(val_acc[0])
+
+
+class BankUpdates:
+    """K members in tensors that lead with an axis of members, each with its own settings and rate.
+
+    PyTorch's optimizers take one rate for a tensor. The rules in `bank_rules` are theirs, element by element, so that
+    what a member gets depends neither on its neighbours nor on how many there are.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ParamGroup],
+        *,
+        rule: Rule,
+        settings: Sequence[Settings],
+        schedulers: Sequence[ScheduleFactory],
+    ) -> None:
+        """Keep one state for each parameter.
+
+        Args:
+            groups: of parameters (K, ...).
+            rule: of the optimizers' class.
+            settings: of K optimizers.
+            schedulers: of K members.
+        """
+        self._groups = groups
+        self._rule = rule
+        self._settings = settings
+        self._schedulers = schedulers
+        self._state = {
+            parameter: [torch.zeros_like(parameter) for _ in range(rule.num_states)]
+            for group in groups
+            for parameter in group.params
+        }
+        self._num_steps = 0
+        self._rates: Rates | None = None
+        self._lr = tuple(float(settings["lr"]) for settings in self._settings)
+
+    @property
+    def lr(self) -> tuple[float, ...]:
+        return self._lr
+
+    def begin(self, *, total_steps: int, steps_per_epoch: int) -> None:
+        peaks = [float(settings["lr"]) for settings in self._settings]
+        self._rates = Rates(peaks, self._schedulers, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self._num_steps += 1
+        self._lr = self._rates.current if self._rates else self._lr
+        for group in self._groups:
+            columns = as_columns(
+                [
+                    self._rule.scalars(settings, lr * group.lr_scale, group.weight_decay, self._num_steps)
+                    for settings, lr in zip(self._settings, self._lr, strict=True)
+                ],
+                device=group.params[0].device,
+            )
+            for parameter in group.params:
+                if parameter.grad is not None:
+                    self._rule.apply(parameter, parameter.grad, self._state[parameter], columns)
+                    parameter.grad = None
+        if self._rates:
+            self._rates.after_step()
+
+    def after_epoch(self, val_acc: Sequence[float]) -> None:
+        if self._rates:
+            self._rates.after_epoch(val_acc)
+
+
+def can_share(factory: OptimizerFactory) -> bool:
+    """Whether there is a rule for an optimizer, so that it can update many members at once."""
+    return read_settings(factory)[0] is not None
+
+
+def make_updates(
+    groups: Sequence[ParamGroup], *, optimizers: Sequence[OptimizerFactory], schedulers: Sequence[ScheduleFactory]
+) -> Updates:
+    """Choose by what is trained: a bank is updated by our own rules, alone or not, anything else by PyTorch's.
+
+    Args:
+        groups: all trainable parameters.
+        optimizers, schedulers: one per member.
+
+    Raises:
+        ValueError: several members that no rule can update together.
+    """
+    read = [read_settings(factory) for factory in optimizers]
+    kinds = {kind for kind, _ in read}
+    if all(group.has_member_axis for group in groups) and len(kinds) == 1 and (kind := kinds.pop()) is not None:
+        settings = [settings for _, settings in read]
+        return BankUpdates(groups, rule=RULES[kind], settings=settings, schedulers=schedulers)
+    if len(optimizers) > 1:
+        raise ValueError("these members cannot be updated together: they are no bank, or their optimizers differ")
+    return SingleUpdates(groups, optimizer=optimizers[0], scheduler=schedulers[0])

@@ -1,0 +1,83 @@
+"""Features of a whole split: read where they are known, extracted where they are not."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from tl_experiments.data.images import Images
+from tl_experiments.data.transforms import Normalise, to_device
+from tl_experiments.features.extract import Extractor, View, make_extractor
+from tl_experiments.features.key import feature_fields, weights_of
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.runtime.precision import Compute
+from tl_experiments.runtime.row_store import RowStore
+
+
+class _Watch(Protocol):
+    def notice(self, text: str) -> None: ...
+
+    def work(self, title: str) -> Callable[[int, int], None]: ...
+
+
+class FeatureStore:
+    """The features that one backbone gives, kept by content: an image that any run has seen is never seen again."""
+
+    def __init__(
+        self, backbone: Backbone, *, normalise: Normalise, compute: Compute, cached: bool, watch: _Watch
+    ) -> None:
+        """Digest the backbone; nothing is computed yet.
+
+        Args:
+            backbone: frozen, on the device and in the layout of `compute`; put into eval mode.
+            normalise: of the backbone.
+            compute: where and how.
+            cached: keep features from run to run; the bits are the same without.
+            watch: told of long work and of a cache that fails.
+        """
+        self._backbone, self._normalise, self._compute = backbone, normalise, compute
+        self._weights = weights_of(backbone) if cached else None
+        self._watch = watch
+        self._extractor: Extractor | None = None
+
+    def features(self, images: Images, *, view: View | None = None) -> torch.Tensor:
+        """Return the features of a split, float32 (N, D), on the device.
+
+        Args:
+            images: N canvases.
+            view: of these; None is the centre crop.
+
+        Raises:
+            DataError: an image that must be decoded cannot be.
+        """
+        rows = torch.empty(len(images), self._backbone.feature_dim)
+
+        def extract(positions: np.ndarray) -> Iterator[torch.Tensor]:
+            return self._extract(images, positions, view)
+
+        if self._weights is None:
+            torch.cat(list(extract(np.arange(len(images)))), out=rows)
+        else:
+            self._rows(self._weights, images, view).fill(rows, images.digests, extract)
+        return to_device(rows, self._compute.device)
+
+    def _rows(self, weights_sha256: str, images: Images, view: View | None) -> RowStore:
+        fields = feature_fields(
+            backbone=self._backbone,
+            weights_sha256=weights_sha256,
+            canvas=images.canvas,
+            normalise=self._normalise,
+            compute=self._compute,
+            view=view,
+        )
+        shape = (self._backbone.feature_dim,)
+        return RowStore(kind="features", fields=fields, row_shape=shape, dtype=torch.float32, notice=self._watch.notice)
+
+    def _extract(self, images: Images, positions: np.ndarray, view: View | None) -> Iterator[torch.Tensor]:
+        """Run the backbone; what it takes to be fast is prepared when it is first needed."""
+        if self._extractor is None:
+            self._extractor = make_extractor(self._backbone, normalise=self._normalise, compute=self._compute)
+        which = f"{len(positions):,} {images.split} images"
+        title = f"extracting features of {which}" + (f", view {view.number + 1} of {view.num_views}" if view else "")
+        return self._extractor.features(images, positions, view=view, on_progress=self._watch.work(title))

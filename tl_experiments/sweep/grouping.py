@@ -1,0 +1,44 @@
+"""Which jobs of a sweep one process runs together: those that train heads on the same frozen features."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tl_experiments import build
+from tl_experiments.config.member import Member
+from tl_experiments.runtime.fingerprint import fingerprint
+
+
+def group_jobs(members: Sequence[Member], *, max_heads: int) -> tuple[tuple[int, ...], ...]:
+    """Return the positions of the members that are run together, each member once, in the order of the first ones.
+
+    Args:
+        members: in the order of the plan.
+        max_heads: of one group, so that memory does not grow with the sweep.
+    """
+    groups: dict[str, list[int]] = {}
+    for position, member in enumerate(members):
+        together = build.trains_in_bank(member)
+        key = _bank_key(member.config) if together else f"alone {position}"
+        groups.setdefault(key, []).append(position)
+    return tuple(
+        sorted(
+            tuple(positions[start : start + max_heads])
+            for positions in groups.values()
+            for start in range(0, len(positions), max_heads)
+        )
+    )
+
+
+def _bank_key(config: dict[str, Any]) -> str:
+    """Heads may differ by rate, seed, schedule, and the settings of one class of optimizers.
+
+    The seed decides on features too where it draws the backbone's weights.
+    """
+    random = config["backbone"].get("weights") is None
+    own = {
+        "lr": None,
+        "seed": config["seed"] if random else None,
+        "optimizer": config["optimizer"]["_target_"],
+        "scheduler": None,
+    }
+    return fingerprint({**config, **own})
