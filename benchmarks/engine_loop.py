@@ -41,14 +41,14 @@ class EngineLoop:
             Materials(
                 backbone=network.to(device=self._device, memory_format=self.compute.memory_format),  # type: ignore[call-overload]
                 num_classes=dataset.num_classes,
-                images=build.build_images(member, dataset=dataset, backbone=network, watch=_Silent()),
+                images=build.build_images(member, dataset=dataset, backbone=network, watch=Silent()),
                 augmentation=build.build_augmentation(member, dataset=dataset),
                 batch_size=batch_size,
                 epochs=member.config["epochs"],
                 seeds=(member.config["seed"],),
                 compute=self.compute,
                 cache=member.config["runtime"]["cache"],
-                watch=_Silent(),
+                watch=Silent(),
             )
         )
         self.decoding_seconds = time.perf_counter() - start
@@ -80,7 +80,7 @@ class EngineLoop:
         return seconds
 
 
-class _Silent:
+class Silent:
     """Told of long work, says nothing."""
 
     def notice(self, text: str) -> None: ...

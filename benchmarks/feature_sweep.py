@@ -17,10 +17,7 @@ Both take turns within a round; the median round counts.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,13 +27,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from plain_loop import IMAGE_SIZE, eval_transform, folder_of_splits, link_subset, make_loader, make_step, synchronise
+from program import program
 from report import Report, verdict
 from torch import nn
 
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.runtime.process import choose_device
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 32
 PLAIN_LR = 1e-3  # of the one epoch that is measured
 COLD, WARM, PLAN = "ours, cold cache", "ours, warm cache", "ours, start and plan alone"
@@ -90,19 +87,17 @@ def plain_epoch(subset: Path, *, workers: int, device: torch.device) -> Timed:
 def our_sweep(subset: Path, folder: Path, *, kind: str, lrs: list[str], arguments: argparse.Namespace) -> Timed:
     """Run the sweep as a user does, with everything it writes below `folder`."""
     output = folder / kind.replace(" ", "_").replace(",", "")
-    command = [
-        *(sys.executable, "run.py", "-m", "strategy=feature", f"lr={','.join(lrs)}", f"epochs={arguments.epochs}"),
+    start = time.perf_counter()
+    with program(
+        *("-m", "strategy=feature", f"lr={','.join(lrs)}", f"epochs={arguments.epochs}"),
         *("dataset=image_folder", f"dataset.root={subset}", f"backbone.image_size={IMAGE_SIZE}"),
         *(f"batch_size={BATCH_SIZE}", f"runtime.workers={arguments.our_workers}"),
         *(f"hydra.sweep.dir={output}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"),
         *(["sweep.dry_run=true"] if kind == PLAN else []),
-    ]
-    environment = os.environ | {"TL_CACHE_DIR": str(folder / "cache")}
-    start = time.perf_counter()
-    answer = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        cache=folder / "cache",
+    ):
+        pass
     seconds = time.perf_counter() - start
-    if answer.returncode != 0:
-        raise SystemExit(f"error: the sweep failed\n{answer.stdout[-2000:]}\n{answer.stderr[-2000:]}")
     return Timed(seconds, "" if kind == PLAN else best_of(output, lrs))
 
 

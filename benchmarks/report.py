@@ -54,6 +54,11 @@ def verdict(ratio: float, bar: float) -> str:
     return f"{ratio:.2f}x, bar >= {bar:g}x: {'met' if ratio >= bar else 'missed'}"
 
 
+def at_most(value: float, bar: float, *, unit: str = "x") -> str:
+    """A ratio, or another figure, beside the one that it should not exceed."""
+    return f"{value:.2f}{unit}, bar <= {bar:g}{unit}: {'met' if value <= bar else 'missed'}"
+
+
 def _kind(device: torch.device) -> str:
     """One file per GPU model, and per kind of CPU."""
     if device.type == "cuda":

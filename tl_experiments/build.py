@@ -240,6 +240,7 @@ def build_trainer(
         seed=member.config["seed"],
         device=device,
         log_every_steps=runtime["log_every_steps"],
+        fused=runtime["fused"],
         compile=runtime["compile"],
     )
 

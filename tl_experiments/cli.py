@@ -72,7 +72,8 @@ def _cache_list(_options: argparse.Namespace) -> None:
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from tl_experiments.runtime.cache_folder import cache_folder, cache_limit, entries  # noqa: PLC0415
+    from tl_experiments.runtime.cache_entries import entries  # noqa: PLC0415
+    from tl_experiments.runtime.cache_folder import cache_folder, cache_limit  # noqa: PLC0415
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -99,7 +100,8 @@ def _told(fields: dict[str, Any]) -> str:
 
 
 def _cache_verify(_options: argparse.Namespace) -> int:
-    from tl_experiments.runtime.cache_folder import cache_folder, verify  # noqa: PLC0415 - as above
+    from tl_experiments.runtime.cache_entries import verify  # noqa: PLC0415 - as above
+    from tl_experiments.runtime.cache_folder import cache_folder  # noqa: PLC0415
 
     damaged = 0
     for damage in verify(cache_folder()):
@@ -115,7 +117,8 @@ def _cache_verify(_options: argparse.Namespace) -> int:
 def _cache_prune(options: argparse.Namespace) -> None:
     from rich.filesize import decimal  # noqa: PLC0415 - as above
 
-    from tl_experiments.runtime.cache_folder import cache_folder, cache_limit, parse_gigabytes, prune  # noqa: PLC0415
+    from tl_experiments.runtime.cache_folder import cache_folder, cache_limit, parse_gigabytes  # noqa: PLC0415
+    from tl_experiments.runtime.cache_pruning import prune  # noqa: PLC0415
 
     try:
         limit = parse_gigabytes(options.limit_gb) if options.limit_gb is not None else cache_limit()

@@ -7,6 +7,7 @@ from itertools import chain
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
+from tl_experiments.engine.records import Diverged
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
@@ -65,6 +66,8 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
 
         trainer = build.build_trainer(shared, workload, optimizers=optimizers, schedulers=schedulers, device=device)
         for record in chain(trainer.fit(), trainer.test()):
+            if isinstance(record, Diverged):
+                console.notice(f"{members[record.member].name}: {record.reason}; the others go on")
             console.record(record)
             for log in logs:
                 log.record(record)

@@ -176,6 +176,7 @@ def materials() -> Callable[[Member], Materials]:
             epochs=member.config["epochs"],
             seeds=(member.config["seed"],),
             compute=compute,
+            cache=member.config["runtime"]["cache"],
             watch=Console(),
         )
 
@@ -208,8 +209,8 @@ def test_a_strategy_plans_a_workload_that_a_trainer_takes(
     trainer = build.build_trainer(
         member,
         workload,
-        optimizer=build.build_optimizer(member),
-        scheduler=build.build_scheduler(member),
+        optimizers=[build.build_optimizer(member)],
+        schedulers=[build.build_scheduler(member)],
         device=torch.device("cpu"),
     )
     next(iter(trainer.fit()))
@@ -279,7 +280,7 @@ def test_a_tracker_is_made_and_touches_nothing_yet(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     member = make_member(f"tracking={option}")
-    log = build.build_log(member, index=0)
+    log = build.build_log(member, index=0, num_members=1)
     assert log.tracker.run_id is None
     assert [path for path in tmp_path.iterdir() if path != member.folder] == []
 

@@ -23,6 +23,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "batch_size": ([1], [0]),
     "seed": ([0, 2**63 - 1], [-1, 2**63]),
     "backbone.image_size": ([1, None], [0]),
+    "strategy.views": ([1, None], [0, -1]),
     "strategy.backbone_lr_scale": ([1e-6, 2.0], [0.0, -0.1, math.inf]),
     "optimizer.weight_decay": ([0.0, 10.0], [-1e-9, math.inf]),
     "optimizer.momentum": ([0.0, 0.999], [-1e-9, 1.0]),
@@ -58,6 +59,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "runtime.log_every_steps": ([1], [0]),
     "runtime.infer_batch_size": ([1, None], [0]),
     "sweep.n_jobs": ([1], [0]),
+    "sweep.max_heads": ([1], [0]),
     "sweep.timeout": ([0.1, None], [0, -1.0, math.inf]),
     "tracking.experiment_name": (["x"], ["", " "]),
 }
@@ -76,6 +78,12 @@ def composed() -> dict[str, Any]:
 def config(composed: dict[str, Any]) -> dict[str, Any]:
     """The defaults, to be spoilt."""
     return copy.deepcopy(composed)
+
+
+@pytest.fixture
+def augmented(config: dict[str, Any]) -> dict[str, Any]:
+    """As above, with images that are turned, so that views of them differ."""
+    return put(config, "augmentation.rotation_degrees", 15.0)
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -101,17 +109,17 @@ def test_every_range_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), INSIDE)
-def test_a_value_just_inside_passes(key: str, value: Any, config: dict[str, Any], tmp_path: Path) -> None:
-    changed = put(config, key, value)
+def test_a_value_just_inside_passes(key: str, value: Any, augmented: dict[str, Any], tmp_path: Path) -> None:
+    changed = put(augmented, key, value)
     changed["optimizer"]["lr"] = changed["lr"]  # as the interpolation has it
     assert problems(changed, tmp_path) == []
 
 
 @pytest.mark.parametrize(("key", "value"), OUTSIDE)
 def test_a_value_just_outside_is_named_with_what_is_expected(
-    key: str, value: Any, config: dict[str, Any], tmp_path: Path
+    key: str, value: Any, augmented: dict[str, Any], tmp_path: Path
 ) -> None:
-    changed = put(config, key, value)
+    changed = put(augmented, key, value)
     changed["optimizer"]["lr"] = changed["lr"]
     [line] = problems(changed, tmp_path)
     named, _, expected = line.partition(": expected ")
@@ -166,6 +174,8 @@ def test_an_empty_root_is_no_root(make_member: Callable[..., Member]) -> None:
         (["batch_size=1", "strategy=finetune"], "batch_size=1: BatchNorm has nothing to normalise by"),
         (["runtime=deterministic", "runtime.train_precision=bf16"], "runtime.deterministic=true: expected fp32"),
         (["runtime=deterministic", "runtime.infer_precision=bf16"], "runtime.deterministic=true: expected fp32"),
+        (["strategy.views=2"], "strategy.views=2: without augmentation all are the same; expected null"),
+        (["strategy.views=2", "augmentation=light", "strategy.batchnorm=train"], "strategy.views=2: features that are"),
     ],
 )
 def test_a_rule_across_groups_names_its_keys(
@@ -188,6 +198,8 @@ def test_a_rule_across_groups_names_its_keys(
         ["batch_size=1"],
         ["batch_size=1", "strategy=finetune", "strategy.batchnorm=eval"],
         ["runtime.train_precision=bf16"],
+        ["strategy.views=1", "augmentation=light"],
+        ["strategy.views=2", "augmentation.hflip_prob=0.1"],
     ],
 )
 def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_member: Callable[..., Member]) -> None:

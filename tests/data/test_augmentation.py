@@ -1,5 +1,6 @@
 """What a sample gets depends on (seed, epoch, sample) alone, and the affine map does what its parameters say."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -138,6 +139,52 @@ def test_an_undecided_flip_follows_the_dataset():
     assert replace(STANDARD, hflip_prob=0.3).resolved(mirror_safe=False).hflip_prob == 0.3
     with pytest.raises(ValueError, match="resolved"):
         undecided.parameters(np.arange(2), seed=0, epoch=0)
+
+
+MIRRORS = replace(NONE, hflip_prob=0.5)
+DIGESTS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2000)]
+
+
+def test_what_only_mirrors_is_told_from_the_rest():
+    assert MIRRORS.only_mirrors
+    for change in ({"hflip_prob": 0.0}, {"hflip_prob": 0.4}, {"rotation_degrees": 1.0}, {"scale": (0.5, 1.0)}):
+        assert not replace(MIRRORS, **change).only_mirrors
+
+
+def test_a_fixed_view_depends_on_the_content_alone():
+    """Not on the place in a split, the neighbours, a seed or how many views there are."""
+    whole = STANDARD.fixed_view(DIGESTS, number=1, num_views=4)
+    some = [70, 3, 99]
+    part = STANDARD.fixed_view([DIGESTS[index] for index in some], number=1, num_views=4)
+    more = STANDARD.fixed_view(DIGESTS, number=1, num_views=5)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[some])
+        np.testing.assert_array_equal(getattr(more, name), getattr(whole, name))
+
+
+def test_fixed_views_are_drawn_like_the_views_of_epochs():
+    """Each is in the augmentation's ranges, and two of them have nothing in common."""
+    one, two = (STANDARD.fixed_view(DIGESTS, number=number, num_views=4) for number in (0, 1))
+    for view in (one, two):
+        assert (view.mirror == -1).mean() == pytest.approx(0.5, abs=0.05)
+        assert np.degrees(view.angle).mean() == pytest.approx(0, abs=1)
+        assert (view.width * view.height).mean() == pytest.approx((0.35 + 1) / 2, abs=0.03)
+        assert view.x.std() == pytest.approx(1 / math.sqrt(3), abs=0.03)
+    for name in FIELDS:
+        assert abs(np.corrcoef(getattr(one, name), getattr(two, name))[0, 1]) < 0.08
+
+
+def test_two_views_of_what_only_mirrors_are_the_image_and_its_mirror_image():
+    image, mirrored = (MIRRORS.fixed_view(DIGESTS, number=number, num_views=2) for number in (0, 1))
+    assert set(image.mirror) == {1.0}
+    assert set(mirrored.mirror) == {-1.0}
+    for name in ("angle", "x", "y"):
+        assert not getattr(mirrored, name).any()
+
+
+def test_three_views_of_what_only_mirrors_are_drawn():
+    views = [MIRRORS.fixed_view(DIGESTS, number=number, num_views=3) for number in range(3)]
+    assert all(set(view.mirror) == {-1.0, 1.0} for view in views)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, epoch): every sample once, images and features in the same order."""
+"""Batches are a function of (seed, epoch): every sample once, whatever the size of the batches."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,6 @@ import torch
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import ImageBatches, epoch_order, split_into_batches
-from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images, load_images
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
@@ -142,39 +141,3 @@ def test_batches_are_made_on_the_device(load, augmentation):
     every = list(batches.epoch(0))
     assert [(batch.inputs.device, batch.labels.device) for batch in every] == [(meta, meta)] * 3
     assert [(batch.inputs.shape[0], batch.labels.shape) for batch in every] == [(8, (1, 8)), (8, (1, 8)), (4, (1, 4))]
-
-
-def feature_batches(num_samples: int, *, seeds: tuple[int, ...] | None, num_members: int) -> FeatureBatches:
-    features = torch.arange(num_samples, dtype=torch.float32)[:, None] * torch.ones(5)
-    return FeatureBatches(
-        features=features[None], labels=torch.arange(num_samples), batch_size=8, num_members=num_members, seeds=seeds
-    )
-
-
-def test_each_member_sees_features_in_the_order_that_it_would_have_alone():
-    every = list(feature_batches(20, seeds=(0, 3), num_members=2).epoch(1))
-    assert [batch.inputs.shape for batch in every] == [(2, 8, 5), (2, 8, 5), (2, 4, 5)]
-    labels = torch.cat([batch.labels for batch in every], dim=1)
-    for member, seed in enumerate((0, 3)):
-        assert labels[member].tolist() == epoch_order(20, seed=seed, epoch=1).tolist()
-    features = torch.cat([batch.inputs for batch in every], dim=1)
-    assert torch.equal(features[..., 0].long(), labels)
-
-
-def test_features_come_in_the_order_of_images(load):
-    """Training a head on cached features is then training it behind the frozen backbone."""
-    features = torch.cat([batch.labels for batch in feature_batches(17, seeds=(4,), num_members=1).epoch(2)], dim=1)
-    assert features[0].tolist() == seen(image_batches(load(17), seed=4), 2)[1]
-
-
-def test_without_seeds_all_members_see_all_in_order():
-    batches = feature_batches(17, seeds=None, num_members=3)
-    every = list(batches.epoch(0))
-    assert (len(batches), batches.num_samples) == (3, 17)
-    assert torch.cat([batch.labels for batch in every], dim=1).tolist() == [list(range(17))] * 3
-    assert every[-1].inputs.shape == (1, 1, 5)
-
-
-def test_seeds_must_match_the_members():
-    with pytest.raises(ValueError, match="2 seeds for 3 members"):
-        feature_batches(8, seeds=(0, 1), num_members=3)

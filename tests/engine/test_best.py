@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from tl_experiments.engine.best import BestWeights
@@ -27,8 +28,20 @@ def test_accuracy_comes_first_then_the_lower_loss_then_the_earlier_epoch() -> No
 
 def test_the_first_epoch_is_the_best_so_far_even_when_nothing_was_right() -> None:
     _, best = watch(0.0)
-    assert best.update(1, means((0.0,), (math.inf,))) == (True,)
+    assert best.update(1, means((0.0,), (9.0,))) == (True,)
     assert best.update(2, means((0.0,), (5.0,))) == (True,)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_an_epoch_whose_loss_is_not_finite_is_never_the_best(loss: float) -> None:
+    tensors, best = watch(1.0, 1.0)
+    assert best.update(1, means((0.9, 0.1), (loss, 1.0))) == (False, True)
+    assert best.update(2, means((0.2, 0.9), (1.0, loss))) == (True, False)
+    tensors[0]["weight"].fill_(math.nan)
+    assert best.update(3, means((1.0, 1.0), (loss, loss))) == (False, False)
+    best.restore()
+    assert tensors[0]["weight"].tolist() == [1.0, 1.0]
+    assert (best.epoch, best.acc) == ([2, 1], [0.2, 0.1])
 
 
 def test_each_member_gets_the_weights_of_its_own_best_epoch_back() -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tl_experiments.data.batches import FeatureBatches
+from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine.evaluate import Evaluation, Position, evaluate
 from tl_experiments.engine.records import Progress
 from tl_experiments.models.heads import HeadBank
@@ -21,7 +21,7 @@ def make_bank() -> HeadBank:
 def make_batches(batch_size: int) -> FeatureBatches:
     generator = torch.Generator().manual_seed(0)
     return FeatureBatches(
-        features=torch.randn(NUM_SAMPLES, FEATURE_DIM, generator=generator),
+        features=torch.randn(1, NUM_SAMPLES, FEATURE_DIM, generator=generator),
         labels=torch.randint(0, NUM_CLASSES, (NUM_SAMPLES,), generator=generator),
         batch_size=batch_size,
         num_members=2,
@@ -49,7 +49,7 @@ def test_every_sample_is_seen_once_in_order() -> None:
     bank, batches = make_bank(), make_batches(8)
     _, evaluation = run(bank, batches)
     with torch.no_grad():
-        expected = torch.stack([bank.head(member)(batches.features) for member in range(2)])
+        expected = torch.stack([bank.head(member)(batches.features[0]) for member in range(2)])
     torch.testing.assert_close(evaluation.logits, expected)
     assert evaluation.labels.tolist() == [batches.labels.tolist()] * 2
     for member in range(2):
@@ -94,7 +94,7 @@ def test_the_global_generator_does_not_move() -> None:
 def test_logits_are_float32_in_any_precision() -> None:
     class Doubled(nn.Linear):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return super().forward(inputs) * 2
+            return super().forward(inputs).expand(2, -1, -1) * 2
 
     torch.manual_seed(0)
     module = Doubled(FEATURE_DIM, NUM_CLASSES)

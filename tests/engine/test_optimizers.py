@@ -24,8 +24,11 @@ def make_module() -> nn.ModuleDict:
     return nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), "head": nn.Linear(4, 2)})
 
 
-def make(factory: Callable[..., Optimizer], module: nn.Module, *, backbone_scale: float = 0.1) -> Optimizer:
-    return make_optimizer(factory, param_groups(module, lr_scales={"backbone": backbone_scale, "head": 1.0}))
+def make(
+    factory: Callable[..., Optimizer], module: nn.Module, *, backbone_scale: float = 0.1, fused: bool = False
+) -> Optimizer:
+    scales = {"backbone": backbone_scale, "head": 1.0}
+    return make_optimizer(factory, param_groups(module, lr_scales=scales, has_member_axis=False), fused=fused)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -72,3 +75,22 @@ def test_the_base_rate_is_that_of_scale_one() -> None:
     for group in optimizer.param_groups:
         group["lr"] *= 0.5
     assert base_lr(optimizer) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_a_fused_update_is_the_same_but_for_rounding(name: str) -> None:
+    """RMSprop has none, and is left as it is."""
+    modules = [make_module(), make_module()]
+    for module, fused in zip(modules, (False, True), strict=True):
+        optimizer = make(FACTORIES[name], module, fused=fused)
+        fuses = fused and name != "rmsprop"
+        assert all(bool(group.get("fused")) is fuses for group in optimizer.param_groups)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(5):
+            for param in module.parameters():
+                param.grad = torch.randn(param.shape, generator=generator)
+            optimizer.step()
+    plain, whole = (dict(module.named_parameters()) for module in modules)
+    for param, other in zip(plain.values(), whole.values(), strict=True):
+        torch.testing.assert_close(param, other, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(plain["head.weight"], make_module()["head"].weight)

@@ -28,7 +28,8 @@ SCHEDULES = {
 
 def make_optimizer_of_two_scales() -> Optimizer:
     module = nn.ModuleDict({"backbone": nn.Linear(2, 2, bias=False), "head": nn.Linear(2, 2, bias=False)})
-    return make_optimizer(partial(SGD, lr=PEAK), param_groups(module, lr_scales={"backbone": 0.1, "head": 1.0}))
+    groups = param_groups(module, lr_scales={"backbone": 0.1, "head": 1.0}, has_member_axis=False)
+    return make_optimizer(partial(SGD, lr=PEAK), groups, fused=False)
 
 
 def rates(

@@ -40,7 +40,7 @@ def owner(model: nn.Module, name: str) -> nn.Module:
 
 
 def test_every_parameter_is_in_exactly_one_group(model: Model) -> None:
-    groups = param_groups(model, lr_scales=SCALES)
+    groups = param_groups(model, lr_scales=SCALES, has_member_axis=False)
     named = [pair for group in groups for pair in zip(group.param_names, group.params, strict=True)]
     own = dict(model.named_parameters())
     assert sorted(name for name, _ in named) == sorted(own)
@@ -49,16 +49,15 @@ def test_every_parameter_is_in_exactly_one_group(model: Model) -> None:
 
 
 def test_neither_biases_nor_norms_decay(model: Model) -> None:
-    decaying = [
-        name for group in param_groups(model, lr_scales=SCALES) if group.weight_decay for name in group.param_names
-    ]
+    groups = param_groups(model, lr_scales=SCALES, has_member_axis=False)
+    decaying = [name for group in groups if group.weight_decay for name in group.param_names]
     biases = [name for name in decaying if name.endswith("bias")]
     norms = [name for name in decaying if "norm" in type(owner(model, name)).__name__.lower()]
     assert (biases, norms) == ([], [])
 
 
 def test_the_weights_of_convolutions_and_linear_layers_decay(model: Model) -> None:
-    groups = param_groups(model, lr_scales=SCALES)
+    groups = param_groups(model, lr_scales=SCALES, has_member_axis=False)
     spared = {name for group in groups if not group.weight_decay for name in group.param_names}
     weights = {f"{name}.weight" for name, child in model.named_modules() if isinstance(child, nn.Linear | nn.Conv2d)}
     assert weights
@@ -66,7 +65,7 @@ def test_the_weights_of_convolutions_and_linear_layers_decay(model: Model) -> No
 
 
 def test_the_scale_of_the_learning_rate_goes_by_the_first_part_of_the_name() -> None:
-    groups = param_groups(make_model("resnet18"), lr_scales=SCALES)
+    groups = param_groups(make_model("resnet18"), lr_scales=SCALES, has_member_axis=False)
     assert {group.name: group.lr_scale for group in groups} == {
         "backbone/decay": 0.1,
         "backbone/no_decay": 0.1,
@@ -78,29 +77,31 @@ def test_the_scale_of_the_learning_rate_goes_by_the_first_part_of_the_name() -> 
 
 
 def test_the_empty_prefix_covers_every_other_parameter() -> None:
-    groups = param_groups(make_model("resnet18"), lr_scales={"": 0.5, "head": 2.0})
+    groups = param_groups(make_model("resnet18"), lr_scales={"": 0.5, "head": 2.0}, has_member_axis=False)
     scales = {name: group.lr_scale for group in groups for name in group.param_names}
     assert scales["head.weight"] == scales["head.bias"] == 2.0
     assert {scale for name, scale in scales.items() if name.startswith("backbone.")} == {0.5}
 
 
 def test_a_bank_of_heads_has_a_bias_that_does_not_decay() -> None:
-    groups = param_groups(HeadBank(feature_dim=4, num_classes=3, seeds=(0, 1)), lr_scales={"": 1.0})
+    bank = HeadBank(feature_dim=4, num_classes=3, seeds=(0, 1))
+    groups = param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True)
     assert {group.param_names: group.weight_decay for group in groups} == {("weight",): True, ("bias",): False}
+    assert all(group.has_member_axis for group in groups)
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = make_model("resnet18")
     model.backbone.requires_grad_(False)
-    groups = param_groups(model, lr_scales={"head": 1.0})
+    groups = param_groups(model, lr_scales={"head": 1.0}, has_member_axis=False)
     assert [name for group in groups for name in group.param_names] == ["head.weight", "head.bias"]
 
 
 def test_a_parameter_without_a_scale_is_named() -> None:
     with pytest.raises(ValueError, match=r"no learning-rate scale covers backbone\.body\.conv1\.weight; .*head"):
-        param_groups(make_model("resnet18"), lr_scales={"head": 1.0})
+        param_groups(make_model("resnet18"), lr_scales={"head": 1.0}, has_member_axis=False)
 
 
 def test_something_must_be_trainable() -> None:
     with pytest.raises(ValueError, match="nothing is trainable"):
-        param_groups(nn.Linear(2, 2).requires_grad_(False), lr_scales={"": 1.0})
+        param_groups(nn.Linear(2, 2).requires_grad_(False), lr_scales={"": 1.0}, has_member_axis=False)

@@ -9,8 +9,10 @@ import platformdirs
 import pytest
 import torch
 
-from tl_experiments.runtime import cache_folder as caches
-from tl_experiments.runtime.cache_folder import CacheEntry, cache_limit, entries, entry_lock, make_room, prune, verify
+from tl_experiments.runtime.cache_entries import CacheEntry, entries, verify
+from tl_experiments.runtime.cache_folder import cache_folder, cache_limit
+from tl_experiments.runtime.cache_lock import locked
+from tl_experiments.runtime.cache_pruning import make_room, prune
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.row_store import RowStore
 
@@ -51,7 +53,7 @@ def test_caches_are_in_the_users_cache_folder_unless_they_are_wanted_elsewhere(m
         ("", platformdirs.user_cache_path("tl_experiments", appauthor=False)),
     ):
         monkeypatch.setenv("TL_CACHE_DIR", chosen)
-        assert caches.cache_folder() == Path(folder)
+        assert cache_folder() == Path(folder)
 
 
 def test_caches_may_take_twenty_gigabytes_unless_another_number_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +124,7 @@ def test_the_least_recently_used_go_until_the_rest_fits(root: Path) -> None:
 def test_an_entry_that_another_process_is_filling_stays(root: Path) -> None:
     busy, other = make_entry("busy", used=1), make_entry("other", used=2)
     (busy / ".1-unfinished").touch()
-    with entry_lock(busy):  # a second lock of the same file excludes the first, whoever has it
+    with locked(busy):  # a second lock of the same file excludes the first, whoever has it
         pruned = prune(root, limit=0)
         assert (names(pruned.removed), names(pruned.kept)) == (["other"], ["busy"])
         assert (busy / ".1-unfinished").exists()

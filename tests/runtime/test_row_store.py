@@ -1,6 +1,7 @@
 """Whatever happens to the store, the rows are those that would be computed; what is there is not computed again."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -16,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from tl_experiments.runtime import row_store
-from tl_experiments.runtime.cache_folder import entries, make_room, prune, verify
+from tl_experiments.runtime import cache_lock, shard_writer
+from tl_experiments.runtime.cache_entries import entries, verify
+from tl_experiments.runtime.cache_pruning import make_room, prune
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.row_store import RowStore
+from tl_experiments.runtime.row_table import Compute
+from tl_experiments.runtime.shard import Shard
 
 FIELDS = {"backbone": "b" * 64, "image_size": 32}
 FEATURE_DIM = 5
@@ -30,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own for every test, with shards of four rows."""
     monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("TL_CACHE_LIMIT_GB", raising=False)
-    monkeypatch.setattr(row_store, "SHARD_ROWS", 4)
+    monkeypatch.setattr(shard_writer, "SHARD_ROWS", 4)
     return tmp_path / "cache"
 
 
@@ -97,14 +101,14 @@ def test_what_was_computed_is_read_in_any_order_and_only_what_is_new_is_computed
 
 def test_a_row_is_stored_once_and_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = row_store.Shard.read
+    real = Shard.read
 
-    def reading(shard: row_store.Shard, wanted: list[int]) -> Iterator[tuple[int, memoryview | None]]:
+    def reading(shard: Shard, wanted: list[int]) -> Iterator[tuple[int, bytes | None]]:
         read.extend(wanted)
         return real(shard, wanted)
 
     Job(range(6)).fill()
-    monkeypatch.setattr(row_store.Shard, "read", reading)
+    monkeypatch.setattr(Shard, "read", reading)
     assert Job(list(range(9, -1, -1))).fill().computed == [9, 8, 7, 6]
     assert len(read) == 6
     assert [entry.rows for entry in entries(root)] == [10]
@@ -132,7 +136,7 @@ def test_canvases_of_bytes_are_stored_as_they_are() -> None:
     canvases = torch.randint(256, (6, 3, 4, 4), dtype=torch.uint8)
     digests = [digest(number) for number in range(6)]
 
-    def fill(compute: row_store.Compute) -> torch.Tensor:
+    def fill(compute: Compute) -> torch.Tensor:
         rows = torch.zeros_like(canvases)
         store = RowStore(kind="images", fields={}, row_shape=(3, 4, 4), dtype=torch.uint8, notice=pytest.fail)
         store.fill(rows, digests, compute)
@@ -371,8 +375,8 @@ def test_a_writer_that_is_killed_in_the_middle_of_a_shard_leaves_a_store_that_wo
             return real(*arguments)
 
         if name == "write":
-            real = row_store.hashlib.sha256
-            row_store.hashlib.sha256 = dying
+            real = hashlib.sha256
+            hashlib.sha256 = dying
         else:
             real = getattr(os, name)
             setattr(os, name, dying)
@@ -400,7 +404,7 @@ def test_an_error_while_computing_keeps_what_was_computed(root: Path) -> None:
 def test_who_waits_for_another_process_says_so_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_store, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(cache_lock, "PATIENCE_SECONDS", 0.05)
     begun = tmp_path / "begun"
 
     class Hanging(Job):
@@ -550,20 +554,20 @@ def test_an_entry_that_goes_while_it_is_read_and_written_breaks_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader finds it gone after any of its manifests, and the writer before any of its renames."""
-    real = row_store.Shard.load
+    real = Shard.load
     for when in range(3):
         Job(range(10)).fill()
         seen: list[Path] = []
 
-        def load(manifest: Path, when: int = when, seen: list[Path] = seen) -> row_store.Shard:
+        def load(manifest: Path, when: int = when, seen: list[Path] = seen) -> Shard:
             if len(seen) == when:
                 assert make_room(root, limit=0).removed
             seen.append(manifest)
             return real(manifest)
 
-        monkeypatch.setattr(row_store.Shard, "load", load)
+        monkeypatch.setattr(Shard, "load", load)
         assert Job(range(10)).fill().told == []
-        monkeypatch.setattr(row_store.Shard, "load", real)
+        monkeypatch.setattr(Shard, "load", real)
         assert settled(root)
 
     replace, calls = os.replace, []

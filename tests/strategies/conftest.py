@@ -81,6 +81,7 @@ def materialise(pretrained: Backbone, images: DatasetImages, notes: Notes) -> Ma
             "epochs": 1,
             "seeds": (0,),
             "compute": Compute(torch.device("cpu"), precision, precision, "contiguous", infer_batch_size=8),
+            "cache": False,
             "watch": notes,
         }
         return Materials(**(defaults | changes))
@@ -95,11 +96,12 @@ def train() -> Train:
     def train(workload: Workload, *, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW) -> None:
         trainer = Trainer(
             workload,
-            optimizer=functools.partial(optimizer, lr=1e-3),
-            scheduler=constant,
+            optimizers=[functools.partial(optimizer, lr=1e-3)] * workload.num_members,
+            schedulers=[constant] * workload.num_members,
             seed=0,
             device=torch.device("cpu"),
             log_every_steps=100,
+            fused=False,
             compile=False,
         )
         for _ in trainer.fit():

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.batches import FeatureBatches, ImageBatches
+from tl_experiments.data.batches import Batches, ImageBatches
+from tl_experiments.data.feature_batches import FeatureBatches
+from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank, make_head
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Materials, Phase, Workload
 from tl_experiments.strategies.feature import Feature, FrozenBackbone
 
 HEAD = {"head.weight", "head.bias"}
@@ -30,7 +33,7 @@ def test_nothing_of_the_backbone_moves(
     moved: Moved,
     augmentation: Augmentation | None,
 ) -> None:
-    workload = Feature("eval").prepare(materialise(**({"augmentation": augmentation} if augmentation else {})))
+    workload = Feature("eval", None).prepare(materialise(**({"augmentation": augmentation} if augmentation else {})))
     frozen, whole = workload.frozen_sha256(), workload.weights_sha256(0)
     assert moved(workload, lambda: train(workload)) == HEAD
     assert workload.trained == HEAD
@@ -41,7 +44,7 @@ def test_nothing_of_the_backbone_moves(
 
 def test_the_digest_catches_a_drift_that_requires_grad_does_not_stop(materialise: Callable[..., Materials]) -> None:
     materials = materialise()
-    workload = Feature("eval").prepare(materials)
+    workload = Feature("eval", None).prepare(materials)
     batch = next(materials.image_batches(materials.images.train, seed=0).epoch(1))
     frozen = workload.frozen_sha256()
     assert not any(parameter.requires_grad for parameter in materials.backbone.parameters())
@@ -53,7 +56,7 @@ def test_the_digest_catches_a_drift_that_requires_grad_does_not_stop(materialise
 
 @pytest.mark.parametrize("position", [0, -1])
 def test_the_digest_catches_one_weight(materialise: Callable[..., Materials], position: int) -> None:
-    workload = Feature("eval").prepare(materialise())
+    workload = Feature("eval", None).prepare(materialise())
     frozen = workload.frozen_sha256()
     parameters = list(workload.deployables[0].backbone.parameters())
     with torch.no_grad():
@@ -64,7 +67,7 @@ def test_the_digest_catches_one_weight(materialise: Callable[..., Materials], po
 def test_statistics_that_may_drift_do_and_are_named_as_trained(
     materialise: Callable[..., Materials], statistics: Statistics, train: Callable[..., None], moved: Moved
 ) -> None:
-    workload = Feature("train").prepare(materialise())
+    workload = Feature("train", None).prepare(materialise())
     frozen = workload.frozen_sha256()
     assert moved(workload, lambda: train(workload)) == workload.trained == HEAD | statistics(workload)
     assert workload.frozen_sha256() == frozen, "weights stay"
@@ -77,7 +80,7 @@ def test_statistics_that_may_drift_do_and_are_named_as_trained(
 def test_a_backbone_that_must_run_in_every_epoch_says_why(
     materialise: Callable[..., Materials], notes: Any, batchnorm: Any, changes: dict[str, Any], reason: str
 ) -> None:
-    (phase,) = Feature(batchnorm).prepare(materialise(**changes)).phases
+    (phase,) = Feature(batchnorm, None).prepare(materialise(**changes)).phases
     (notice,) = notes.notices
     assert "the frozen backbone runs in every epoch" in notice
     assert reason in notice
@@ -91,7 +94,7 @@ def test_constant_images_are_seen_by_the_backbone_once(materialise: Callable[...
     materials = materialise()
     passes: list[int] = []
     materials.backbone.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
-    (phase,) = Feature("eval").prepare(materials).phases
+    (phase,) = Feature("eval", None).prepare(materials).phases
     assert notes.notices == []
     assert notes.titles == [
         "extracting features of 20 train images",
@@ -103,13 +106,13 @@ def test_constant_images_are_seen_by_the_backbone_once(materialise: Callable[...
     for epoch in range(3):
         for batch in phase.train.epoch(epoch):
             phase.module(batch.inputs)
-    assert len(passes) == 3 + 2 + 2  # 20, 10 and 10 images, 8 at once
+    assert [count for count in passes if count > 1] == [8] * (3 + 2 + 2)  # 20, 10 and 10 images, the last ones padded
 
 
 @torch.no_grad()
 def test_features_give_the_logits_that_images_give(materialise: Callable[..., Materials]) -> None:
     materials = materialise()
-    workload = Feature("eval").prepare(materials)
+    workload = Feature("eval", None).prepare(materials)
     (phase,) = workload.phases
     behind = FrozenBackbone(materials.backbone, phase.module).eval()
     batches = materials.image_batches(materials.images.test)
@@ -126,7 +129,7 @@ def test_training_on_features_is_training_on_images(
 ) -> None:
     materials = materialise(epochs=3)
     (cached, on_images) = (
-        Feature("eval").prepare(replace(materials, augmentation=augmentation))
+        Feature("eval", None).prepare(replace(materials, augmentation=augmentation))
         for augmentation in (materials.augmentation, HARMLESS)
     )
     assert isinstance(on_images.phases[0].train, ImageBatches)
@@ -146,7 +149,7 @@ def test_training_on_features_is_training_on_images(
 @pytest.mark.parametrize("batchnorm", ["eval", "train"])
 def test_no_gradient_reaches_the_backbone(materialise: Callable[..., Materials], batchnorm: Any) -> None:
     materials = materialise(augmentation=RANDOM)
-    workload = Feature(batchnorm).prepare(materials)
+    workload = Feature(batchnorm, None).prepare(materials)
     (phase,) = workload.phases
     batch = next(phase.train.epoch(1))
     phase.module(batch.inputs).square().sum().backward()
@@ -161,29 +164,30 @@ def test_no_gradient_reaches_the_backbone(materialise: Callable[..., Materials],
 
 
 def test_a_head_begins_as_its_seed_says(materialise: Callable[..., Materials]) -> None:
-    workload = Feature("eval").prepare(materialise(seeds=(4,)))
+    workload = Feature("eval", None).prepare(materialise(seeds=(4,)))
     expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(workload.deployables[0].head.weight, expected.weight)
     assert torch.equal(workload.deployables[0].head.bias, expected.bias)
 
 
 def test_members_learn_as_they_would_alone(materialise: Callable[..., Materials], train: Callable[..., None]) -> None:
-    together = Feature("eval").prepare(materialise(seeds=(0, 3), epochs=2))
+    together = Feature("eval", None).prepare(materialise(seeds=(0, 3), epochs=2))
     train(together)
     assert together.num_members == 2
     for member, seed in enumerate((0, 3)):
-        alone = Feature("eval").prepare(materialise(seeds=(seed,), epochs=2))
+        alone = Feature("eval", None).prepare(materialise(seeds=(seed,), epochs=2))
         begin = alone.deployables[0].head.weight.clone()
         train(alone)
         expected, own = alone.deployables[0].head.weight, together.deployables[member].head.weight
         assert not torch.equal(own, begin)
-        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(own, expected)
+        assert together.weights_sha256(member) == alone.weights_sha256(0)
 
 
 def test_a_deployable_has_the_head_that_is_trained(
     materialise: Callable[..., Materials], train: Callable[..., None]
 ) -> None:
-    workload = Feature("eval").prepare(materialise(seeds=(0, 3)))
+    workload = Feature("eval", None).prepare(materialise(seeds=(0, 3)))
     (phase,) = workload.phases
     assert isinstance(phase.module, HeadBank)
     train(workload)
@@ -192,3 +196,130 @@ def test_a_deployable_has_the_head_that_is_trained(
         assert workload.trained_tensors(member).keys() == HEAD
         assert torch.equal(workload.trained_tensors(member)["head.bias"], phase.module.bias[member])
     assert workload.weights_sha256(0) != workload.weights_sha256(1)
+
+
+MIRRORS = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+VIEWS = 3
+
+
+def features_of(batches: Batches) -> torch.Tensor:
+    """What is kept, (V, N, D)."""
+    assert isinstance(batches, FeatureBatches)
+    return batches.features
+
+
+def views_of_sample(phase: Phase, epoch: int) -> dict[int, torch.Tensor]:
+    """The features that an epoch shows of every training image, by a number that is its own."""
+    assert isinstance(phase.train, FeatureBatches)
+    numbered = replace(phase.train, labels=torch.arange(len(phase.train.labels)))
+    return {
+        int(label): features
+        for batch in numbered.epoch(epoch)
+        for label, features in zip(batch.labels[0], batch.inputs[0], strict=True)
+    }
+
+
+def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
+    materialise: Callable[..., Materials], notes: Any, train: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy, materials = Feature("eval", VIEWS), materialise(augmentation=RANDOM, epochs=2)
+    assert strategy.uses_features(RANDOM)
+    assert not Feature("eval", None).uses_features(RANDOM)
+    workload = strategy.prepare(materials)
+    (phase,) = workload.phases
+    assert notes.notices == []
+    assert notes.titles == [
+        *(f"extracting features of 20 train images, view {number} of 3" for number in (1, 2, 3)),
+        "extracting features of 10 val images",
+        "extracting features of 10 test images",
+    ]
+    assert all(isinstance(batches, FeatureBatches) for batches in (phase.train, phase.val, phase.test))
+    assert features_of(phase.train).shape == (VIEWS, 20, 1280)
+    assert not any(
+        torch.equal(features_of(phase.train)[a], features_of(phase.train)[b]) for a, b in ((0, 1), (0, 2), (1, 2))
+    )
+    frozen, begin = workload.frozen_sha256(), workload.weights_sha256(0)
+    monkeypatch.setattr(Backbone, "forward", pytest.fail)
+    train(workload)
+    assert workload.frozen_sha256() == frozen
+    assert workload.weights_sha256(0) != begin
+
+
+def test_each_epoch_draws_a_view_of_each_image_by_seed_and_epoch(materialise: Callable[..., Materials]) -> None:
+    def drawn(seeds: tuple[int, ...], epoch: int) -> list[int]:
+        (phase,) = Feature("eval", VIEWS).prepare(materialise(augmentation=RANDOM, seeds=seeds)).phases
+        shown = views_of_sample(phase, epoch)
+        assert sorted(shown) == list(range(20))
+        views = features_of(phase.train)
+        return [int(torch.stack([(view[n] == shown[n]).all() for view in views]).nonzero()) for n in range(20)]
+
+    first = drawn((0,), 1)
+    assert set(first) == {0, 1, 2}
+    assert drawn((0,), 1) == first == drawn((0, 5), 1)
+    assert drawn((0,), 2) != first
+    assert drawn((5,), 1) != first
+
+
+def test_two_views_of_what_only_mirrors_are_the_image_and_its_mirror_image(
+    materialise: Callable[..., Materials],
+) -> None:
+    materials = materialise(augmentation=MIRRORS)
+    (phase,) = Feature("eval", 2).prepare(materials).phases
+    (plain,) = Feature("eval", None).prepare(materialise()).phases
+    with torch.no_grad():
+        batches = materials.image_batches(materials.images.train).epoch(0)
+        mirrored = torch.cat([materials.backbone.eval()(batch.inputs.flip(-1)) for batch in batches])
+    torch.testing.assert_close(features_of(phase.train)[0], features_of(plain.train)[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(features_of(phase.train)[1], mirrored, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(features_of(phase.train)[0], features_of(phase.train)[1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("augmentation", [RANDOM, MIRRORS], ids=["random", "mirrors"])
+def test_val_and_test_are_never_augmented(materialise: Callable[..., Materials], augmentation: Augmentation) -> None:
+    (plain,) = Feature("eval", None).prepare(materialise()).phases
+    (views,) = Feature("eval", 2).prepare(materialise(augmentation=augmentation)).phases
+    assert torch.equal(features_of(views.val), features_of(plain.val))
+    assert torch.equal(features_of(views.test), features_of(plain.test))
+    assert len(features_of(views.train)) == 2
+
+
+def test_without_augmentation_there_is_one_view(materialise: Callable[..., Materials], notes: Any) -> None:
+    (phase,) = Feature("eval", VIEWS).prepare(materialise()).phases
+    (plain,) = Feature("eval", None).prepare(materialise()).phases
+    assert torch.equal(features_of(phase.train), features_of(plain.train))
+    assert notes.titles[0] == "extracting features of 20 train images"
+
+
+def test_statistics_that_drift_leave_no_views_to_keep(materialise: Callable[..., Materials], notes: Any) -> None:
+    (phase,) = Feature("train", 2).prepare(materialise(augmentation=RANDOM)).phases
+    assert isinstance(phase.train, ImageBatches)
+    assert "strategy.batchnorm=train" in notes.notices[0]
+
+
+def test_members_learn_from_views_as_they_would_alone(
+    materialise: Callable[..., Materials], train: Callable[..., None]
+) -> None:
+    def trained(*seeds: int) -> Workload:
+        workload = Feature("eval", 2).prepare(materialise(augmentation=RANDOM, seeds=seeds, epochs=2))
+        train(workload)
+        return workload
+
+    together = trained(0, 3)
+    assert [together.weights_sha256(member) for member in range(2)] == [
+        trained(seed).weights_sha256(0) for seed in (0, 3)
+    ]
+
+
+def test_kept_features_are_those_that_are_computed(
+    materialise: Callable[..., Materials], notes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path))
+    phases = [
+        Feature("eval", 2).prepare(materialise(augmentation=RANDOM, cache=cache)).phases[0]
+        for cache in (True, True, False)
+    ]
+    assert len(notes.titles) == 4 + 0 + 4, "the second run finds all of them"
+    for split in ("train", "val", "test"):
+        kept, found, computed = (features_of(getattr(phase, split)) for phase in phases)
+        assert torch.equal(kept, computed)
+        assert torch.equal(found, computed)

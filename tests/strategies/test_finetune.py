@@ -66,7 +66,9 @@ def test_the_scale_of_the_backbones_rate_reaches_the_optimizer(materialise: Call
         "head/decay": 1.0,
         "head/no_decay": 1.0,
     }
-    optimizer = make_optimizer(lambda groups: torch.optim.AdamW(groups, lr=0.5, weight_decay=0.2), workload.groups)
+    optimizer = make_optimizer(
+        lambda groups: torch.optim.AdamW(groups, lr=0.5, weight_decay=0.2), workload.groups, fused=True
+    )
     rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
     assert rates == {
         "backbone/decay": (pytest.approx(0.05), 0.2),
@@ -106,7 +108,7 @@ def test_a_phase_sees_images_and_yields_logits_with_a_member_axis(materialise: C
 
 def test_the_head_begins_as_under_feature_extraction(materialise: Callable[..., Materials]) -> None:
     tuned = Finetune("train", 1.0).prepare(materialise(seeds=(4,))).deployables[0]
-    probed = Feature("eval").prepare(materialise(seeds=(4,))).deployables[0]
+    probed = Feature("eval", None).prepare(materialise(seeds=(4,))).deployables[0]
     expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(tuned.head.weight, expected.weight)
     assert torch.equal(tuned.head.weight, probed.head.weight)

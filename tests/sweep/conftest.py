@@ -108,6 +108,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Ended]:
+    """Four jobs at once, each in a process of its own, on a store that nobody has touched."""
+    desk = Desk(tmp_path_factory.mktemp("several"))
+    return desk, desk.sweep("lr=1e-3,1e-2", "seed=0,1", "sweep.n_jobs=4", "sweep.max_heads=1")
+
+
 @pytest.fixture
 def empty_desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)

@@ -14,7 +14,7 @@ from tests.commands import Ended
 from tests.sweep.conftest import FAULTY, Desk, processes_in, wait
 from tests.sweep.faults import CRASHES, EXITS, HANGS, IS_KILLED, RAISES
 
-FOREVER = ("epochs=1000000",)
+FOREVER = ("epochs=1000000", "sweep.max_heads=1")  # each job in a process of its own
 
 
 @pytest.fixture(scope="module")

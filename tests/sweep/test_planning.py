@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,8 +137,10 @@ def test_what_would_make_no_sweep_is_refused(typed: list[str], error: str, plan_
 
 def test_a_plan_is_the_same_after_it_was_written_and_read(plan_of: Planner, tmp_path: Path) -> None:
     plan = plan_of("strategy=feature,finetune", "strategy.backbone_lr_scale=0.1,1.0", "optimizer.betas=[0.8,0.9]")
-    plan.save(tmp_path)
-    assert Plan.load(tmp_path) == plan
+    assert plan.groups == tuple((job.index,) for job in plan.jobs)
+    together = replace(plan, groups=((0,), (1, 2)))
+    together.save(tmp_path)
+    assert Plan.load(tmp_path) == together
 
 
 @pytest.mark.parametrize(
@@ -153,13 +156,29 @@ def test_a_folder_without_a_plan_that_can_be_read_is_refused(text: str | None, e
 
 def test_the_plan_reads_as_text(plan_of: Planner) -> None:
     plan = plan_of("strategy=feature,finetune", "lr=1e-3,0.001", "epochs=3")
-    lines = list(plan_lines(plan, folder=Path("/sweeps/a"), shared_features=[(0, 1)]))
-    assert lines[0] == "plan: 2 jobs in 2 groups, /sweeps/a"
+    lines = list(plan_lines(plan, folder=Path("/sweeps/a")))
+    assert lines[0] == "plan: 2 jobs in 2 processes, /sweeps/a"
     text = "\n".join(lines)
     assert "strategy: feature, finetune" in text
     assert "constant  lr=1e-3,0.001 epochs=3" in text
-    assert "the same for jobs 0-1" in text
+    assert "together" not in text
     assert "2 × the same configuration" in text
+
+
+def test_the_plan_names_the_jobs_that_one_process_runs(plan_of: Planner) -> None:
+    plan = replace(plan_of("lr=1e-3,1e-4,1e-5", "strategy=feature,finetune"), groups=((0, 2, 4), (1,), (3,), (5,)))
+    first, *lines = plan_lines(plan, folder=Path("/sweeps/a"))
+    assert first == "plan: 6 jobs in 4 processes, /sweeps/a"
+    assert [line for line in lines if "together" in line] == [
+        "  together  jobs 0, 2, 4: one pass of the backbone, 3 heads side by side"
+    ]
+    one = replace(plan, groups=((0, 1, 2, 3, 4, 5),))
+    assert next(plan_lines(one, folder=Path("/sweeps/a"))) == "plan: 6 jobs in 1 process, /sweeps/a"
+
+
+def test_the_log_of_a_job_is_with_the_first_of_its_group(plan_of: Planner) -> None:
+    plan = replace(plan_of("lr=1e-3,1e-4,1e-5"), groups=((0, 2), (1,)))
+    assert [plan.host(job).index for job in plan.jobs] == [0, 1, 0]
 
 
 def parse(lines: list[str]) -> list[Override]:

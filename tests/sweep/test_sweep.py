@@ -13,13 +13,6 @@ from tests.sweep.faults import RAISES
 from tl_experiments.cli import main
 
 
-@pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Ended]:
-    """Four jobs at once on a store that nobody has touched."""
-    desk = Desk(tmp_path_factory.mktemp("several"))
-    return desk, desk.sweep("lr=1e-3,1e-2", "seed=0,1", "sweep.n_jobs=4")
-
-
 @pytest.mark.slow
 def test_jobs_that_begin_together_on_a_fresh_store_all_finish_under_one_parent(several: tuple[Desk, Ended]) -> None:
     desk, ended = several
@@ -51,8 +44,8 @@ def test_the_parent_holds_plan_table_report_and_winner(several: tuple[Desk, Ende
 def test_the_plan_comes_first_and_the_table_last(several: tuple[Desk, Ended]) -> None:
     desk, ended = several
     lines = ended.out.splitlines()
-    assert lines[0] == f"plan: 4 jobs in 4 groups, {desk.sweep_folder}"
-    assert "  features  the same for jobs 0-3" in lines
+    assert lines[0] == f"plan: 4 jobs in 4 processes, {desk.sweep_folder}"
+    assert not [line for line in lines if "together" in line]
     assert ended.out.index("plan:") < ended.out.index("[0] starts") < ended.out.index("rank")
     assert "best by val/acc: lr=" in ended.out
     assert re.search(r"^time    \d+\.\d s, of which \d+\.\d s were the own time of 4 jobs", ended.out, re.MULTILINE)
@@ -116,6 +109,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(empty_desk: Desk) -> None:
     ended = empty_desk.sweep("strategy=feature,finetune", "lr=1e-3,1e-4", "sweep.dry_run=true", tiny=False)
     assert ended.code == 0, ended.err
     assert "job       3 finetune lr=0.0001" in ended.out
+    assert "together  jobs 0-1: one pass of the backbone, 2 heads side by side" in ended.out
     assert list(empty_desk.folder.iterdir()) == []
 
 

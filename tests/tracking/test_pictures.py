@@ -7,13 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tl_experiments.tracking.pictures import (
-    confusion_matrix,
-    enlarge,
-    learning_curves,
-    save_picture,
-    wrong_gallery,
-)
+from tl_experiments.tracking.pictures import confusion_matrix, learning_curves, save_picture
 
 
 def saved(figure: Figure, tmp_path: Path) -> None:
@@ -89,30 +83,3 @@ def test_long_class_names_stay_distinct() -> None:
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(set(names)) == 3
     assert max(map(len, names)) <= 18
-
-
-def test_small_images_are_enlarged_pixel_by_pixel() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
-    large = enlarge(image)
-    assert large.shape == (160, 160, 3)
-    assert np.array_equal(large[10::20, 10::20], image.transpose(1, 2, 0))
-    assert enlarge(np.zeros((3, 224, 100), dtype=np.uint8)).shape == (224, 100, 3)
-
-
-def test_gallery_says_what_was_predicted_and_what_is_true(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
-    names = [f"cat/{index}.jpg" for index in range(7)]
-    figure = wrong_gallery(
-        images, names, true=[0] * 7, predicted=[1] * 7, confidence=[0.987] * 7, class_names=["cat", "dog"]
-    )
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == ["pred dog · 99%\ntrue cat"] * 7
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == names
-    saved(figure, tmp_path)
-
-
-def test_a_gallery_without_mistakes_says_so(tmp_path: Path) -> None:
-    none = np.zeros((0, 3, 8, 8), dtype=np.uint8)
-    figure = wrong_gallery(none, [], true=[], predicted=[], confidence=[], class_names=["cat", "dog"])
-    assert figure.get_suptitle() == "No test image was classified wrongly"
-    saved(figure, tmp_path)

@@ -207,6 +207,7 @@ class Runtime:
     infer_precision: Precision = MISSING
     memory_format: MemoryFormat = MISSING
     infer_batch_size: int | None = MISSING
+    fused: bool = MISSING
     compile: bool = MISSING
     threads: int | None = MISSING
     workers: int = MISSING

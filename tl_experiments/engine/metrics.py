@@ -16,8 +16,7 @@ def member_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         (K, B) float32.
     """
-    losses = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape)
+    return F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
 
 
 @dataclass(frozen=True)

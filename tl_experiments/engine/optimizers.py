@@ -1,5 +1,6 @@
 """From parameter groups to an optimizer: scales and weight decay are data of the groups."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,17 +11,20 @@ from tl_experiments.models.param_groups import ParamGroup
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-def make_optimizer(factory: OptimizerFactory, groups: Sequence[ParamGroup]) -> Optimizer:
+def make_optimizer(factory: OptimizerFactory, groups: Sequence[ParamGroup], *, fused: bool) -> Optimizer:
     """Give every group its own rate, lr_scale times the optimizer's, and no weight decay where it has none.
 
     Args:
         factory: an optimizer class of which only the parameters are missing.
         groups: all trainable parameters.
+        fused: update all parameters of a group in one pass, where the class can.
     """
+    can_fuse = "fused" in inspect.signature(factory).parameters
     optimizer = factory(
         [
             {"params": list(group.params), "name": group.name, "lr_scale": group.lr_scale}
             | ({} if group.weight_decay else {"weight_decay": 0.0})
+            | ({"fused": fused} if can_fuse else {})
             for group in groups
         ]
     )

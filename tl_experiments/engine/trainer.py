@@ -34,6 +34,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         log_every_steps: int,
+        fused: bool = True,
         compile: bool,
     ) -> None:
         """Prepare the optimizer; nothing is computed yet.
@@ -45,10 +46,13 @@ class Trainer:
             seed: of dropout.
             device: of the batches.
             log_every_steps: steps between two waits for the device.
+            fused: let optimizers update all parameters in one pass, where they can.
             compile: run the modules under `torch.compile`.
         """
         self._workload = workload
-        self._updates: Updates = make_updates(workload.groups, optimizers=optimizers, schedulers=schedulers)
+        self._updates: Updates = make_updates(
+            workload.groups, optimizers=optimizers, schedulers=schedulers, fused=fused
+        )
         self._seed = seed
         self._device = device
         self._log_every_steps = log_every_steps

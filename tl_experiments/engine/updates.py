@@ -36,9 +36,9 @@ class SingleUpdates:
     """One member under any optimizer of PyTorch's kind."""
 
     def __init__(
-        self, groups: Sequence[ParamGroup], *, optimizer: OptimizerFactory, scheduler: ScheduleFactory
+        self, groups: Sequence[ParamGroup], *, optimizer: OptimizerFactory, scheduler: ScheduleFactory, fused: bool
     ) -> None:
-        self._optimizer: Optimizer = make_optimizer(optimizer, groups)
+        self._optimizer: Optimizer = make_optimizer(optimizer, groups, fused=fused)
         self._scheduler = scheduler
         self._schedule: Schedule | None = None
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
@@ -140,13 +140,18 @@ def can_share(factory: OptimizerFactory) -> bool:
 
 
 def make_updates(
-    groups: Sequence[ParamGroup], *, optimizers: Sequence[OptimizerFactory], schedulers: Sequence[ScheduleFactory]
+    groups: Sequence[ParamGroup],
+    *,
+    optimizers: Sequence[OptimizerFactory],
+    schedulers: Sequence[ScheduleFactory],
+    fused: bool,
 ) -> Updates:
     """Choose by what is trained: a bank is updated by our own rules, alone or not, anything else by PyTorch's.
 
     Args:
         groups: all trainable parameters.
         optimizers, schedulers: one per member.
+        fused: let PyTorch's optimizers update all parameters in one pass, where they can.
 
     Raises:
         ValueError: several members that no rule can update together.
@@ -158,4 +163,4 @@ def make_updates(
         return BankUpdates(groups, rule=RULES[kind], settings=settings, schedulers=schedulers)
     if len(optimizers) > 1:
         raise ValueError("these members cannot be updated together: they are no bank, or their optimizers differ")
-    return SingleUpdates(groups, optimizer=optimizers[0], scheduler=schedulers[0])
+    return SingleUpdates(groups, optimizer=optimizers[0], scheduler=schedulers[0], fused=fused)

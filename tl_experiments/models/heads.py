@@ -43,8 +43,10 @@ class HeadBank(nn.Module):
         count = max(self.num_members, SMALLEST_PRODUCT)
         weight, bias = self.weight.expand(count, -1, -1), self.bias.expand(count, -1)
         with torch.autocast(features.device.type, enabled=False):
-            logits = torch.baddbmm(bias[:, None], features.float().expand(count, -1, -1), weight.transpose(1, 2))
-        return logits[: self.num_members]
+            samples = features.float().expand(count, -1, -1).transpose(1, 2)
+            # Classes by samples: both this product and that of the weights' gradient are several times as fast so.
+            logits = torch.baddbmm(bias[:, :, None], weight, samples)
+        return logits[: self.num_members].transpose(1, 2)
 
     def head(self, member: int) -> nn.Linear:
         """Return one head as a layer that shares the bank's storage: training the bank trains it."""

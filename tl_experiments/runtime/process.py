@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from tl_experiments.runtime.allocator import keep_freed_memory
 from tl_experiments.runtime.errors import SettingError
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -65,7 +66,10 @@ def process_context(*, device: str, threads: int | None, deterministic: bool) ->
             torch.set_num_threads(threads)
         if deterministic:
             _make_deterministic(undo)
-        yield choose_device(device)
+        chosen = choose_device(device)
+        if chosen.type == "cpu":
+            keep_freed_memory()  # the one setting that cannot be put back
+        yield chosen
 
 
 def _make_deterministic(undo: ExitStack) -> None:

@@ -70,8 +70,6 @@ class Console:
         """Show one record of the engine: a step moves the bar, an epoch leaves a line."""
         if isinstance(record, records.EpochRecord):
             self.notice(epoch_line(record))
-        elif isinstance(record, records.Diverged):
-            self.notice(f"member {record.member} of those that train together: {record.reason}; the others go on")
         elif isinstance(record, records.Progress):
             self._step(record)
 

@@ -9,7 +9,8 @@ import torch
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import centre_crop
-from tl_experiments.tracking.pictures import confusion_matrix, save_picture, wrong_gallery
+from tl_experiments.tracking.gallery import Mistake, wrong_gallery
+from tl_experiments.tracking.pictures import COMPRESSION, confusion_matrix, save_picture
 
 FILES = ("confusion_matrix.png", "per_class.csv", "wrong_gallery.png", "predictions.csv")
 GALLERY_SIZE = 24
@@ -80,16 +81,19 @@ def _draw_gallery(
     confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
     wrong = torch.nonzero(predicted != labels).flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY_SIZE].numpy()
-    crops = np.zeros((0, 3, images.canvas.crop, images.canvas.crop), dtype=np.uint8)
     if len(worst):
         [canvases] = images.batches([worst])
         crops = centre_crop(canvases, images.canvas.crop).numpy()
-    picture = wrong_gallery(
-        crops,
-        [images.names[index] for index in worst],
-        true=labels[worst].tolist(),
-        predicted=predicted[worst].tolist(),
-        confidence=confidence[worst].tolist(),
-        class_names=class_names,
-    )
-    save_picture(picture, path)
+    else:
+        crops = ()
+    mistakes = [
+        Mistake(
+            image=crop,
+            name=images.names[index],
+            true=class_names[int(labels[index])],
+            predicted=class_names[int(predicted[index])],
+            confidence=float(confidence[index]),
+        )
+        for index, crop in zip(worst.tolist(), crops, strict=True)
+    ]
+    wrong_gallery(mistakes).save(path, compress_level=COMPRESSION)

@@ -23,6 +23,8 @@ from tl_experiments.tracking.tracker import ParamValue
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
 TAG_LENGTH = 500
 OF_THE_ATTEMPT = {"tl.error", "tl.nonfinite", "tl.changed_params"}  # tags that another attempt earns anew
+MOST_METRICS = 1000  # that MLflow takes at once
+FLUSH_SECONDS = 1.0  # metrics of epochs that are shorter are sent together
 SUMMARY_STEP = 0  # of metrics that a run has once; epochs count from 1
 
 
@@ -63,6 +65,8 @@ class MlflowTracker:
         self._known_params: Mapping[str, str] = {}
         self._known_steps: Mapping[str, int] = {}
         self._nonfinite: set[str] = set()
+        self._points: list[Metric] = []  # not sent yet
+        self._flushed = -math.inf  # seconds on the monotonic clock
         self._store: Store | None = None
         self._run_id: str | None = None
 
@@ -106,10 +110,12 @@ class MlflowTracker:
     ) -> None:
         store, run_id = self._open()
         if error is None:
+            self._flush()
             store.client.set_terminated(run_id, "FINISHED")
             return
         with contextlib.suppress(Exception):  # what ended the run matters more than a store that is away
             status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+            self._flush()
             if status == "FAILED":
                 self.set_tags({"tl.error": f"{type(error).__name__}: {error}"[:TAG_LENGTH]})
             store.client.set_terminated(run_id, status)
@@ -131,19 +137,26 @@ class MlflowTracker:
 
     @shielded()
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Log all metrics of a step in one call; those that are not finite become the tag `tl.nonfinite` instead.
+        """Log all metrics of a step; those that are not finite become the tag `tl.nonfinite` instead.
 
         MLflow stores an infinity as 1.8e308, which ruins every chart. Epochs that a continued run has already are left
         out, since MLflow would draw them twice.
         """
-        store, run_id = self._open()
         now = int(time.time() * 1000)
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         seen = {name for name, last in self._known_steps.items() if SUMMARY_STEP < step <= last}
         self._nonfinite |= metrics.keys() - finite.keys()
+        self._points += [Metric(name, float(value), now, step) for name, value in finite.items() if name not in seen]
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        store, run_id = self._open()
         tags = [RunTag("tl.nonfinite", ", ".join(sorted(self._nonfinite)))] if self._nonfinite else []
-        points = [Metric(name, float(value), now, step) for name, value in finite.items() if name not in seen]
-        store.client.log_batch(run_id, metrics=points, tags=tags)
+        points, self._points = self._points, []
+        for start in range(0, max(len(points), 1), MOST_METRICS):
+            store.client.log_batch(run_id, metrics=points[start : start + MOST_METRICS], tags=tags)
+        self._flushed = time.monotonic()
 
     @shielded()
     def log_dataset(self, *, name: str, digest: str, context: str, source: str) -> None:

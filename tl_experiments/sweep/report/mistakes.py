@@ -17,7 +17,7 @@ from tl_experiments.sweep.comparison import Comparison
 from tl_experiments.sweep.outcome import Outcome
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.predictions import Predictions, read_predictions
-from tl_experiments.tracking.pictures import TILE_PIXELS, enlarge
+from tl_experiments.tracking.gallery import as_tile
 
 MOST_SHOWN = 24
 
@@ -129,8 +129,6 @@ def _pictures(plan: Plan, run: Outcome, said: Predictions, order: np.ndarray, fo
 
 def _data_address(image: Image.Image) -> str:
     """Return a picture of at most a tile's size, a small one enlarged so that its pixels stay visible."""
-    image = image.convert("RGB")
-    image.thumbnail((TILE_PIXELS, TILE_PIXELS))
     file = io.BytesIO()
-    Image.fromarray(enlarge(np.asarray(image).transpose(2, 0, 1))).save(file, format="PNG", optimize=True)
+    as_tile(image.convert("RGB")).save(file, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,169 @@
+"""Measure what speed costs in accuracy, by real sweeps of `run.py -m` whose results are read from each job's folder.
+
+    python benchmarks/accuracy.py --data ROOT                   ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg
+    python benchmarks/accuracy.py --data ROOT --skip-finetune   without the part that takes minutes
+    python benchmarks/accuracy.py --data ROOT --save            the same, and writes it to benchmarks/results/
+
+Precision: `strategy=feature` with features in bf16 against features in fp32, on digits in their own size and on a
+stratified part of the folder.
+
+Parity: the fast path, which is what the defaults give, against the plain one, which is fp32, contiguous layout and
+optimizers that are not fused; with `strategy=feature` also each head alone, 32 images at once and no cache. On digits.
+
+Both sides have the same seeds. Printed are mean ± standard deviation of test/acc over seeds, and the mean of the
+differences seed by seed ± its standard error. A difference is within the spread when it is at most the standard
+deviation over seeds, the root mean square of both sides'.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from plain_loop import folder_of_splits, link_subset
+from program import program
+from report import Report
+
+from tl_experiments.runtime.process import choose_device
+
+PRECISIONS = ("fp32", "bf16")
+LRS = ("1e-3", "1e-2")  # the first one is that of parity
+ROUNDING = 1e-9  # so that a tie is one
+PLAIN = ("runtime.infer_precision=fp32", "runtime.memory_format=contiguous", "runtime.fused=false")
+PLAIN_PATHS = {
+    "feature": (*PLAIN, "runtime.infer_batch_size=32", "runtime.cache=false", "sweep.max_heads=1"),
+    "finetune": (*PLAIN, "runtime.train_precision=fp32"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its resolved config, and what it reached."""
+
+    config: dict[str, Any]
+    acc: float
+    num_tested: int
+
+    @property
+    def compute(self) -> str:
+        """What `auto` came to."""
+        runtime = self.config["runtime"]
+        names = ("train_precision", "infer_precision", "memory_format", "infer_batch_size", "fused")
+        return ", ".join(f"{name} {runtime[name]}" for name in names)
+
+
+class Sweeps:
+    """Sweeps in a folder, over the same seeds; features are kept from one to the next."""
+
+    def __init__(self, folder: Path, *, num_seeds: int, epochs: int) -> None:
+        self._folder = folder
+        self._settings = (f"seed={','.join(map(str, range(num_seeds)))}", f"epochs={epochs}", "tracking=none")
+
+    def run(self, *overrides: str) -> list[Job]:
+        """Run one; what it wrote is removed once it is read."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as output:
+            place = f"hydra.sweep.dir={output}"
+            with program("-m", *overrides, *self._settings, place, cache=self._folder / "cache"):
+                pass
+            jobs = [_read(path.parent) for path in Path(output).glob("*/result.json")]
+        return sorted(jobs, key=lambda job: job.config["seed"])
+
+
+def _read(folder: Path) -> Job:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    acc = json.loads((folder / "result.json").read_text())["test/acc"]
+    num_tested = len((folder / "predictions.csv").read_text().splitlines()) - 1
+    return Job(config, acc, num_tested)
+
+
+class Table:
+    """One row for each comparison."""
+
+    def __init__(self, report: Report, plain: str, fast: str) -> None:
+        self._report = report
+        report.say(f"{'':26}{plain:>17}{fast:>17}{'difference':>19}")
+
+    def row(self, what: str, plain: Sequence[Job], fast: Sequence[Job], *, verdict: str) -> None:
+        """Compare jobs seed by seed.
+
+        Args:
+            what: is compared.
+            plain: one job for each seed.
+            fast: jobs with the same seeds.
+            verdict: what it is called when the difference is within the spread.
+        """
+        sides = [[job.acc for job in jobs] for jobs in (plain, fast)]
+        differences = [new - old for old, new in zip(*sides, strict=True)]
+        mean, error = statistics.mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+        spread = math.sqrt(statistics.mean(statistics.variance(accs) for accs in sides))
+        columns = "".join(f"{f'{statistics.mean(accs):.4f} ± {statistics.stdev(accs):.4f}':>17}" for accs in sides)
+        within = f"{verdict} {spread:.4f}" if abs(mean) <= spread + ROUNDING else f"not: {verdict} {spread:.4f}"
+        self._report.say(f"{what:26}{columns}{f'{mean:+.4f} ± {error:.4f}':>19}  {within}")
+
+
+def compare_precisions(report: Report, sweeps: Sweeps, *, datasets: dict[str, Sequence[str]]) -> None:
+    """Features in bf16 against features in fp32."""
+    report.say("\nprecision of the features, test/acc")
+    table = Table(report, *PRECISIONS)
+    for name, settings in datasets.items():
+        precisions, lrs = ",".join(PRECISIONS), ",".join(LRS)
+        jobs = sweeps.run("strategy=feature", f"runtime.infer_precision={precisions}", f"lr={lrs}", *settings)
+        for lr in LRS:
+            chosen = [job for job in jobs if math.isclose(job.config["lr"], float(lr))]
+            fp32, bf16 = (
+                [job for job in chosen if job.config["runtime"]["infer_precision"] == precision]
+                for precision in PRECISIONS
+            )
+            table.row(f"{name}, lr {lr}", fp32, bf16, verdict="within the spread")
+        report.say(f"  one of {jobs[0].num_tested:,} test images is {1 / jobs[0].num_tested:.4f}")
+
+
+def compare_paths(report: Report, sweeps: Sweeps, *, strategies: Sequence[str]) -> None:
+    """The fast path against the plain one, on digits."""
+    report.say(f"\nfast path against the plain one, digits, lr {LRS[0]}, test/acc")
+    table = Table(report, "plain", "fast")
+    for strategy in strategies:
+        settings = (f"strategy={strategy}", f"lr={LRS[0]}")
+        fast, plain = sweeps.run(*settings), sweeps.run(*settings, *PLAIN_PATHS[strategy])
+        table.row(strategy, plain, fast, verdict="agree within the spread")
+        report.say(f"  fast:  {fast[0].compute}")
+        report.say(f"  plain: {plain[0].compute}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=folder_of_splits, required=True, help="folder that holds train/ and test/")
+    parser.add_argument("--num-train", type=int, default=2000)
+    parser.add_argument("--num-test", type=int, default=1000)
+    parser.add_argument("--image-size", type=int, default=224, help="of the folder's images")
+    parser.add_argument("--seeds", type=int, default=3, help="at least 2")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--skip-finetune", action="store_true", help="leave out parity with strategy=finetune")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/accuracy_<device kind>.md")
+    arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("--seeds: one seed has no spread")
+
+    title = f"Accuracy of the fast path: efficientnet_lite0, {arguments.epochs} epochs, {arguments.seeds} seeds"
+    report = Report(title, device=choose_device("auto"), packages=("torch", "torchvision", "timm"))
+    with tempfile.TemporaryDirectory() as temporary:
+        subset = Path(temporary) / "images"
+        link_subset(arguments.data, subset, num_train=arguments.num_train, num_test=arguments.num_test)
+        sweeps = Sweeps(Path(temporary), num_seeds=arguments.seeds, epochs=arguments.epochs)
+        size = arguments.image_size
+        folder = ("dataset=image_folder", f"dataset.root={subset}", f"backbone.image_size={size}")
+        report.say(f"folder: {arguments.num_train:,} + {arguments.num_test:,} images, {size} px")
+        compare_precisions(report, sweeps, datasets={"digits": (), "folder": folder})
+        compare_paths(report, sweeps, strategies=["feature", *([] if arguments.skip_finetune else ["finetune"])])
+    if arguments.save:
+        report.save("accuracy")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What the caches hold, entry by entry, and whether it is sound. Nothing heavy is imported."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_experiments.runtime.fingerprint import fingerprint
+from tl_experiments.runtime.shard import DamageError, Shard, publish, unfinished
+
+KINDS = ("features", "images")
+KEY_FILE = "key.json"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """All rows of one key.
+
+    Attributes:
+        fields: what its owner named; empty where key.json cannot be read.
+        rows: how many there are, as far as the sizes of the payloads tell.
+        bytes: of all its files.
+        last_used: seconds since the epoch.
+    """
+
+    path: Path
+    fields: dict[str, Any]
+    rows: int
+    bytes: int
+    last_used: float
+
+    @property
+    def kind(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+
+def entries(folder: Path) -> list[CacheEntry]:
+    """Return what the caches hold, least recently used first; what looks like no entry is left out."""
+    found = [look(path) for path in entry_paths(folder)]
+    return sorted((entry for entry in found if entry), key=lambda entry: (entry.last_used, entry.key))
+
+
+def entry_paths(folder: Path) -> Iterator[Path]:
+    """Yield the folders of all entries; links and what others have put there are none."""
+    for kind in KINDS:
+        for path in listed(folder / kind):
+            if re.fullmatch("[0-9a-f]{64}", path.name) and path.is_dir() and not path.is_symlink():
+                yield path
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return the paths in a folder, sorted; none where it is gone or cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def look(path: Path) -> CacheEntry | None:
+    """Return what is in the folder of an entry; None where somebody has removed it."""
+    sizes, times = {}, {}
+    for file in listed(path):
+        with suppress(OSError):
+            status = file.stat()
+            sizes[file.name], times[file.name] = status.st_size, status.st_mtime
+    try:
+        last_used = times.get(KEY_FILE) or max(times.values(), default=path.stat().st_mtime)
+    except OSError:
+        return None
+    identity = _identity(path) or {}
+    payloads = sum(sizes.get(f"{name.removesuffix('.json')}.rows", 0) for name in sizes if name.endswith(".json"))
+    rows = payloads // identity["row_bytes"] if identity else 0
+    return CacheEntry(path, identity.get("fields", {}), rows, sum(sizes.values()), last_used)
+
+
+def _identity(path: Path) -> dict[str, Any] | None:
+    """Return what an entry's key was made from, None where it does not say so any more."""
+    try:
+        identity = json.loads((path / KEY_FILE).read_bytes())
+        fields, row_bytes = identity["fields"], identity["row_bytes"]
+        sound = fingerprint(identity) == path.name and isinstance(fields, dict) and int(row_bytes) >= 1
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return identity if sound else None
+
+
+def touch(entry: Path, identity: bytes) -> None:
+    """Note that an entry is used, and what its key was made from.
+
+    Raises:
+        OSError: that is not written there, and cannot be.
+    """
+    path = entry / KEY_FILE
+    with suppress(OSError):
+        if path.read_bytes() == identity:
+            os.utime(path)
+            return
+    with unfinished(entry) as file:
+        file.write(identity)
+        publish(file, path)
+
+
+def manifests(entry: Path) -> list[Path]:
+    """Return the paths of the manifests of an entry, in a fixed order."""
+    return [path for path in listed(entry) if path.suffix == ".json" and not _hidden(path) and path.name != KEY_FILE]
+
+
+def leftovers(entry: Path) -> list[Path]:
+    """Return what writers that died have left in an entry, or are just writing: no manifest leads to it."""
+    present = listed(entry)
+    names = {path.name for path in present}
+    return [path for path in present if _hidden(path) or (path.suffix == ".rows" and f"{path.stem}.json" not in names)]
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in a cache that is not as it was written, and what is wrong with it."""
+
+    path: Path
+    fault: str
+
+
+def verify(folder: Path) -> Iterator[Damage]:
+    """Read everything and yield what is damaged; entries that are removed meanwhile are no damage."""
+    for path in entry_paths(folder):
+        found = list(_verify_entry(path))
+        if path.exists():
+            yield from found
+
+
+def _verify_entry(path: Path) -> Iterator[Damage]:
+    if manifests(path) and _identity(path) is None:
+        yield Damage(path / KEY_FILE, "it does not say what the entry was made from")
+    for orphan in leftovers(path):
+        if not _hidden(orphan) and orphan.exists() and not orphan.with_suffix(".json").exists():
+            yield Damage(orphan, "its manifest is missing")
+    for manifest in manifests(path):
+        try:
+            shard = Shard.load(manifest)
+        except FileNotFoundError:
+            continue
+        except DamageError as damage:
+            yield Damage(manifest, str(damage))
+            continue
+        fault = shard.fault(sum(row is None for _, row in shard.read(range(len(shard.digests)))))
+        if fault and manifest.exists():
+            yield Damage(manifest, fault)

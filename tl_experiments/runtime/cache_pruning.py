@@ -1,0 +1,96 @@
+"""What goes when caches grow too large: entries that were used least recently. Nothing heavy is imported."""
+
+import math
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_experiments.runtime.cache_entries import KINDS, CacheEntry, entries, entry_paths, leftovers, listed, look
+from tl_experiments.runtime.cache_lock import locked
+
+ABANDONED_SECONDS = 3600.0  # nobody takes that long to write a shard
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What went, and what should have gone but is in use or cannot be removed; leftovers are those of dead writers."""
+
+    removed: tuple[CacheEntry, ...]
+    kept: tuple[CacheEntry, ...]
+    leftover_bytes: int = 0
+
+    @property
+    def freed(self) -> int:
+        return self.leftover_bytes + sum(entry.bytes for entry in self.removed)
+
+
+def prune(folder: Path, *, limit: float) -> Pruned:
+    """Remove what writers that died have left, then entries as `make_room` does."""
+    swept = sum(_sweep(path) for path in entry_paths(folder)) + _empty_trash(folder)
+    room = make_room(folder, limit=limit)
+    return Pruned(room.removed, room.kept, swept)
+
+
+def make_room(folder: Path, *, limit: float, keep: Path | None = None) -> Pruned:
+    """Remove entries, least recently used first, until the caches take no more than `limit` bytes.
+
+    Args:
+        limit: -inf removes all of them.
+        keep: an entry that stays in any case; so does one that another process is filling.
+    """
+    removed, kept, present = [], [], entries(folder)
+    excess = sum(entry.bytes for entry in present) - limit
+    for entry in present:
+        if excess <= 0:
+            break
+        if entry.path == keep:
+            continue
+        if _remove(entry.path):
+            removed.append(entry)
+            excess -= entry.bytes
+        else:
+            kept.append(entry)
+    return Pruned(tuple(removed), tuple(kept))
+
+
+def _remove(entry: Path) -> bool:
+    """Take an entry away in one motion, so that a reader finds all of it or nothing."""
+    with locked(entry) as ours:
+        if ours is False:
+            return False
+        trash = entry.with_name(f".trash-{secrets.token_hex(8)}")
+        try:
+            entry.rename(trash)
+        except OSError:
+            return not entry.exists()
+        shutil.rmtree(trash, ignore_errors=True)
+        with suppress(OSError):
+            entry.with_name(f"{entry.name}.lock").unlink()
+    return True
+
+
+def _sweep(entry: Path) -> int:
+    """Remove what dead writers left in an entry, and return its bytes; without its lock, only what is old."""
+    freed = 0
+    with locked(entry) as ours:
+        latest = math.inf if ours else time.time() - ABANDONED_SECONDS
+        for path in leftovers(entry):
+            with suppress(OSError):
+                status = path.stat()
+                if status.st_mtime <= latest:
+                    path.unlink()
+                    freed += status.st_size
+    return freed
+
+
+def _empty_trash(folder: Path) -> int:
+    """Finish what a process that died was removing, and return its bytes."""
+    freed = 0
+    for trash in (path for kind in KINDS for path in listed(folder / kind) if path.name.startswith(".trash-")):
+        entry = look(trash)
+        freed += entry.bytes if entry else 0
+        shutil.rmtree(trash, ignore_errors=True)
+    return freed

@@ -1,0 +1,129 @@
+"""A shard: rows of a cache entry in one file, and a manifest that names and checks them. Nothing heavy is imported."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+READ_BYTES = 256_000  # at once, of rows that are smaller
+
+
+class DamageError(Exception):
+    """A shard is not as it was written; the message goes on from `shard ...: `."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some rows of an entry, as its manifest describes them.
+
+    Attributes:
+        manifest: its path; the payload lies beside it.
+        row_bytes: size of one row.
+        digests: of what the rows were computed from, in the order of the payload.
+        sha256: of the bytes of every row.
+    """
+
+    manifest: Path
+    row_bytes: int
+    digests: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+    @classmethod
+    def load(cls, manifest: Path) -> "Shard":
+        """Read a manifest.
+
+        Raises:
+            DamageError: it is not what was written, or belongs to another entry.
+            FileNotFoundError: somebody has removed it.
+        """
+        try:
+            text = manifest.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DamageError(f"its manifest cannot be read ({error.strerror})") from None
+        if hashlib.sha256(text).hexdigest() != manifest.stem:
+            raise DamageError("its manifest does not match its checksum")
+        try:
+            body = json.loads(text)
+            shard = cls(manifest, int(body["row_bytes"]), tuple(body["digests"]), tuple(body["sha256"]))
+            key = body["key"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise DamageError("its manifest is not one of a shard") from None
+        if key != manifest.parent.name or len(shard.digests) != len(shard.sha256) or shard.row_bytes < 1:
+            raise DamageError("its manifest belongs to something else")
+        return shard
+
+    @property
+    def payload(self) -> Path:
+        return self.manifest.with_suffix(".rows")
+
+    def read(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the wanted rows with their indices; None for a row whose bytes are not those that were written."""
+        try:
+            file = self.payload.open("rb", buffering=READ_BYTES)
+        except OSError:
+            yield from ((index, None) for index in wanted)
+            return
+        with file:
+            for index in wanted:
+                row = b""
+                with suppress(OSError):
+                    file.seek(index * self.row_bytes)
+                    row = file.read(self.row_bytes)
+                yield index, row if hashlib.sha256(row).hexdigest() == self.sha256[index] else None
+
+    def fault(self, bad: int) -> str | None:
+        """Say what is wrong with the payload when `bad` rows of it were; None: nothing."""
+        expected = len(self.digests) * self.row_bytes
+        try:
+            size = self.payload.stat().st_size
+        except OSError:
+            return "its payload is missing"
+        if size != expected:
+            return f"its payload has {size} bytes instead of {expected}"
+        return f"{bad} of its {len(self.digests)} rows do not match their checksum" if bad else None
+
+
+def write_shard(entry: Path, rows: Iterable[memoryview], digests: Sequence[str], *, row_bytes: int) -> None:
+    """Publish rows in an entry's folder: payload first, manifest last.
+
+    Raises:
+        OSError: it could not be written; nothing is left of it but perhaps a payload, which leads nowhere.
+    """
+    with unfinished(entry) as payload:
+        hashes = []
+        for row in rows:
+            hashes.append(hashlib.sha256(row).hexdigest())
+            payload.write(row)
+        body = {"key": entry.name, "row_bytes": row_bytes, "digests": list(digests), "sha256": hashes}
+        text = json.dumps(body, separators=(",", ":")).encode()
+        manifest = entry / f"{hashlib.sha256(text).hexdigest()}.json"
+        publish(payload, manifest.with_suffix(".rows"))
+    with unfinished(entry) as file:
+        file.write(text)
+        publish(file, manifest)
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[BinaryIO]:
+    """Open a file that is gone afterwards unless it was published."""
+    path = folder / f".{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        with path.open("xb") as file:
+            yield file
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def publish(file: BinaryIO, path: Path) -> None:
+    """Give a file its name when all of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(file.name, path)  # noqa: PTH105 - the file knows its name as a string
