@@ -24,7 +24,7 @@ def make_optimizer(factory: OptimizerFactory, groups: Sequence[ParamGroup], *, f
         [
             {"params": list(group.params), "name": group.name, "lr_scale": group.lr_scale}
             | ({} if group.weight_decay else {"weight_decay": 0.0})
-            | ({"fused": fused} if can_fuse else {})
+            | ({"fused": True} if fused and can_fuse else {})  # a False would take away `foreach` too
             for group in groups
         ]
     )

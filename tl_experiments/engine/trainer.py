@@ -34,7 +34,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         log_every_steps: int,
-        fused: bool = True,
+        fused: bool,
         compile: bool,
     ) -> None:
         """Prepare the optimizer; nothing is computed yet.

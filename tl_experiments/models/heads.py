@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tl_experiments.runtime.seeding import seeded
@@ -16,6 +17,7 @@ def make_head(*, feature_dim: int, num_classes: int, seed: int) -> nn.Linear:
 
 # A batched product of one rounds otherwise than one of two, three or fifty, which agree; a lone head is computed twice.
 SMALLEST_PRODUCT = 2
+ALIGNED = 4  # features of 4 bytes
 
 
 class HeadBank(nn.Module):
@@ -43,7 +45,11 @@ class HeadBank(nn.Module):
         count = max(self.num_members, SMALLEST_PRODUCT)
         weight, bias = self.weight.expand(count, -1, -1), self.bias.expand(count, -1)
         with torch.autocast(features.device.type, enabled=False):
-            samples = features.float().expand(count, -1, -1).transpose(1, 2)
+            features = features.float().expand(count, -1, -1)
+            # A head that begins off a boundary of 16 bytes would get another kernel, and other bits than alone.
+            if odd := -features.shape[-1] % ALIGNED:
+                features, weight = F.pad(features, (0, odd)), F.pad(weight, (0, odd))
+            samples = features.transpose(1, 2)
             # Classes by samples: both this product and that of the weights' gradient are several times as fast so.
             logits = torch.baddbmm(bias[:, :, None], weight, samples)
         return logits[: self.num_members].transpose(1, 2)

@@ -71,7 +71,8 @@ class Job:
             if is_finished(result, uid=member.uid):
                 yield {"job": index, "state": FINISHED, **identity(result)}
             else:
-                yield {"job": index, "state": state, "cause": own_cause(result, uid=member.uid) or cause}
+                own = own_cause(result, uid=member.uid)
+                yield {"job": index, "state": FAILED if own else state, "cause": own or cause}
 
     def _entries(self, state: str, **facts: str) -> Iterator[dict[str, Any]]:
         """Yield a line of the ledger for each member; what is known of its data and weights comes from its result."""

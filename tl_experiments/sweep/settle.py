@@ -13,7 +13,7 @@ from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 from tl_experiments.sweep.job import still_runs
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import Outcome, identity, read_outcomes
+from tl_experiments.sweep.outcome import Outcome, identity, own_cause, read_outcomes
 from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.tracking.console import Console
@@ -50,6 +50,8 @@ class Settler:
         for outcome in (outcomes[index] for index in self.plan.groups[group]):
             if outcome.finished:
                 continue
+            if self._failed_alone(outcome):
+                continue
             if outcome.state in (PLANNED, RUNNING) or not outcome.result:
                 self.settle_dead(outcome, cause=cause, killed=killed)
             elif killed:  # the job has recorded that a signal came; why it came is known here
@@ -61,8 +63,15 @@ class Settler:
         for outcome in read_outcomes(self.plan, self.folder):
             if outcome.finished and last.get(outcome.job.index, {}).get("state") != FINISHED:
                 self._settle_finished(outcome)
-            elif outcome.state == RUNNING:
+            elif outcome.state == RUNNING and not self._failed_alone(outcome):
                 self.settle_dead(outcome, cause=cause, killed=True)
+
+    def _failed_alone(self, outcome: Outcome) -> bool:
+        """Whether a job had recorded its failure while others of its process went on; the ledger is told then."""
+        cause = own_cause(outcome.result, uid=outcome.job.uid)
+        if cause is not None and outcome.state != FAILED:
+            self._ledger.append({"job": outcome.job.index, "state": FAILED, "cause": cause})
+        return cause is not None
 
     def settle_dead(self, outcome: Outcome, *, cause: str, killed: bool) -> None:
         """Record how a job ended that could not tell it, in its tracked run, which is made if need be, and the ledger.

@@ -65,6 +65,7 @@ class MlflowTracker:
         self._known_params: Mapping[str, str] = {}
         self._known_steps: Mapping[str, int] = {}
         self._nonfinite: set[str] = set()
+        self._told_nonfinite: set[str] = set()
         self._points: list[Metric] = []  # not sent yet
         self._flushed = -math.inf  # seconds on the monotonic clock
         self._store: Store | None = None
@@ -154,6 +155,9 @@ class MlflowTracker:
         store, run_id = self._open()
         tags = [RunTag("tl.nonfinite", ", ".join(sorted(self._nonfinite)))] if self._nonfinite else []
         points, self._points = self._points, []
+        if not points and self._told_nonfinite == self._nonfinite:
+            return
+        self._told_nonfinite = set(self._nonfinite)
         for start in range(0, max(len(points), 1), MOST_METRICS):
             store.client.log_batch(run_id, metrics=points[start : start + MOST_METRICS], tags=tags)
         self._flushed = time.monotonic()

@@ -140,6 +140,8 @@ class RunLog:
         if isinstance(record, Diverged):
             if record.member == self._member:
                 self.failure = record.reason
+                now = time.perf_counter()
+                self._start = now - (now - self._start) / self._num_members
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
         elif isinstance(record, EpochRecord):
             metrics = record.metrics(self._member)
