@@ -53,7 +53,7 @@ class IsolatedLauncher(Launcher):
         from tl_experiments.tracking.console import Console  # noqa: PLC0415 - Hydra imports plugins even for --help
 
         self._console = Console()
-        self._advance = self._console.work(f"{len(job_overrides)} jobs, {self._n_jobs} at a time")
+        self._advance = self._console.work(f"{len(job_overrides)} processes to run, {self._n_jobs} at a time")
         waiting = list(enumerate(job_overrides))
         running: dict[int, JobProcess] = {}
         ended: dict[int, JobReturn] = {}
