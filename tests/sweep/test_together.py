@@ -31,7 +31,7 @@ def test_one_process_runs_them_all(together: tuple[Desk, Ended]) -> None:
     assert "  together  jobs 0-3: one pass of the backbone, 4 heads side by side" in lines
     assert json.loads((desk.sweep_folder / "plan.json").read_text())["groups"] == [[0, 1, 2, 3]]
     assert [path.parent.name for path in desk.sweep_folder.glob("*/job.log")] == ["0"]
-    assert ended.out.count("extracting features of 100 train images") == 1
+    assert ended.out.count("4 heads together") == 1
 
 
 def test_each_has_its_own_files_and_its_own_run(together: tuple[Desk, Ended]) -> None:
