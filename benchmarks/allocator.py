@@ -12,10 +12,9 @@ import subprocess
 import sys
 
 import torch
-from precision import make_backbone, timed, train_step
+from precision import auto_compute, make_backbone, timed, train_step
 
 from tl_experiments.runtime.allocator import keep_freed_memory
-from tl_experiments.runtime.precision import choose
 from tl_experiments.runtime.process import describe_device
 
 BACKBONES = ("efficientnet_lite0", "resnet18")
@@ -24,16 +23,7 @@ BATCH_SIZE, IMAGE_SIZE, NUM_STEPS = 32, 224, 4
 
 def measure(name: str) -> float:
     """Images/s of training, in the precision and layout that `runtime=auto` takes."""
-    compute = choose(
-        device=torch.device("cpu"),
-        backbone=name,
-        image_size=IMAGE_SIZE,
-        trains_backbone=True,
-        train_precision="auto",
-        infer_precision="auto",
-        memory_format="auto",
-        infer_batch_size=None,
-    )
+    compute = auto_compute(name, IMAGE_SIZE, trains_backbone=True, device=torch.device("cpu"))
     backbone = make_backbone(name, IMAGE_SIZE).to(memory_format=compute.memory_format)  # type: ignore[call-overload]
     images = torch.randn(BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE).contiguous(memory_format=compute.memory_format)
     step = train_step(backbone, images, compute.train.name)

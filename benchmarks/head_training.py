@@ -12,6 +12,7 @@ from torch import nn
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine.schedulers import cosine
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.input_spec import InputSpec
@@ -62,14 +63,18 @@ def make_trainer(
     data: MadeUp, bank: HeadBank, *, seeds: Sequence[int], lrs: Sequence[float], epochs: int, optimizer: type
 ) -> Trainer:
     """What an experiment on features trains with; val is the first tenth of train."""
+    workload = _make_workload(data, bank, seeds=seeds, epochs=epochs)
     return Trainer(
-        _make_workload(data, bank, seeds=seeds, epochs=epochs),
-        optimizers=[partial(optimizer, lr=lr) for lr in lrs],
-        schedulers=[SCHEDULE] * len(lrs),
+        workload,
+        updates=make_updates(
+            workload.groups,
+            optimizers=[partial(optimizer, lr=lr) for lr in lrs],
+            schedulers=[SCHEDULE] * len(lrs),
+            fused=True,
+        ),
         seed=seeds[0],
         device=data.device,
         log_every_steps=LOG_EVERY_STEPS,
-        fused=True,
         compile=False,
     )
 

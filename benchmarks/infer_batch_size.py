@@ -11,9 +11,10 @@ import statistics
 import time
 
 import torch
+from precision import auto_compute
 
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
-from tl_experiments.runtime.precision import choose, fast_batch_size
+from tl_experiments.runtime.precision import fast_batch_size
 from tl_experiments.runtime.process import choose_device, describe_device
 
 IMAGE_SIZES = (64, 224)
@@ -26,16 +27,7 @@ def measure(device: torch.device, image_size: int, *, rounds: int) -> dict[int, 
     backbone = efficientnet_lite0(
         name="efficientnet_lite0", weights=None, image_size=image_size, preferred_size=None, seed=0
     )
-    compute = choose(
-        device=device,
-        backbone=backbone.name,
-        image_size=image_size,
-        trains_backbone=False,
-        train_precision="auto",
-        infer_precision="auto",
-        memory_format="auto",
-        infer_batch_size=None,
-    )
+    compute = auto_compute(backbone.name, image_size, trains_backbone=False, device=device)
     backbone.eval().to(device=device, memory_format=compute.memory_format)  # type: ignore[call-overload]
     sizes = sorted({*BATCH_SIZES, fast_batch_size(device, image_size)})
     seconds: dict[int, list[float]] = {size: [] for size in sizes}

@@ -46,6 +46,20 @@ def make_backbone(name: str, image_size: int) -> Backbone:
     return build(name=name, weights=None, image_size=size, preferred_size=None, seed=0)
 
 
+def auto_compute(name: str, image_size: int, *, trains_backbone: bool, device: torch.device) -> precision.Compute:
+    """What `runtime=auto` takes."""
+    return precision.choose(
+        device=device,
+        backbone=name,
+        image_size=image_size,
+        trains_backbone=trains_backbone,
+        train_precision=precision.AUTO,
+        infer_precision=precision.AUTO,
+        memory_format=precision.AUTO,
+        infer_batch_size=None,
+    )
+
+
 def infer_step(backbone: Backbone, images: torch.Tensor, dtype: str) -> Callable[[], None]:
     model = backbone.eval()
     mode = precision.Precision(dtype, images.device.type)

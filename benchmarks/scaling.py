@@ -32,6 +32,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from peak_memory import Peak, can_measure, peak_memory
 from plain_loop import synchronise
+from precision import auto_compute
 from program import program
 from report import Report, at_most
 
@@ -41,7 +42,6 @@ from tl_experiments.data.transforms import Normalise, make_canvas
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.runtime.allocator import keep_freed_memory
-from tl_experiments.runtime.precision import choose
 from tl_experiments.runtime.process import choose_device
 
 PARTS = ("heads", "extraction", "memory")
@@ -123,16 +123,7 @@ def make_extraction(device: torch.device) -> Callable[[int], Callable[[], float]
     backbone = efficientnet_lite0(
         name="efficientnet_lite0", weights="default", image_size=IMAGE_SIZE, preferred_size=None, seed=0
     )
-    compute = choose(
-        device=device,
-        backbone=backbone.name,
-        image_size=IMAGE_SIZE,
-        trains_backbone=False,
-        train_precision="auto",
-        infer_precision="auto",
-        memory_format="auto",
-        infer_batch_size=None,
-    )
+    compute = auto_compute(backbone.name, IMAGE_SIZE, trains_backbone=False, device=device)
     backbone.to(device=device, memory_format=compute.memory_format)  # type: ignore[call-overload]
     spec = backbone.input_spec
     store = FeatureStore(

@@ -23,7 +23,7 @@ from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
-from tl_experiments.engine.updates import can_share
+from tl_experiments.engine.updates import can_share, make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
@@ -235,12 +235,10 @@ def build_trainer(
     runtime = member.config["runtime"]
     return Trainer(
         workload,
-        optimizers=optimizers,
-        schedulers=schedulers,
+        updates=make_updates(workload.groups, optimizers=optimizers, schedulers=schedulers, fused=runtime["fused"]),
         seed=member.config["seed"],
         device=device,
         log_every_steps=runtime["log_every_steps"],
-        fused=runtime["fused"],
         compile=runtime["compile"],
     )
 

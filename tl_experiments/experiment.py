@@ -8,6 +8,7 @@ from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.engine.records import Diverged
+from tl_experiments.engine.trainer import Trainer
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
@@ -62,26 +63,29 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 watch=console,
             )
         )
-        frozen = _identify(logs, workload)
-
         trainer = build.build_trainer(shared, workload, optimizers=optimizers, schedulers=schedulers, device=device)
-        for record in chain(trainer.fit(), trainer.test()):
-            if isinstance(record, Diverged):
-                console.notice(f"{members[record.member].name}: {record.reason}; the others go on")
-            console.record(record)
-            for log in logs:
-                log.record(record)
-        if workload.frozen_sha256() != frozen:
-            raise RunFailed("frozen weights changed while training; please report this as a defect")
-
+        _train(trainer, workload, console=console, logs=logs)
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
             if log.failure is None
         ]
-    if len(results) < len(members):
-        raise RunFailed("; ".join(f"{log.name}: {log.failure}" for log in logs if log.failure is not None))
+    if lost := [f"{log.name}: {log.failure}" for log in logs if log.failure is not None]:
+        raise RunFailed("; ".join(lost))
     return results
+
+
+def _train(trainer: Trainer, workload: Workload, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Train and test; what happens is shown and kept as it comes, and what must not change is looked at again."""
+    frozen = _identify(logs, workload)
+    for record in chain(trainer.fit(), trainer.test()):
+        if isinstance(record, Diverged):
+            console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
+        console.record(record)
+        for log in logs:
+            log.record(record)
+    if workload.frozen_sha256() != frozen:
+        raise RunFailed("frozen weights changed while training; please report this as a defect")
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
 from tl_experiments.config.checks import RANGES, allowed_prefixes, check
@@ -203,7 +204,11 @@ def test_a_rule_across_groups_names_its_keys(
     ],
 )
 def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_member: Callable[..., Member]) -> None:
-    make_member(*overrides)
+    member = make_member(*overrides)
+    for key, value in (override.split("=") for override in overrides):
+        group, _, name = key.partition(".")
+        kept = member.config[group][name] if name else member.choices.get(group, member.config[group])
+        assert kept == yaml.safe_load(value)
 
 
 @pytest.mark.parametrize(

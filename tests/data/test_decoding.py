@@ -150,13 +150,20 @@ def test_what_is_no_image_is_recognised_without_decoding(content):
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "TIFF", "PPM", "JPEG", "WEBP"])
 def test_images_are_recognised(file_format):
-    recognise(encoded(NOISE, file_format), name="x")
+    content = encoded(NOISE, file_format)
+    recognise(content, name="x")
+    assert decode(content, name="x").size == NOISE.size
+    with pytest.raises(DataError, match=r"^x: "):
+        recognise(content[::-1], name="x")
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 def test_a_good_header_is_enough_to_be_recognised(file_format):
     """Pixels are not looked at: that would be decoding."""
-    recognise(encoded(NOISE, file_format)[:900], name="x")
+    cut = encoded(NOISE, file_format)[:900]
+    recognise(cut, name="x")
+    with pytest.raises(DataError):
+        decode(cut, name="x")
 
 
 def test_formats_outside_the_list_are_not_decoded():

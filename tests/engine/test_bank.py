@@ -14,6 +14,7 @@ from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Progress, Record
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.input_spec import InputSpec
@@ -107,18 +108,25 @@ class Trained:
         return told
 
 
-def train(task: Task, members: Sequence[Member]) -> Trained:
-    workload = task.workload(tuple(member.seed for member in members))
-    trainer = Trainer(
+def make_trainer(workload: Workload, members: Sequence[Member]) -> Trainer:
+    return Trainer(
         workload,
-        optimizers=[member.optimizer for member in members],
-        schedulers=[member.scheduler for member in members],
+        updates=make_updates(
+            workload.groups,
+            optimizers=[member.optimizer for member in members],
+            schedulers=[member.scheduler for member in members],
+            fused=True,
+        ),
         seed=0,
         device=CPU,
         log_every_steps=2,
-        fused=True,
         compile=False,
     )
+
+
+def train(task: Task, members: Sequence[Member]) -> Trained:
+    workload = task.workload(tuple(member.seed for member in members))
+    trainer = make_trainer(workload, members)
     records = list(trainer.fit())
     bank = workload.phases[0].module
     assert isinstance(bank, HeadBank)
@@ -293,16 +301,7 @@ def test_the_last_member_that_diverges_later_than_the_others_ends_the_run() -> N
     seen: list[Record] = []
     members = [DIVERGING, late]
     workload = replace(ODD, epochs=4).workload(tuple(member.seed for member in members))
-    trainer = Trainer(
-        workload,
-        optimizers=[member.optimizer for member in members],
-        schedulers=[member.scheduler for member in members],
-        seed=0,
-        device=CPU,
-        log_every_steps=2,
-        fused=True,
-        compile=False,
-    )
+    trainer = make_trainer(workload, members)
     with pytest.raises(RunFailed, match="not finite in epoch 2"):
         seen.extend(trainer.fit())
     assert [record.member for record in seen if isinstance(record, Diverged)] == [0]

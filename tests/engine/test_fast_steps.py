@@ -15,6 +15,7 @@ from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.records import Progress
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import make_head
 from tl_experiments.models.input_spec import InputSpec
@@ -86,14 +87,18 @@ def losses(
     compile: bool = False,
 ) -> list[float]:
     """The running mean of the loss after each step."""
+    workload = make_workload(precision=precision, memory_format=memory_format)
     trainer = Trainer(
-        make_workload(precision=precision, memory_format=memory_format),
-        optimizers=[partial(torch.optim.AdamW, lr=1e-3)],
-        schedulers=[schedulers.constant],
+        workload,
+        updates=make_updates(
+            workload.groups,
+            optimizers=[partial(torch.optim.AdamW, lr=1e-3)],
+            schedulers=[schedulers.constant],
+            fused=fused,
+        ),
         seed=0,
         device=CPU,
         log_every_steps=1,
-        fused=fused,
         compile=compile,
     )
     steps = [record for record in trainer.fit() if isinstance(record, Progress) and record.stage == "train"]

@@ -19,6 +19,7 @@ from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress, Record
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank, make_head
 from tl_experiments.models.input_spec import InputSpec
@@ -90,12 +91,15 @@ def make_trainer(
 ) -> Trainer:
     return Trainer(
         workload,
-        optimizers=[partial(torch.optim.SGD, lr=lr)] * workload.num_members,
-        schedulers=[scheduler] * workload.num_members,
+        updates=make_updates(
+            workload.groups,
+            optimizers=[partial(torch.optim.SGD, lr=lr)] * workload.num_members,
+            schedulers=[scheduler] * workload.num_members,
+            fused=True,
+        ),
         seed=seed,
         device=CPU,
         log_every_steps=log_every_steps,
-        fused=True,
         compile=compile,
     )
 

@@ -16,6 +16,7 @@ from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.runtime.precision import Compute, Precision
@@ -96,12 +97,15 @@ def train() -> Train:
     def train(workload: Workload, *, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW) -> None:
         trainer = Trainer(
             workload,
-            optimizers=[functools.partial(optimizer, lr=1e-3)] * workload.num_members,
-            schedulers=[constant] * workload.num_members,
+            updates=make_updates(
+                workload.groups,
+                optimizers=[functools.partial(optimizer, lr=1e-3)] * workload.num_members,
+                schedulers=[constant] * workload.num_members,
+                fused=False,
+            ),
             seed=0,
             device=torch.device("cpu"),
             log_every_steps=100,
-            fused=False,
             compile=False,
         )
         for _ in trainer.fit():

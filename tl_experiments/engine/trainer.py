@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Literal, cast
 
 import torch
@@ -12,10 +12,8 @@ from tl_experiments.data.batches import Batch
 from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.metrics import Means, Sums, member_losses
-from tl_experiments.engine.optimizers import OptimizerFactory
-from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Progress, Record
-from tl_experiments.engine.updates import Updates, make_updates
+from tl_experiments.engine.updates import Updates
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.seeding import seed_step
 from tl_experiments.runtime.signals import shielded
@@ -29,30 +27,24 @@ class Trainer:
         self,
         workload: Workload,
         *,
-        optimizers: Sequence[OptimizerFactory],
-        schedulers: Sequence[ScheduleFactory],
+        updates: Updates,
         seed: int,
         device: torch.device,
         log_every_steps: int,
-        fused: bool,
         compile: bool,
     ) -> None:
-        """Prepare the optimizer; nothing is computed yet.
+        """Prepare; nothing is computed yet.
 
         Args:
             workload: what to train, on the device.
-            optimizers: one per member; each lacks its parameters only.
-            schedulers: one per member; each lacks the optimizer, total_steps and steps_per_epoch.
+            updates: of the workload's parameters.
             seed: of dropout.
             device: of the batches.
             log_every_steps: steps between two waits for the device.
-            fused: let optimizers update all parameters in one pass, where they can.
             compile: run the modules under `torch.compile`.
         """
         self._workload = workload
-        self._updates: Updates = make_updates(
-            workload.groups, optimizers=optimizers, schedulers=schedulers, fused=fused
-        )
+        self._updates = updates
         self._seed = seed
         self._device = device
         self._log_every_steps = log_every_steps
