@@ -23,7 +23,12 @@ def make_entry(backbone: str, *, used: float) -> Path:
 
     from tl_experiments.runtime.row_store import RowStore
 
-    fields = {"backbone": backbone, "weights": "0123456789abcdef" * 4}
+    fields = {
+        "backbone": {"name": backbone},
+        "image": {"size": 224},
+        "compute": {"precision": "fp32"},
+        "view": {"number": 1, "num_views": 4},
+    }
     store = RowStore(kind="features", fields=fields, row_shape=(100,), dtype=torch.float32, notice=pytest.fail)
     digests = [f"{number:064x}" for number in range(100)]
     store.fill(torch.zeros(100, 100), digests, lambda positions: iter([torch.ones(len(positions), 100)]))
@@ -35,8 +40,8 @@ def test_list_shows_entries_total_limit_and_folder(root: Path, capsys: pytest.Ca
     old, new = make_entry("resnet18", used=1e9), make_entry("[b]vit[/b]", used=1.5e9)
     assert main(["cache", "list"]) == 0
     *table, total = capsys.readouterr().out.splitlines()
-    (shown_new,) = (line for line in table if "backbone=[b]vit[/b], weights=0123456789ab " in line)
-    (shown_old,) = (line for line in table if "backbone=resnet18" in line)
+    (shown_new,) = (line for line in table if "[b]vit[/b], 224 px, fp32, view 2 of 4 " in line)
+    (shown_old,) = (line for line in table if "resnet18, 224 px, fp32, view 2 of 4 " in line)
     assert table.index(shown_new) < table.index(shown_old)
     for line, folder, year in ((shown_new, new, "2017-07-14"), (shown_old, old, "2001-09-")):
         assert all(part in line for part in ("features", folder.name[:12], " 100 ", " kB", year)), line

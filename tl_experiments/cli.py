@@ -92,11 +92,23 @@ def _cache_list(_options: argparse.Namespace) -> None:
 
 
 def _told(fields: dict[str, Any]) -> str:
-    """Say in one line what an entry was made from; digests by their first letters."""
-    shown = {
-        name: value[:12] if isinstance(value, str) and len(value) == 64 else value for name, value in fields.items()
-    }
-    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "?"
+    """Say in a few words what an entry holds; all that it was made from is in its key.json."""
+    size = _at(fields, "image", "size") or _at(fields, "canvas", "size")
+    view = _at(fields, "view", "number")
+    words = (
+        _at(fields, "backbone", "name"),
+        None if size is None else f"{size} px",
+        _at(fields, "compute", "precision"),
+        None if view is None else f"view {view + 1} of {_at(fields, 'view', 'num_views')}",
+    )
+    return ", ".join(str(word) for word in words if word is not None) or "?"
+
+
+def _at(fields: Any, *names: str) -> Any:
+    """Return what lies under some names, or None."""
+    for name in names:
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return fields
 
 
 def _cache_verify(_options: argparse.Namespace) -> int:

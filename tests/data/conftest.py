@@ -1,39 +1,14 @@
 """Images and datasets that the tests of this room share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tl_experiments.data.source import ArraySource, ImageSource, Split
-
-
-@dataclass(frozen=True)
-class Watched:
-    """Another source, and which of its images were decoded."""
-
-    source: ImageSource
-    decoded: list[int] = field(default_factory=list)
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.source.labels
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def image(self, index: int) -> Image.Image:
-        self.decoded.append(index)
-        return self.source.image(index)
-
-    def content(self, index: int) -> bytes:
-        return self.source.content(index)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
+from tests.watching import Watched
+from tl_experiments.data.source import ArraySource, Split
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.watching import Notes, Watched
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.folder import FileSource
 from tl_experiments.data.images import Images, load_images
@@ -39,47 +40,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@dataclass(frozen=True)
-class Watched:
-    """Random images, and which of them were decoded."""
-
-    source: ArraySource
-    folder: str = "random"
-    decoded: list[int] = field(default_factory=list)
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.source.labels
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def image(self, index: int) -> Image.Image:
-        self.decoded.append(index)
-        return self.source.image(index)
-
-    def content(self, index: int) -> bytes:
-        return self.source.content(index)
-
-    def name(self, index: int) -> str:
-        return f"{self.folder}/{index}"
-
-
-@dataclass
-class Notes:
-    """What a store tells."""
-
-    notices: list[str] = field(default_factory=list)
-    titles: list[str] = field(default_factory=list)
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def work(self, title: str) -> Callable[[int, int], None]:
-        self.titles.append(title)
-        return lambda done, total: None  # noqa: ARG005
-
-
 def make_backbone(*, seed: int = 0, image_size: int = SIZE) -> Backbone:
     """A small network with convolutions, norms and activations in one."""
     return timm_backbone(
@@ -94,7 +54,7 @@ def backbone() -> Backbone:
 
 def watched(*, folder: str = "random") -> Watched:
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 40, 40, 3), dtype=np.uint8)
-    return Watched(ArraySource(pixels, np.arange(NUM_IMAGES, dtype=np.int64), "random"), folder)
+    return Watched(ArraySource(pixels, np.arange(NUM_IMAGES, dtype=np.int64), folder))
 
 
 def images_of(source: Any, indices: Sequence[int] = range(NUM_IMAGES), *, split: str = "train") -> Images:

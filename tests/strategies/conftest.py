@@ -3,12 +3,13 @@
 import copy
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from tests.watching import Notes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.digits import digits
@@ -25,21 +26,6 @@ from tl_experiments.strategies.base import Materials, Workload
 Materialise = Callable[..., Materials]
 Train = Callable[..., None]
 NO_AUGMENTATION = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
-
-
-@dataclass
-class Notes:
-    """Keeps what a strategy tells."""
-
-    notices: list[str] = field(default_factory=list)
-    titles: list[str] = field(default_factory=list)
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def work(self, title: str) -> Callable[[int, int], None]:
-        self.titles.append(title)
-        return lambda done, total: None  # noqa: ARG005
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 TILE = 160  # pixels; images that are smaller are enlarged by whole pixels, so that their pixels stay visible
 COLUMNS = 6
-GAP, TITLE, ABOVE, BELOW = 12, 36, 34, 18  # pixels between tiles, and of the texts
+GAP, TITLE, ABOVE, BELOW = 12, 36, 34, 26  # pixels between tiles, and of the texts
 LINE, SMALL = 13, 10  # sizes of type
 NAME_LENGTH, FILE_LENGTH = 20, 28
 

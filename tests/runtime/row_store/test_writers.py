@@ -1,0 +1,153 @@
+"""Many processes at once, and processes that are killed: each row is right, and computed once where locks work."""
+
+import errno
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+import torch
+
+from tests.runtime.row_store.filling import Job, ended, in_child, settled
+from tl_experiments.runtime import cache_lock
+from tl_experiments.runtime.cache_pruning import make_room
+
+
+def fill_slowly_and_count(log: Path) -> None:
+    class Slow(Job):
+        def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
+            for chunk in super().compute(positions):
+                with log.open("a") as file:
+                    file.write("x" * len(chunk))
+                time.sleep(0.01)
+                yield chunk
+
+    Slow(range(10)).fill()
+
+
+def test_sixteen_processes_compute_once(tmp_path: Path, root: Path) -> None:
+    log = tmp_path / "log"
+    children = [in_child(lambda: fill_slowly_and_count(log)) for _ in range(16)]
+    assert [ended(child) for child in children] == [0] * 16
+    assert log.read_text() == "x" * 10
+    assert settled(root)
+
+
+@pytest.mark.parametrize("broken", ["raises", "does nothing"])
+def test_where_locks_do_not_work_sixteen_processes_are_right_all_the_same(
+    broken: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        if broken == "raises":
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    children = [in_child(lambda: fill_slowly_and_count(tmp_path / "log")) for _ in range(16)]
+    assert [ended(child) for child in children] == [0] * 16
+    assert len((tmp_path / "log").read_text()) >= 10
+    Job(range(10)).fill()
+    assert settled(root)
+
+
+def test_where_locks_are_not_implemented_the_store_is_used_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def acquire(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    assert Job(range(4)).fill().told == []
+    assert Job(range(4)).fill().computed == []
+
+
+@pytest.mark.parametrize("rows_before", range(0, 11, 2))
+def test_a_writer_that_is_killed_loses_little_and_blocks_nobody(rows_before: int, root: Path) -> None:
+    class Dying(Job):
+        def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
+            for chunk in super().compute(positions):
+                if len(self.computed) > rows_before:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield chunk
+
+    child = in_child(lambda: Dying(range(10), chunk=1).fill() and None)
+    assert ended(child) == (-signal.SIGKILL if rows_before < 10 else 0)
+    after = Job(range(10)).fill()
+    assert after.computed == list(range(rows_before // 4 * 4 if rows_before < 10 else 10, 10))
+    assert after.told == []
+    assert settled(root)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace", "second fsync", "second replace"])
+def test_a_writer_that_is_killed_in_the_middle_of_a_shard_leaves_a_store_that_works(call: str, root: Path) -> None:
+    Job(range(2)).fill()  # key.json is written and stays out of the count
+
+    def die_writing() -> None:
+        name, wanted = call.split()[-1], 2 if call.startswith("second") else 1
+        calls: list[int] = []
+
+        def dying(*arguments: object) -> object:
+            calls.append(1)
+            if len(calls) == wanted:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+
+        if name == "write":
+            real = hashlib.sha256
+            hashlib.sha256 = dying
+        else:
+            real = getattr(os, name)
+            setattr(os, name, dying)
+        Job(range(10)).fill()
+
+    assert ended(in_child(die_writing)) == -signal.SIGKILL
+    assert set(range(2, 10)) <= {*Job(range(10)).fill().computed}
+    assert settled(root)
+
+
+def test_an_error_while_computing_keeps_what_was_computed(root: Path) -> None:
+    class Failing(Job):
+        def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
+            for chunk in super().compute(positions):
+                if len(self.computed) > 6:
+                    raise KeyboardInterrupt
+                yield chunk
+
+    with pytest.raises(KeyboardInterrupt):
+        Failing(range(10)).fill()
+    assert Job(range(10)).fill().computed == [6, 7, 8, 9]
+    assert settled(root)
+
+
+def test_who_waits_for_another_process_says_so_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_lock, "PATIENCE_SECONDS", 0.05)
+    begun = tmp_path / "begun"
+
+    class Hanging(Job):
+        def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
+            begun.touch()
+            time.sleep(60)
+            yield from super().compute(positions)
+
+    holder = in_child(lambda: Hanging(range(4)).fill() and None)
+    try:
+        while not begun.exists():
+            time.sleep(0.01)
+        waiting = Job(range(4))
+        alarm = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        alarm.start()
+        with pytest.raises(KeyboardInterrupt):
+            waiting.fill()
+        assert waiting.told == ["cache: waiting for another process that computes the same features"]
+        assert waiting.computed == []
+        room = make_room(Path(os.environ["TL_CACHE_DIR"]), limit=0)  # there is nothing of it yet
+        assert room.removed == room.kept == ()
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        ended(holder)
+    assert Job(range(4)).fill().computed == [0, 1, 2, 3]  # the dead holder's lock is free
