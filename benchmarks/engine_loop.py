@@ -1,4 +1,4 @@
-"""Steps of the project's own engine, on the path that an experiment takes."""
+"""Steps of the project's own engine, on what an experiment builds, in its order; the process is set by the caller."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from plain_loop import IMAGE_SIZE, LR, MOMENTUM, synchronise
 from tl_experiments import build
 from tl_experiments.config.member import Member, checked, make_uid
 from tl_experiments.config.register import register
+from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine.records import Progress, Record
 from tl_experiments.runtime.process import choose_device
 from tl_experiments.strategies.base import Materials
@@ -18,40 +19,53 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 class EngineLoop:
-    """`strategy=finetune augmentation=light runtime=auto`: one run that goes on from round to round.
+    """One run that goes on from round to round.
 
     Attributes:
         compute: the precision and layout that the project's table gives.
-        decoding_seconds: what reading and decoding the images took, once, before the first step.
+        steps_per_epoch: of training.
+        decoding_seconds: what reading and decoding the images took, once, before anything else.
+        preparing_seconds: what the strategy did then, before the first step.
+        looks_once: whether what is frozen has seen all images by then, and sees none any more.
     """
 
-    def __init__(self, subset: Path, backbone: str, *, batch_size: int) -> None:
-        """Build what an experiment builds, in its order."""
-        member = _make_member(
-            *("strategy=finetune", "optimizer=sgd", f"optimizer.momentum={MOMENTUM}", "augmentation=light"),
-            *(f"backbone={backbone}", "backbone.weights=null", f"backbone.image_size={IMAGE_SIZE}", f"lr={LR}"),
-            *("dataset=image_folder", f"dataset.root={subset}", f"batch_size={batch_size}", "epochs=1000"),
-        )
-        self._batch_size, self._device = batch_size, choose_device(member.config["runtime"]["device"])
+    def __init__(self, member: Member, *, keeps_activations: bool = True) -> None:
+        """Build what an experiment builds, in its order.
+
+        Args:
+            member: what to run, as `loop_member` makes it.
+            keeps_activations: whether frozen stages' activations may stay on the device; the images may in any case.
+        """
+        self._batch_size, self._device = member.config["batch_size"], choose_device(member.config["runtime"]["device"])
         strategy, dataset = build.build_strategy(member), build.build_dataset(member)
         network = build.build_backbone(member, dataset=dataset)
         self.compute = build.build_compute(member, device=self._device, backbone=network, strategy=strategy)
         start = time.perf_counter()
+        images = build.build_images(member, dataset=dataset, backbone=network, watch=Silent())
+        for split in (images.train, images.val, images.test):
+            split.decode(device=self._device, work=Silent().work)
+        decoded = time.perf_counter()
+        self.decoding_seconds = decoded - start
         workload = strategy.prepare(
             Materials(
                 backbone=network.to(device=self._device, memory_format=self.compute.memory_format),  # type: ignore[call-overload]
                 num_classes=dataset.num_classes,
-                images=build.build_images(member, dataset=dataset, backbone=network, watch=Silent()),
+                images=images,
                 augmentation=build.build_augmentation(member, dataset=dataset),
-                batch_size=batch_size,
+                batch_size=self._batch_size,
                 epochs=member.config["epochs"],
                 seeds=(member.config["seed"],),
                 compute=self.compute,
                 cache=member.config["runtime"]["cache"],
+                memory_bytes=build.memory_bytes(member) if keeps_activations else 0,
                 watch=Silent(),
             )
         )
-        self.decoding_seconds = time.perf_counter() - start
+        synchronise(self._device)
+        self.preparing_seconds = time.perf_counter() - decoded
+        [phase] = workload.phases
+        self.steps_per_epoch = len(phase.train)
+        self.looks_once = isinstance(phase.train, FeatureBatches)
         trainer = build.build_trainer(
             member,
             workload,
@@ -63,8 +77,12 @@ class EngineLoop:
 
     def __call__(self, warmup: int, steps: int) -> float:
         """Images/s of training steps."""
+        return steps * self._batch_size / self.seconds(warmup, steps)
+
+    def seconds(self, warmup: int, steps: int) -> float:
+        """Seconds of some training steps after a warmup."""
         self._train(warmup)
-        return steps * self._batch_size / self._train(steps)
+        return self._train(steps)
 
     def _train(self, steps: int) -> float:
         """Seconds of some training steps; validation in between is not counted."""
@@ -89,7 +107,23 @@ class Silent:
         return lambda done, total: None  # noqa: ARG005
 
 
-def _make_member(*overrides: str) -> Member:
+def loop_member(subset: Path, backbone: str, *overrides: str, batch_size: int) -> Member:
+    """A run on an image folder by SGD from random weights, longer than any benchmark.
+
+    Args:
+        subset: holds train/, val/ and test/.
+        backbone: its name.
+        overrides: what else differs from the defaults, the strategy among them.
+        batch_size: of training.
+    """
+    return make_member(
+        *("optimizer=sgd", f"optimizer.momentum={MOMENTUM}", f"lr={LR}", f"batch_size={batch_size}", "epochs=1000"),
+        *(f"backbone={backbone}", "backbone.weights=null", f"backbone.image_size={IMAGE_SIZE}"),
+        *("dataset=image_folder", f"dataset.root={subset}", *overrides),
+    )
+
+
+def make_member(*overrides: str) -> Member:
     """Compose and check a configuration, as the door does; nothing is written."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -1,5 +1,6 @@
 """`tlx cache`: what is kept, whether it is sound, and how to be rid of it."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def make_entry(backbone: str, *, used: float) -> Path:
         "backbone": {"name": backbone},
         "image": {"size": 224},
         "compute": {"precision": "fp32"},
-        "view": {"number": 1, "num_views": 4},
+        "view": {"number": 1},
     }
     store = RowStore(kind="features", fields=fields, row_shape=(100,), dtype=torch.float32, notice=pytest.fail)
     digests = [f"{number:064x}" for number in range(100)]
@@ -40,8 +41,8 @@ def test_list_shows_entries_total_limit_and_folder(root: Path, capsys: pytest.Ca
     old, new = make_entry("resnet18", used=1e9), make_entry("[b]vit[/b]", used=1.5e9)
     assert main(["cache", "list"]) == 0
     *table, total = capsys.readouterr().out.splitlines()
-    (shown_new,) = (line for line in table if "[b]vit[/b], 224 px, fp32, view 2 of 4 " in line)
-    (shown_old,) = (line for line in table if "resnet18, 224 px, fp32, view 2 of 4 " in line)
+    (shown_new,) = (line for line in table if "[b]vit[/b], 224 px, fp32, view 2 " in line)
+    (shown_old,) = (line for line in table if "resnet18, 224 px, fp32, view 2 " in line)
     assert table.index(shown_new) < table.index(shown_old)
     for line, folder, year in ((shown_new, new, "2017-07-14"), (shown_old, old, "2001-09-")):
         assert all(part in line for part in ("features", folder.name[:12], " 100 ", " kB", year)), line
@@ -67,6 +68,56 @@ def test_verify_names_a_damaged_shard_and_the_way_out(root: Path, capsys: pytest
     manifest = payload.with_suffix(".json")
     assert damaged == f"damaged: {manifest}: its payload has 100 bytes instead of 40000"
     assert "tlx cache prune --all" in way_out
+
+
+def test_verify_of_a_folder_that_is_not_there_is_no_success(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_entry("resnet18", used=1e9)
+    monkeypatch.setenv("TL_CACHE_DIR", str(root.with_name("cahce")))
+    assert main(["cache", "verify"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: there is no cache at {root.with_name('cahce')}")
+    assert "TL_CACHE_DIR" in line
+
+
+@pytest.mark.parametrize("closed", ["cache", "kind", "entry"])
+def test_verify_of_what_cannot_be_read_is_no_success(
+    closed: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = make_entry("resnet18", used=1e9)
+    hidden = {"cache": root, "kind": entry.parent, "entry": entry}[closed]
+    listdir, lstat = os.listdir, Path.lstat
+
+    def refuse(path: str | Path, inside: bool) -> None:
+        if hidden in Path(path).parents or (inside and Path(path) == hidden):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def refusing_listdir(path: str | Path) -> list[str]:
+        refuse(path, inside=True)
+        return listdir(path)
+
+    def refusing_lstat(path: Path) -> os.stat_result:
+        refuse(path, inside=False)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "listdir", refusing_listdir)
+    monkeypatch.setattr(Path, "lstat", refusing_lstat)
+    assert main(["cache", "verify"]) == 1
+    first, *_, way_out = capsys.readouterr().out.splitlines()
+    shown = entry.parent if closed == "cache" else hidden
+    assert first == f"damaged: {shown}: it cannot be listed (Permission denied)"
+    assert "tlx cache prune --all" in way_out
+
+
+@pytest.mark.parametrize("verb", ["list", "verify", "prune"])
+def test_a_folder_of_a_user_who_is_not_there_is_told_in_one_line(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TL_CACHE_DIR", "~nobody_there/x")
+    assert main(["cache", verb]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: TL_CACHE_DIR=~nobody_there/x: there is no home of ~nobody_there")
 
 
 @pytest.mark.parametrize(("options", "left"), [((), 2), (("--limit-gb", "0.00008"), 1), (("--all",), 0)])

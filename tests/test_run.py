@@ -119,3 +119,12 @@ def test_mlflow_holds_each_job_with_few_params_its_metrics_and_its_files(sweep: 
         assert run.data.tags["tl.dataset_fingerprint"].startswith(run.inputs.dataset_inputs[0].dataset.digest)
     assert len({run.data.tags["tl.sweep_id"] for run in tracked}) == 1
     assert len({run.data.tags["tl.fingerprint"] for run in tracked}) == 2
+
+
+def test_what_befalls_one_head_is_nothing_to_those_that_were_written_before(make_member: Callable[..., Member]):
+    members = [make_member(*SMALL, "dataset.train_size=40", "epochs=1", f"lr={lr}") for lr in (1e-3, 1e-2, 3e-3)]
+    (members[1].folder / "model").touch()  # a file where its folder should be
+    with pytest.raises(OSError, match="model"):
+        run_experiments(members)
+    assert [result_of(member.folder)["status"] for member in members] == ["FINISHED", "FAILED", "FAILED"]
+    assert len(result_of(members[0].folder)["weights_sha256"]) == 64

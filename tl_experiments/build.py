@@ -19,11 +19,12 @@ from tl_experiments.data.canvas_store import canvas_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
+from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
-from tl_experiments.engine.updates import can_share, make_updates
+from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
@@ -179,10 +180,14 @@ def shares_cpu(member: Member) -> bool:
     return on_cpu and runtime["threads"] is None
 
 
-def trains_in_bank(member: Member) -> bool:
-    """Whether the member trains a head on features that are computed once, by rules that update many heads at once."""
+def bank_rule(member: Member) -> str | None:
+    """Name the rule by which the member's head can be trained beside others; None where it is trained alone.
+
+    It needs features that are computed once, and an optimizer whose rule updates many heads at once.
+    """
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
-    return strategy.uses_features(augmentation) and can_share(build_optimizer(member))
+    kind, _ = read_settings(build_optimizer(member))
+    return kind.__name__ if kind is not None and strategy.uses_features(augmentation) else None
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -210,6 +215,20 @@ def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
     return dataset.crop_pct or backbone.input_spec.crop_pct
 
 
+def keeps_features(member: Member, *, watch: Watch) -> bool:
+    """Whether features are kept from run to run: those of code of one's own are not, as no key shows its changes."""
+    wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
+    own = not target.startswith("tl_experiments.")
+    if wanted and own and build_strategy(member).uses_features(_build(member, "augmentation")):
+        watch.notice(f"features are not kept: no cache key would show that {target} was changed")
+    return wanted and not own
+
+
+def memory_bytes(member: Member) -> int:
+    """What decoded images may take in memory; and on the device what activations may."""
+    return round(member.config["runtime"]["image_memory_gb"] * 1e9)
+
+
 def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
     """Read the dataset, to be decoded for the backbone's input."""
     runtime, spec = member.config["runtime"], backbone.input_spec
@@ -218,7 +237,7 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
         dataset,
         canvas=canvas,
         workers=runtime["workers"],
-        memory_bytes=round(runtime["image_memory_gb"] * 1e9),
+        memory_bytes=memory_bytes(member),
         store=canvas_store(canvas, notice=watch.notice) if runtime["cache"] else None,
         work=watch.work,
     )

@@ -99,7 +99,7 @@ def _told(fields: dict[str, Any]) -> str:
         _at(fields, "backbone", "name"),
         None if size is None else f"{size} px",
         _at(fields, "compute", "precision"),
-        None if view is None else f"view {view + 1} of {_at(fields, 'view', 'num_views')}",
+        None if view is None else f"view {view + 1}",
     )
     return ", ".join(str(word) for word in words if word is not None) or "?"
 
@@ -112,17 +112,19 @@ def _at(fields: Any, *names: str) -> Any:
 
 
 def _cache_verify(_options: argparse.Namespace) -> int:
-    from tl_experiments.runtime.cache_entries import verify  # noqa: PLC0415 - as above
-    from tl_experiments.runtime.cache_folder import cache_folder  # noqa: PLC0415
+    from tl_experiments.runtime.cache_entries import gone, verify  # noqa: PLC0415 - as above
+    from tl_experiments.runtime.cache_folder import FOLDER, cache_folder  # noqa: PLC0415
 
-    damaged = 0
-    for damage in verify(cache_folder()):
+    folder, damaged = cache_folder(), 0
+    if gone(folder):
+        raise SettingError(f"there is no cache at {folder}: nothing was kept yet, or {FOLDER} names another folder")
+    for damage in verify(folder):
         damaged += 1
         print(f"damaged: {damage.path}: {damage.fault}")
     if damaged:
-        print("A run that wants what was there computes it again and replaces it; or remove all: tlx cache prune --all")
+        print("A run replaces what is damaged and skips what it cannot read; or remove all: tlx cache prune --all")
         return 1
-    print(f"{cache_folder()}: every row is as it was written")
+    print(f"{folder}: every row is as it was written")
     return 0
 
 

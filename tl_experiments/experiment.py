@@ -59,7 +59,8 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
                 compute=compute,
-                cache=shared.config["runtime"]["cache"],
+                cache=build.keeps_features(shared, watch=console),
+                memory_bytes=build.memory_bytes(shared),
                 watch=console,
             )
         )

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 from torchvision import datasets
 
+from tests.watching import Notes
 from tl_experiments import build
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
@@ -177,6 +178,7 @@ def materials() -> Callable[[Member], Materials]:
             seeds=(member.config["seed"],),
             compute=compute,
             cache=member.config["runtime"]["cache"],
+            memory_bytes=build.memory_bytes(member),
             watch=Console(),
         )
 
@@ -383,3 +385,20 @@ def test_a_defect_inside_a_target_comes_out_as_it_is(make_member: MakeMember, mo
     monkeypatch.setattr("tl_experiments.data.digits._source", broken)
     with pytest.raises(TypeError, match=r"^unsupported operand$"):
         build.build_dataset(make_member())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keeps", "told"),
+    [
+        ([], True, False),
+        (["runtime.cache=false"], False, False),
+        (["allow_targets=[own.]", "backbone._target_=own.backbone"], False, True),
+        (["allow_targets=[own.]", "backbone._target_=own.backbone", "strategy=finetune"], False, False),
+    ],
+)
+def test_features_of_code_whose_changes_nobody_knows_are_not_kept(
+    overrides: list[str], keeps: bool, told: bool, make_member: MakeMember
+) -> None:
+    notes = Notes()
+    assert build.keeps_features(make_member(*overrides), watch=notes) is keeps
+    assert ["own.backbone was changed" in note for note in notes.notices] == [True] * told

@@ -46,7 +46,6 @@ def test_batches_are_the_canvases_in_order(make_split, workers, memory_bytes, de
     images = loaded(split, workers=workers, memory_bytes=memory_bytes)
     if decode:
         decoded(images)
-    assert images.in_memory == bool(memory_bytes and decode)
     batches = list(images.batches(ORDER))
     assert [len(batch) for batch in batches] == [3, 1, 2]
     for positions, batch in zip(ORDER, batches, strict=True):
@@ -98,10 +97,13 @@ def test_what_does_not_fit_is_looked_at_once_and_decoded_again_when_it_is_asked_
     assert seen == [*range(40), 2, 9]
 
 
-def test_memory_is_kept_up_to_the_limit(make_split):
-    need = 10 * 3 * 16 * 16
-    assert decoded(loaded(make_split(10), memory_bytes=need)).in_memory
-    assert not decoded(loaded(make_split(10), memory_bytes=need - 1)).in_memory
+@pytest.mark.parametrize(("short", "again"), [(0, []), (1, [4])], ids=["fits", "a byte too large"])
+def test_memory_is_kept_up_to_the_limit(watched, short, again):
+    split, seen = watched(10)
+    images = decoded(loaded(split, memory_bytes=10 * 3 * 16 * 16 - short))
+    assert images.fit == (not again)
+    list(images.batches([np.array([4])]))
+    assert seen == [*range(10), *again]
 
 
 def test_memory_is_given_to_train_first(make_split):

@@ -1,5 +1,7 @@
 """A pass without gradients gives what the module says of every sample, in order."""
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,14 +30,16 @@ def make_batches(batch_size: int) -> FeatureBatches:
     )
 
 
-def run(module: nn.Module, batches: FeatureBatches, *, precision: str = "fp32") -> tuple[list[Progress], Evaluation]:
+def run(
+    module: nn.Module, batches: FeatureBatches, *, precision: str = "fp32", stage: Literal["val", "test"] = "test"
+) -> tuple[list[Progress], Evaluation]:
     steps = evaluate(
         module,
         batches,
         num_members=2,
         device=torch.device("cpu"),
         precision=Precision(precision, "cpu"),
-        position=Position("feature", "val", 3, 10),
+        position=Position("feature", stage, 3, 10),
     )
     records = []
     while True:
@@ -63,7 +67,7 @@ def test_every_sample_is_seen_once_in_order() -> None:
 def test_a_step_is_reported_with_its_place() -> None:
     records, _ = run(make_bank(), make_batches(8))
     places = [(r.phase, r.stage, r.epoch, r.num_epochs, r.step, r.num_steps) for r in records]
-    assert places == [("feature", "val", 3, 10, step, 4) for step in range(1, 5)]
+    assert places == [("feature", "test", 3, 10, step, 4) for step in range(1, 5)]
     assert all(record.loss is None and record.images_per_second > 0 for record in records)
 
 
@@ -102,3 +106,15 @@ def test_logits_are_float32_in_any_precision() -> None:
     assert full.logits.dtype == half.logits.dtype == torch.float32
     assert not torch.equal(full.logits, half.logits)
     torch.testing.assert_close(full.logits, half.logits, rtol=0.05, atol=0.05)
+
+
+def test_what_nobody_looks_at_is_not_kept() -> None:
+    bank, batches = make_bank(), make_batches(8)
+    _, seen = run(bank, batches, stage="test")
+    _, checked = run(bank, batches, stage="val")
+    assert checked.means == seen.means
+    assert (seen.logits.numel(), checked.logits.numel(), checked.labels.numel()) == (
+        2 * NUM_SAMPLES * NUM_CLASSES,
+        0,
+        0,
+    )

@@ -24,7 +24,7 @@ from tl_experiments.models.param_groups import param_groups
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import seeded
 from tl_experiments.strategies.base import Phase, Workload
-from tl_experiments.strategies.finetune import OneMember
+from tl_experiments.strategies.one_member import OneMember
 
 CPU = torch.device("cpu")
 SIZE, NUM_IMAGES, NUM_CLASSES, BATCH_SIZE, NUM_STEPS = 16, 40, 4, 8, 50

@@ -76,3 +76,27 @@ def test_many_small_losses_are_not_lost_beside_a_large_sum() -> None:
 def test_no_samples_are_no_division_by_zero() -> None:
     means = Sums(num_members=2, device=CPU).means()
     assert (means.loss, means.acc) == ((0.0, 0.0), (0.0, 0.0))
+
+
+def test_what_is_asked_for_arrives_once_and_is_of_the_samples_until_then() -> None:
+    first, second = make_batches((4, 4))
+    sums = Sums(num_members=NUM_MEMBERS, device=CPU)
+    sums.add(*first, member_losses(*first))
+    until_then = sums.means()
+    assert sums.arrived() is None
+    sums.ask()
+    sums.add(*second, member_losses(*second))
+    assert sums.arrived() == until_then
+    assert sums.arrived() is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_nothing_waits_for_a_busy_gpu() -> None:
+    device = torch.device("cuda")
+    sums = Sums(num_members=1, device=device)
+    torch.cuda._sleep(10**9)  # about half a second
+    sums.ask()
+    assert sums.arrived() is None
+    torch.cuda.synchronize()
+    assert sums.arrived() is not None

@@ -132,6 +132,15 @@ def test_a_member_has_the_same_rates_wherever_it_stands() -> None:
     assert together(members[::-1]) == together(members)[::-1]
 
 
+def test_a_schedule_of_ones_own_may_look_at_one_rate_only() -> None:
+    def to_peak_of_the_first(optimizer: SGD, *, total_steps: int, steps_per_epoch: int) -> Schedule:  # noqa: ARG001
+        peak = optimizer.param_groups[0]["lr"]
+        return Schedule(OneCycleLR(optimizer, max_lr=peak, total_steps=total_steps + 1), moves="step")
+
+    members = [(peak, to_peak_of_the_first, STILL) for peak in (0.1, 0.02, 0.1)]
+    assert together(members) == [alone(*member) for member in members]
+
+
 def test_schedules_are_the_same_when_they_make_the_same_call() -> None:
     assert same(schedulers.constant, schedulers.constant)
     assert same(partial(schedulers.step, step_size=2, gamma=0.3), SCHEDULES["step"])

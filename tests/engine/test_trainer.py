@@ -28,7 +28,7 @@ from tl_experiments.models.param_groups import param_groups
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.strategies.base import Phase, Workload
-from tl_experiments.strategies.finetune import OneMember
+from tl_experiments.strategies.one_member import OneMember
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", "cpu")

@@ -1,8 +1,7 @@
 """Features are kept by what their bits depend on: whatever is found is what would be computed, and runs once."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from tl_experiments.data.images import Images, load_images
 from tl_experiments.data.source import ArraySource, Split
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.features.extract import View
-from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.timm_backbone import timm_backbone
-from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.runtime.precision import Compute, Precision
 
 BATCH_SIZE, NUM_IMAGES, SIZE = 4, 11, 32
@@ -57,9 +54,11 @@ def watched(*, folder: str = "random") -> Watched:
     return Watched(ArraySource(pixels, np.arange(NUM_IMAGES, dtype=np.int64), folder))
 
 
-def images_of(source: Any, indices: Sequence[int] = range(NUM_IMAGES), *, split: str = "train") -> Images:
+def images_of(
+    source: Any, indices: Sequence[int] = range(NUM_IMAGES), *, split: str = "train", memory_bytes: int = 10**9
+) -> Images:
     chosen = Split(split, source, np.array(indices, dtype=np.int64))
-    return load_images(chosen, canvas=CANVAS, workers=0, memory_bytes=10**9)
+    return load_images(chosen, canvas=CANVAS, workers=0, memory_bytes=memory_bytes)
 
 
 def make_store(
@@ -138,18 +137,75 @@ def test_images_of_equal_content_are_seen_once(backbone: Backbone, uncached: tor
 def test_views_are_kept_apart_from_each_other_and_from_the_centre(backbone: Backbone, uncached: torch.Tensor) -> None:
     views = [View(CROPS, number, 3) for number in range(3)]
     source, notes = watched(), Notes()
-    store = make_store(backbone, notes=notes)
-    first = [store.features(images_of(source), view=view) for view in views]
-    assert notes.titles == [f"extracting features of 11 train images, view {n} of 3" for n in (1, 2, 3)]
+    store, images = make_store(backbone, notes=notes), images_of(source)
+    first = [store.features(images, view=view) for view in views]
+    extracting = [f"extracting features of 11 train images, view {n} of 3" for n in (1, 2, 3)]
+    assert notes.titles == ["decoding 11 train images", *extracting]
     again = [make_store(backbone).features(images_of(source), view=view) for view in views]
+    assert source.decoded == [*range(NUM_IMAGES)]
     plain = make_store(backbone, cached=False)
     for view, one, two in zip(views, first, again, strict=True):
         assert torch.equal(one, two)
         assert torch.equal(one, plain.features(images_of(watched()), view=view))
         assert not torch.equal(one, uncached)
-    assert len(source.decoded) == 3 * NUM_IMAGES
     assert not torch.equal(first[0], first[1])
     assert torch.equal(make_store(backbone).features(images_of(source)), uncached)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_images_that_do_not_fit_are_decoded_once_a_view_and_not_once_more(backbone: Backbone, *, cached: bool) -> None:
+    source = watched()
+    store, images = make_store(backbone, cached=cached), images_of(source, memory_bytes=0)
+    for number in range(3):
+        store.features(images, view=View(CROPS, number, 3))
+    assert source.decoded == [*range(NUM_IMAGES)] * 3
+
+
+def test_few_new_images_are_decoded_without_the_others(backbone: Backbone) -> None:
+    """Unless all views of them together come to more."""
+    views, source = [View(CROPS, number, 3) for number in range(3)], watched()
+    for indices, decoded in ((range(9), [*range(9)]), (range(11), [9, 10] * 3), (range(11), [])):
+        store, images = make_store(backbone), images_of(source, indices)
+        source.decoded.clear()
+        for view in views:
+            store.features(images, view=view)
+        assert source.decoded == decoded
+
+
+def test_more_views_begin_with_those_that_are_known(backbone: Backbone) -> None:
+    store, source = make_store(backbone), watched()
+    four = [store.features(images_of(source), view=View(CROPS, number, 4)) for number in range(4)]
+    source.decoded.clear()
+    eight = [store.features(images_of(source), view=View(CROPS, number, 8)) for number in range(4)]
+    assert source.decoded == []
+    assert all(torch.equal(one, other) for one, other in zip(four, eight, strict=True))
+    alone = make_store(backbone, cached=False)
+    assert torch.equal(alone.features(images_of(source), view=View(CROPS, 3, 8)), four[3])
+
+
+def test_two_views_that_mirror_are_not_taken_for_two_of_three(backbone: Backbone) -> None:
+    mirrors = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    kept, alone = make_store(backbone), make_store(backbone, cached=False)
+    found = {}
+    for num_views, number in ((2, 0), (2, 1), (3, 0), (3, 1)):
+        view = View(mirrors, number, num_views)
+        found[num_views, number] = kept.features(images_of(watched()), view=view)
+        assert torch.equal(found[num_views, number], alone.features(images_of(watched()), view=view))
+    assert (found[2, 0] != found[2, 1]).any(dim=1).all(), "every image and its mirror image"
+    assert not torch.equal(found[3, 0], found[2, 0])
+
+
+def test_what_a_user_should_know_is_told_once_for_all_splits_and_views(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "file"))
+    notes = Notes()
+    store = make_store(backbone, notes=notes)
+    for split, view in (("train", View(CROPS, 0, 2)), ("train", View(CROPS, 1, 2)), ("val", None), ("test", None)):
+        store.features(images_of(watched(), range(3), split=split), view=view)
+    (line,) = notes.notices
+    assert "cannot be written" in line
 
 
 @pytest.mark.parametrize("where", [0, 1000, -1], ids=["first", "middle", "last"])
@@ -187,16 +243,8 @@ def test_a_run_that_is_stopped_while_it_extracts_keeps_what_it_has(backbone: Bac
     assert source.decoded == [*range(BATCH_SIZE, NUM_IMAGES)] or source.decoded == [*range(2 * BATCH_SIZE, NUM_IMAGES)]
 
 
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def other_weight(backbone: Backbone) -> Backbone:
+def other_weight(_: Backbone) -> Backbone:
     other = make_backbone()
-    assert weights_of(other) == weights_of(backbone)
     with torch.no_grad():
         next(other.parameters()).view(-1)[-1] += 1e-3
     return other
@@ -217,59 +265,6 @@ def test_other_weights_never_get_the_features_of_these(
     features = make_store(change(backbone)).features(images_of(source))
     assert len(source.decoded) == NUM_IMAGES
     assert not torch.equal(features, uncached)
-
-
-def key(backbone: Backbone, **changes: Any) -> str:
-    arguments = {
-        "backbone": backbone,
-        "weights_sha256": weights_of(backbone),
-        "canvas": CANVAS,
-        "normalise": NORMALISE,
-        "compute": COMPUTE,
-        "view": None,
-    }
-    return fingerprint(feature_fields(**(arguments | changes)))
-
-
-@pytest.mark.usefixtures("restored_threads")
-def test_everything_that_decides_the_bits_changes_the_key(backbone: Backbone) -> None:
-    bf16 = Precision("bf16", "cpu")
-    view = View(CROPS, 0, 2)
-    larger = make_backbone(image_size=64)
-    keys = {
-        "as it is": key(backbone),
-        "weight": key(other_weight(backbone)),
-        "statistic": key(other_statistic(backbone)),
-        "image size": key(larger),
-        "precision": key(backbone, compute=replace(COMPUTE, infer=bf16)),
-        "layout": key(backbone, compute=replace(COMPUTE, layout="channels_last")),
-        "batch size": key(backbone, compute=replace(COMPUTE, infer_batch_size=8)),
-        "canvas": key(backbone, canvas=replace(CANVAS, size=40)),
-        "interpolation": key(backbone, canvas=replace(CANVAS, interpolation="bicubic")),
-        "mean": key(backbone, normalise=Normalise((0.5, 0.4, 0.2), NORMALISE.std)),
-        "view": key(backbone, view=view),
-        "another view": key(backbone, view=replace(view, number=1)),
-        "of more views": key(backbone, view=replace(view, num_views=3)),
-        "other crops": key(backbone, view=replace(view, augmentation=replace(CROPS, rotation_degrees=11.0))),
-    }
-    torch.set_num_threads(torch.get_num_threads() + 1)
-    keys["threads"] = key(backbone)
-    repeated = [name for name in keys if list(keys.values()).count(keys[name]) > 1]
-    assert repeated == []
-
-
-def test_nothing_else_changes_the_key(backbone: Backbone) -> None:
-    """The precision of training, where the weights come from, and a second backbone of the same weights."""
-    assert key(backbone, compute=replace(COMPUTE, train=Precision("bf16", "cpu"))) == key(backbone)
-    again = make_backbone()
-    again.weights_id = "file:elsewhere.pth"
-    assert key(again.train().requires_grad_(False)) == key(backbone)
-
-
-def test_lists_and_tuples_of_an_augmentation_are_the_same_view(backbone: Backbone) -> None:
-    """Configurations give lists."""
-    lists = replace(CROPS, scale=[0.5, 1.0], ratio=[0.9, 1.1])
-    assert key(backbone, view=View(lists, 0, 2)) == key(backbone, view=View(CROPS, 0, 2))
 
 
 def test_neither_the_path_nor_the_time_of_a_file_counts(backbone: Backbone, tmp_path: Path) -> None:

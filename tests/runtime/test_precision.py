@@ -11,6 +11,9 @@ from tl_experiments.runtime.precision import MEMORY_FORMATS, PRECISIONS, Compute
 
 CPU = torch.device("cpu")
 BACKBONES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
+KINDS = [
+    "cpu", "cpu_amx", "cpu_avx512_bf16_amd", "cpu_avx512_bf16_intel", "cpu_avx512_bf16_other", "cuda", "cuda_without_bf16",
+]  # fmt: skip
 PAIRS = [f"{name}/{layout}" for name in PRECISIONS for layout in MEMORY_FORMATS]
 
 
@@ -34,7 +37,9 @@ def on_kind(monkeypatch: pytest.MonkeyPatch):
     """Makes this machine's CPU one of the table's kinds and returns the device."""
 
     def on(kind: str) -> torch.device:
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: kind == "cpu_avx512_bf16")
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: kind == "cpu_amx")
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "bf16" in kind)
+        monkeypatch.setattr(precision, "processor_name", lambda: f"{kind.rpartition('_')[2].upper()}(R) 1000")
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: kind != "cuda_without_bf16")
         device = torch.device(kind.split("_")[0])
         assert device_kind(device) == kind
@@ -65,7 +70,7 @@ def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("trains_backbone", [True, False])
 @pytest.mark.parametrize("backbone", [*BACKBONES, "convnext_tiny"])
-@pytest.mark.parametrize("kind", ["cpu", "cpu_avx512_bf16", "cuda", "cuda_without_bf16"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_backbone_has_an_answer_on_every_kind_of_device(kind: str, backbone: str, trains_backbone: bool, on_kind):
     device = on_kind(kind)
     for image_size in (32, 64, 224, 299, 512):
@@ -89,7 +94,7 @@ def test_every_row_of_the_table_has_a_speed_for_every_choice() -> None:
 @pytest.mark.parametrize("layout", MEMORY_FORMATS)
 @pytest.mark.parametrize("train", PRECISIONS)
 @pytest.mark.parametrize("infer", PRECISIONS)
-@pytest.mark.parametrize("kind", ["cpu", "cpu_avx512_bf16", "cuda", "cuda_without_bf16"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_asked_for_wins(kind: str, infer: str, train: str, layout: str, on_kind) -> None:
     device = on_kind(kind)
     asked = {"train_precision": train, "infer_precision": infer, "memory_format": layout}
@@ -120,9 +125,9 @@ def test_one_setting_that_is_asked_for_decides_the_others() -> None:
 
 
 def test_a_kind_without_rows_of_its_own_takes_those_of_its_type(monkeypatch: pytest.MonkeyPatch, on_kind) -> None:
-    device = on_kind("cpu_avx512_bf16")
+    device = on_kind("cpu_avx512_bf16_amd")
     row = {"image_size": 224, "train": speeds("bf16/contiguous"), "infer": speeds("bf16/contiguous")}
-    for kinds in ({"cpu": {"*": [row]}}, {"cpu": {"*": [row]}, "cpu_avx512_bf16": {"*": []}}):
+    for kinds in ({"cpu": {"*": [row]}}, {"cpu": {"*": [row]}, "cpu_avx512_bf16_amd": {"*": []}}):
         monkeypatch.setattr(precision, "table", lambda kinds=kinds: kinds)
         compute = chosen("measured", device=device, trains_backbone=True)
         assert (compute.train.name, compute.layout) == ("bf16", "contiguous")

@@ -69,6 +69,7 @@ def materialise(pretrained: Backbone, images: DatasetImages, notes: Notes) -> Ma
             "seeds": (0,),
             "compute": Compute(torch.device("cpu"), precision, precision, "contiguous", infer_batch_size=8),
             "cache": False,
+            "memory_bytes": 10**9,
             "watch": notes,
         }
         return Materials(**(defaults | changes))

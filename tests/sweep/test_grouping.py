@@ -1,14 +1,21 @@
 """Jobs share a process where one pass of the backbone serves their heads, and nowhere else."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from torch.optim import SGD, Adam, Optimizer
 
 from tl_experiments.config.member import Member
 from tl_experiments.sweep.grouping import group_jobs
 
 MakeMember = Callable[..., Member]
 BASE = ("optimizer=sgd", "augmentation=light", "strategy.views=2")  # with views, so that theirs may differ
+
+
+def own_optimizer(params: Any, *, momentum: float, nesterov: bool, **settings: Any) -> Optimizer:  # noqa: ARG001
+    """SGD, or Adam where there is no momentum."""
+    return SGD(params, momentum=momentum, **settings) if momentum else Adam(params, **settings)
 
 
 def groups(*members: Member, max_heads: int = 64) -> tuple[tuple[int, ...], ...]:
@@ -51,6 +58,12 @@ def test_heads_may_differ_in_what_is_their_own(overrides: list[str], make_member
 )
 def test_heads_that_see_other_features_or_batches_stay_apart(overrides: list[str], make_member: MakeMember) -> None:
     assert groups(make_member(*BASE), make_member(*BASE, *overrides)) == ((0,), (1,))
+
+
+def test_a_factory_of_ones_own_is_known_by_the_optimizer_that_it_makes(make_member: MakeMember) -> None:
+    own = ("optimizer=sgd", "allow_targets=[tests.]", "optimizer._target_=tests.sweep.test_grouping.own_optimizer")
+    members = [make_member(*own, f"optimizer.momentum={momentum}") for momentum in (0.9, 0, 0.5)]
+    assert groups(*members) == ((0, 2), (1,))
 
 
 @pytest.mark.parametrize(

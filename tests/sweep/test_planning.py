@@ -40,7 +40,7 @@ def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
                 compose=lambda overrides: loader.load_sweep_config(master, overrides),
                 folder=folder,
                 hydra_overrides=(),
-                settings={"on_error": "continue"},
+                settings={"on_error": "continue", "max_heads": 64},
                 on_progress=lambda *_: None,
             )
             assert sorted(configs) == [job.index for job in made.jobs]
@@ -69,7 +69,8 @@ def test_every_combination_is_a_job_named_by_what_varies(plan_of: Planner) -> No
 
 def test_globs_and_ranges_are_choices_too(plan_of: Planner) -> None:
     assert names(plan_of("strategy=glob(*)", "seed=range(0,2)")) == [
-        "0 feature seed=0", "1 feature seed=1", "2 finetune seed=0", "3 finetune seed=1",
+        "0 feature seed=0", "1 feature seed=1", "2 finetune seed=0", "3 finetune seed=1", "4 partial seed=0",
+        "5 partial seed=1",
     ]  # fmt: skip
 
 
@@ -186,7 +187,9 @@ def parse(lines: list[str]) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides(lines)
 
 
-@pytest.mark.parametrize("typed", [[], ["lr=0.001,1e-4"], ["epochs=3"], ["lr=1e-3,1e-4", "epochs=3", "sweep.n_jobs=2"]])
+@pytest.mark.parametrize(
+    "typed", [[], ["lr=0.001,1e-4"], ["epochs=3"], ["lr=1e-3,1e-4", "epochs=3", "sweep.n_jobs=2", "sweep.max_heads=64"]]
+)
 def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[str], plan_of: Planner) -> None:
     plan = plan_of("lr=1e-3,1e-4", "epochs=3")
     assert disagreements(plan, sort_overrides(parse(typed)), parse=parse) == []
@@ -198,6 +201,7 @@ def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[
         (["lr=1e-3"], r"^lr=1e-3: the plan of sweep has lr=1e-3,1e-4"),
         (["epochs=4"], r"^epochs=4: the plan of sweep has epochs=3"),
         (["seed=1"], r"^seed=1: the plan of sweep has no seed"),
+        (["sweep.max_heads=2"], r"^sweep\.max_heads=2: the plan of sweep has 64; leave it out"),
     ],
 )
 def test_what_is_typed_against_the_plan_is_shown_and_refused(typed: list[str], error: str, plan_of: Planner) -> None:

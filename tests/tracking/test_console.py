@@ -49,7 +49,7 @@ def test_on_a_terminal_a_bar_shows_epoch_step_numbers_speed_and_time_left() -> N
     console, file = shown(terminal=True)
     with console:
         console.record(progress(4))
-        console.record(progress(5, known=False))  # between two host syncs the last numbers stay
+        console.record(progress(5, known=False))  # until the next numbers arrive the last ones stay
         console.notice("a line above the bar")
     text = plain(file.getvalue())
     assert "epoch 1/3 train" in text

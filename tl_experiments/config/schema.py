@@ -84,6 +84,14 @@ class Finetune:
 
 
 @dataclass
+class Partial:
+    _target_: str = MISSING
+    stages: int = MISSING
+    batchnorm: BatchNorm = MISSING
+    backbone_lr_scale: float = MISSING
+
+
+@dataclass
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
@@ -235,6 +243,7 @@ SCHEMAS: dict[str, type] = {
     "backbone": Backbone,
     "strategy/feature": Feature,
     "strategy/finetune": Finetune,
+    "strategy/partial": Partial,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,

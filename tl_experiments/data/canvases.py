@@ -31,11 +31,6 @@ class Canvases:
         self._pixels: torch.Tensor | None = None  # uint8 (M, 3, C, C)
         self._decoded = False
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether they are kept by now."""
-        return self._pixels is not None
-
     def decode(self, *, device: torch.device, work: Work) -> None:
         """Decode all of them, unless that has been done; what does not fit is only looked at."""
         if self._decoded:

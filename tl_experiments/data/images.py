@@ -46,11 +46,6 @@ class Images:
         """Whether `decode` keeps the canvases in memory."""
         return self.canvases.fit
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether it has done so."""
-        return self.canvases.in_memory
-
     def decode(self, *, device: torch.device, work: Work) -> None:
         """Decode every image before passes over all of them; the canvases are kept where they fit. Once is enough.
 

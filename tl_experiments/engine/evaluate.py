@@ -25,7 +25,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of a pass: means per member, logits (K, N, C) float32 on the device and labels (K, N)."""
+    """The result of a pass.
+
+    Attributes:
+        means: per member.
+        logits: float32 (K, N, C) on the device; of another split than test, where nobody looks at them, (K, 0, 0).
+        labels: int64 (K, N), or (K, 0).
+    """
 
     means: Means
     logits: torch.Tensor = field(repr=False)
@@ -53,8 +59,9 @@ def evaluate(
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
             sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
-        logits.append(outputs)
-        labels.append(batch.labels)
+        if position.stage == "test":
+            logits.append(outputs)
+            labels.append(batch.labels)
         num_seen += batch.labels.shape[1]
         yield Progress(
             phase=position.phase,
@@ -65,4 +72,8 @@ def evaluate(
             num_steps=len(batches),
             images_per_second=num_seen / (time.perf_counter() - start),
         )
-    return Evaluation(means=sums.means(), logits=torch.cat(logits, dim=1), labels=torch.cat(labels, dim=1))
+    return Evaluation(
+        means=sums.means(),
+        logits=torch.cat(logits, dim=1) if logits else torch.empty(num_members, 0, 0),
+        labels=torch.cat(labels, dim=1) if labels else torch.empty(num_members, 0, dtype=torch.int64),
+    )

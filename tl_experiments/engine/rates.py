@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from tl_experiments.engine import schedulers
 from tl_experiments.engine.schedulers import Schedule
 
 ScheduleFactory = Callable[..., Schedule]
@@ -25,7 +26,8 @@ class Rates:
 
         Args:
             peaks: K rates.
-            factories: K schedules; members whose schedules are the same share one, unless it follows their scores.
+            factories: K schedules; members whose schedules are the same share one, unless it follows their scores. One
+                that is not from `schedulers` may look at one rate only: it is shared by members of one rate.
             total_steps: of the phase.
             steps_per_epoch: of the phase.
         """
@@ -33,7 +35,13 @@ class Rates:
         self._tracks: list[tuple[list[int], torch.optim.Optimizer, Schedule]] = []
         waiting = list(range(len(peaks)))
         while waiting:
-            alike = [member for member in waiting if same(factories[member], factories[waiting[0]])]
+            first = waiting[0]
+            alike = [
+                member
+                for member in waiting
+                if same(factories[member], factories[first])
+                and (peaks[member] == peaks[first] or _moves_each_rate(factories[first]))
+            ]
             members = alike if self._begin(alike, peaks, factories, total_steps, steps_per_epoch) else waiting[:1]
             waiting = [member for member in waiting if member not in members]
 
@@ -72,6 +80,12 @@ class Rates:
     def after_epoch(self, val_acc: Sequence[float]) -> None:
         for members, _, schedule in self._tracks:
             schedule.after_epoch(val_acc[members[0]])
+
+
+def _moves_each_rate(factory: ScheduleFactory) -> bool:
+    """Whether a schedule of several groups gives each the rates that it would have alone."""
+    function = factory.func if isinstance(factory, partial) else factory
+    return getattr(function, "__module__", None) == schedulers.__name__
 
 
 def same(first: ScheduleFactory, second: ScheduleFactory) -> bool:

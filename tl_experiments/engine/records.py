@@ -10,7 +10,7 @@ Stage = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Progress:
-    """One step is done; `loss` and `acc` are None on the steps between two host syncs."""
+    """One step is done; `loss` and `acc` are None on the steps at which none has arrived."""
 
     phase: str
     stage: Stage

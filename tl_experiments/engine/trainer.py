@@ -40,7 +40,7 @@ class Trainer:
             updates: of the workload's parameters.
             seed: of dropout.
             device: of the batches.
-            log_every_steps: steps between two waits for the device.
+            log_every_steps: steps between two looks at the loss; the device is not waited for.
             compile: run the modules under `torch.compile`.
         """
         self._workload = workload
@@ -122,7 +122,9 @@ class Trainer:
             with shielded():  # a run that is stopped ends after the step, not inside it
                 self._update(phase, module, batch, sums)
             num_seen += batch.labels.shape[1]
-            means = sums.means() if step % self._log_every_steps == 0 or step == num_steps else None
+            if step % self._log_every_steps == 0:
+                sums.ask()
+            means = sums.means() if step == num_steps else sums.arrived()  # waits at the end alone
             if means is not None:
                 yield from self._newly_diverged("training", means, where=f"epoch {self._epoch}, by step {step}")
             yield Progress(

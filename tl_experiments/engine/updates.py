@@ -134,11 +134,6 @@ class BankUpdates:
             self._rates.after_epoch(val_acc)
 
 
-def can_share(factory: OptimizerFactory) -> bool:
-    """Whether there is a rule for an optimizer, so that it can update many members at once."""
-    return read_settings(factory)[0] is not None
-
-
 def make_updates(
     groups: Sequence[ParamGroup],
     *,

@@ -1,7 +1,7 @@
-"""Features of a frozen backbone: each image once, whatever the others are."""
+"""What a frozen network says of images: each image once, whatever the others are."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import nn
 from tl_experiments.data.augmentation import Augmentation, apply
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import Normalise, centre_crop
-from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.folding import folded
 from tl_experiments.runtime.precision import Compute
 
@@ -23,15 +22,22 @@ class View:
     number: int
     num_views: int
 
+    @property
+    def fixed_augmentation(self) -> Augmentation:
+        """What, with its number, decides the view; how many there are decides of two that mirror, and of no others."""
+        if self.num_views == 2 and self.augmentation.only_mirrors:
+            return replace(self.augmentation, hflip_prob=float(self.number))
+        return self.augmentation
+
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen backbone and how it is run: in eval mode, on batches of one size, the last one padded with zeros.
+    """A frozen network and how it is run: in eval mode, on batches of one size, the last one padded with zeros.
 
     Attributes:
-        network: images (B, 3, S, S) → features (B, D), on the device.
+        network: images (B, 3, S, S) → (B, ...), on the device.
         size: side of the images.
-        normalise: of the backbone.
+        normalise: of the network's input.
         compute: where, how and on how many images at once.
     """
 
@@ -41,10 +47,10 @@ class Extractor:
     compute: Compute
 
     @torch.no_grad()
-    def features(
+    def outputs(
         self, images: Images, positions: np.ndarray, *, view: View | None, on_progress: Callable[[int, int], None]
     ) -> Iterator[torch.Tensor]:
-        """Yield float32 (b, D) on the CPU for consecutive positions.
+        """Yield (b, ...) on the device for consecutive positions, in the dtype that the network gives.
 
         Args:
             images: N canvases.
@@ -63,9 +69,9 @@ class Extractor:
             )
             padded[: len(inputs)] = inputs
             with self.compute.infer.autocast():
-                features = self.network(padded)[: len(inputs)].float().cpu()
-            yield features
-            done += len(features)
+                outputs = self.network(padded)[: len(inputs)]
+            yield outputs
+            done += len(outputs)
             on_progress(done, len(positions))
 
     def _crops(self, canvases: torch.Tensor, images: Images, indices: np.ndarray, view: View | None) -> torch.Tensor:
@@ -73,21 +79,20 @@ class Extractor:
         if view is None:
             return centre_crop(canvases, self.size)
         digests = [images.digests[index] for index in indices]
-        parameters = view.augmentation.fixed_view(digests, number=view.number, num_views=view.num_views)
+        parameters = view.fixed_augmentation.fixed_view(digests, number=view.number, num_views=view.num_views)
         return apply(canvases, parameters, size=self.size)
 
 
 @torch.no_grad()
-def make_extractor(backbone: Backbone, *, normalise: Normalise, compute: Compute) -> Extractor:
-    """Freeze a copy of a backbone for speed; what is folded in the copy is not changed in the original.
+def make_extractor(network: nn.Module, *, size: int, normalise: Normalise, compute: Compute) -> Extractor:
+    """Freeze a copy of a network for speed; what is folded in the copy is not changed in the original.
 
     Args:
-        backbone: put into eval mode, on the device and in the layout of `compute`.
-        normalise: of the backbone.
+        network: images (B, 3, S, S) → (B, ...); put into eval mode, on the device and in the layout of `compute`.
+        size: S.
+        normalise: of the network's input.
         compute: where and how.
     """
-    size = backbone.input_spec.size
     example = torch.zeros(1, 3, size, size, device=compute.device).contiguous(memory_format=compute.memory_format)
     example += torch.linspace(-2, 2, size, device=compute.device)  # shades, so that no layer sees a constant
-    network = folded(backbone.eval(), example)
-    return Extractor(network=network, size=size, normalise=normalise, compute=compute)
+    return Extractor(network=folded(network.eval(), example), size=size, normalise=normalise, compute=compute)

@@ -12,6 +12,7 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.fingerprint import versions
 from tl_experiments.runtime.precision import Compute
+from tl_experiments.runtime.process import processor_name
 
 EXTRACTOR = 1  # raise it whenever the code that turns a canvas into features gives other bits
 
@@ -38,7 +39,7 @@ def feature_fields(
     return {
         "extractor": EXTRACTOR,
         "image": {**canvas_fields(canvas), "size": backbone.input_spec.size, **asdict(normalise)},
-        "view": view and asdict(view),
+        "view": view and {"number": view.number, "augmentation": asdict(view.fixed_augmentation)},
         "backbone": {"name": backbone.name, "weights_sha256": weights_sha256, "batchnorm": "eval, folded"},
         "compute": {
             "precision": compute.infer.name,
@@ -52,10 +53,14 @@ def feature_fields(
 
 
 def _device(device: torch.device) -> dict[str, Any]:
-    """What decides which kernels run."""
+    """What decides which kernels run; oneDNN chooses by more of the CPU than its capability says."""
     if device.type == "cuda":
         return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    return {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    return {
+        "cpu": processor_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def weights_of(backbone: Backbone) -> str:

@@ -12,7 +12,7 @@ from tl_experiments.features.extract import Extractor, View, make_extractor
 from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute
-from tl_experiments.runtime.row_store import RowStore
+from tl_experiments.runtime.row_store import RowStore, once
 
 
 class _Watch(Protocol):
@@ -34,11 +34,11 @@ class FeatureStore:
             normalise: of the backbone.
             compute: where and how.
             cached: keep features from run to run; the bits are the same without.
-            watch: told of long work and of a cache that fails.
+            watch: told of long work and, once, of a cache that fails.
         """
         self._backbone, self._normalise, self._compute = backbone, normalise, compute
         self._weights = weights_of(backbone) if cached else None
-        self._watch = watch
+        self._watch, self._notice = watch, once(watch.notice)
         self._extractor: Extractor | None = None
 
     def features(self, images: Images, *, view: View | None = None) -> torch.Tensor:
@@ -72,12 +72,19 @@ class FeatureStore:
             view=view,
         )
         shape = (self._backbone.feature_dim,)
-        return RowStore(kind="features", fields=fields, row_shape=shape, dtype=torch.float32, notice=self._watch.notice)
+        return RowStore(kind="features", fields=fields, row_shape=shape, dtype=torch.float32, notice=self._notice)
 
     def _extract(self, images: Images, positions: np.ndarray, view: View | None) -> Iterator[torch.Tensor]:
         """Run the backbone; what it takes to be fast is prepared when it is first needed."""
+        if view is not None and images.fit and len(positions) * (view.num_views - view.number) > len(images):
+            # This view and those that follow would decode more images than there are.
+            images.decode(device=self._compute.device, work=self._watch.work)
         if self._extractor is None:
-            self._extractor = make_extractor(self._backbone, normalise=self._normalise, compute=self._compute)
+            size = self._backbone.input_spec.size
+            self._extractor = make_extractor(
+                self._backbone, size=size, normalise=self._normalise, compute=self._compute
+            )
         which = f"{len(positions):,} {images.split} images"
         title = f"extracting features of {which}" + (f", view {view.number + 1} of {view.num_views}" if view else "")
-        return self._extractor.features(images, positions, view=view, on_progress=self._watch.work(title))
+        outputs = self._extractor.outputs(images, positions, view=view, on_progress=self._watch.work(title))
+        return (features.float().cpu() for features in outputs)

@@ -1,5 +1,7 @@
 """A pretrained network without its classification layer: images in, pooled features out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -13,7 +15,16 @@ SMALLEST = 32  # pixels; below it the strides of the usual networks leave nothin
 class Backbone(nn.Module):
     """Any network behind one face."""
 
-    def __init__(self, body: nn.Module, *, name: str, feature_dim: int, input_spec: InputSpec, weights_id: str) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        name: str,
+        feature_dim: int,
+        input_spec: InputSpec,
+        weights_id: str,
+        stages: Sequence[str] = (),
+    ) -> None:
         """Wrap a network.
 
         Args:
@@ -22,6 +33,7 @@ class Backbone(nn.Module):
             feature_dim: width of the features.
             input_spec: what the images must look like.
             weights_id: where the weights come from, for people.
+            stages: names in the body of the layers that end a stage each, in order.
         """
         super().__init__()
         self.body = body
@@ -29,6 +41,7 @@ class Backbone(nn.Module):
         self.feature_dim = feature_dim
         self.input_spec = input_spec
         self.weights_id = weights_id
+        self.stages = tuple(stages)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised images (B, 3, S, S) to features (B, feature_dim)."""

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, Backbone
-from tl_experiments.models.timm_backbone import make_input_spec, make_timm_body
+from tl_experiments.models.timm_backbone import make_input_spec, make_timm_body, stages_of
 from tl_experiments.models.weights import load_weights, read_weights
 from tl_experiments.runtime.errors import SettingError, WeightsError
 
@@ -54,6 +54,7 @@ def efficientnet_lite0(
         feature_dim=int(body.head_hidden_size),
         input_spec=make_input_spec(body, name=name, image_size=image_size, preferred_size=preferred_size),
         weights_id=weights_id,
+        stages=stages_of(body),
     )
 
 

@@ -15,7 +15,11 @@ class Model(nn.Module):
         self.head = head
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map normalised images (B, 3, S, S) to logits (B, C); the head computes in float32 under autocast too."""
-        features = self.backbone(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.head(features.float())
+        """Map normalised images (B, 3, S, S) to logits (B, C)."""
+        return classify(self.head, self.backbone(images))
+
+
+def classify(head: nn.Linear, features: torch.Tensor) -> torch.Tensor:
+    """Map features (B, D) of any dtype to logits (B, C); a head computes in float32 under autocast too."""
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.float())

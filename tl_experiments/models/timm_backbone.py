@@ -46,7 +46,19 @@ def timm_backbone(
         tensors = read_weights(Path(weights).expanduser())
         load_weights(body, tensors, heads=_classifiers(config), source=weights)
         weights_id = f"file:{Path(weights).name}"
-    return Backbone(body, name=name, feature_dim=int(body.head_hidden_size), input_spec=spec, weights_id=weights_id)
+    return Backbone(
+        body,
+        name=name,
+        feature_dim=int(body.head_hidden_size),
+        input_spec=spec,
+        weights_id=weights_id,
+        stages=stages_of(body),
+    )
+
+
+def stages_of(body: Any) -> tuple[str, ...]:
+    """Return the layers that end a stage, where the model tells them; those that it takes features from."""
+    return tuple(info["module"] for info in getattr(body, "feature_info", []))
 
 
 def make_timm_body(name: str, *, seed: int) -> Any:

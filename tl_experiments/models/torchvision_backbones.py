@@ -21,23 +21,36 @@ class Architecture:
     """How torchvision builds a network and where its classification layer sits."""
 
     head: str  # name of the last linear layer
+    stages: tuple[str, ...]  # names of the layers that end a stage each: before the resolution falls, or a block
     arguments: tuple[tuple[str, object], ...] = ()
     auxiliary: tuple[str, ...] = ()  # layers that only training from scratch needs
     fixed: bool = False  # takes one image size only
 
 
+_RESNET = ("layer1", "layer2", "layer3", "layer4")
 ARCHITECTURES = {
-    "resnet18": Architecture(head="fc"),
-    "resnet50": Architecture(head="fc"),
-    "vgg16": Architecture(head="classifier.6"),
+    "resnet18": Architecture(head="fc", stages=_RESNET),
+    "resnet50": Architecture(head="fc", stages=_RESNET),
+    "vgg16": Architecture(
+        head="classifier.6",
+        stages=("features.4", "features.9", "features.16", "features.23", "features.30", "classifier"),
+    ),
     # transform_input undoes the enum's normalisation in favour of the one that the weights were trained with.
     "inception_v3": Architecture(
         head="fc",
+        stages=("maxpool1", "maxpool2", "Mixed_5d", "Mixed_6e", "Mixed_7c"),
         arguments=(("aux_logits", False), ("transform_input", True), ("init_weights", True)),
         auxiliary=("AuxLogits",),
     ),
-    "mobilenet_v3_large": Architecture(head="classifier.3"),
-    "vit_b_16": Architecture(head="heads.head", fixed=True),
+    "mobilenet_v3_large": Architecture(
+        head="classifier.3",
+        stages=("features.1", "features.3", "features.6", "features.12", "features.16"),
+    ),
+    "vit_b_16": Architecture(
+        head="heads.head",
+        stages=tuple(f"encoder.layers.encoder_layer_{layer}" for layer in range(12)),
+        fixed=True,
+    ),
 }
 
 
@@ -82,7 +95,14 @@ def torchvision_backbone(
     else:
         load_weights(body, read_weights(Path(weights).expanduser()), heads=heads, source=weights)
         weights_id = f"file:{Path(weights).name}"
-    return Backbone(body, name=name, feature_dim=feature_dim, input_spec=_input_spec(enum, size), weights_id=weights_id)
+    return Backbone(
+        body,
+        name=name,
+        feature_dim=feature_dim,
+        input_spec=_input_spec(enum, size),
+        weights_id=weights_id,
+        stages=architecture.stages,
+    )
 
 
 def _input_spec(enum: models.WeightsEnum, size: int) -> InputSpec:

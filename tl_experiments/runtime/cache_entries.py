@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from tl_experiments.runtime.shard import DamageError, Shard, publish, unfinished
 
 KINDS = ("features", "images")
 KEY_FILE = "key.json"
+ABANDONED_SECONDS = 3600.0  # nobody takes that long to write a shard
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,29 @@ def entry_paths(folder: Path) -> Iterator[Path]:
     """Yield the folders of all entries; links and what others have put there are none."""
     for kind in KINDS:
         for path in listed(folder / kind):
-            if re.fullmatch("[0-9a-f]{64}", path.name) and path.is_dir() and not path.is_symlink():
+            if re.fullmatch("[0-9a-f]{64}", path.name) and _may_be_folder(path):
                 yield path
+
+
+def _may_be_folder(path: Path) -> bool:
+    """Whether it is one, and no link to one; yes where that is hidden, so that `verify` tells of it."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def gone(path: Path) -> bool:
+    """Whether somebody has removed a path; what cannot be looked at may be there. `Path.exists` would raise."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def listed(folder: Path) -> list[Path]:
@@ -75,19 +99,25 @@ def look(path: Path) -> CacheEntry | None:
         last_used = times.get(KEY_FILE) or max(times.values(), default=path.stat().st_mtime)
     except OSError:
         return None
-    identity = _identity(path) or {}
+    identity = {}
+    with suppress(OSError):
+        identity = _identity(path) or {}
     payloads = sum(sizes.get(f"{name.removesuffix('.json')}.rows", 0) for name in sizes if name.endswith(".json"))
     rows = payloads // identity["row_bytes"] if identity else 0
     return CacheEntry(path, identity.get("fields", {}), rows, sum(sizes.values()), last_used)
 
 
 def _identity(path: Path) -> dict[str, Any] | None:
-    """Return what an entry's key was made from, None where it does not say so any more."""
+    """Return what an entry's key was made from, None where it does not say so any more.
+
+    Raises:
+        OSError: it may say so, and cannot be read.
+    """
     try:
         identity = json.loads((path / KEY_FILE).read_bytes())
         fields, row_bytes = identity["fields"], identity["row_bytes"]
         sound = fingerprint(identity) == path.name and isinstance(fields, dict) and int(row_bytes) >= 1
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return identity if sound else None
 
@@ -126,34 +156,68 @@ def _hidden(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Damage:
-    """Something in a cache that is not as it was written, and what is wrong with it."""
+    """Something in a cache that is not as it was written or cannot be read, and what is wrong with it."""
 
     path: Path
     fault: str
 
 
 def verify(folder: Path) -> Iterator[Damage]:
-    """Read everything and yield what is damaged; entries that are removed meanwhile are no damage."""
+    """Read everything and yield what is damaged or cannot be read.
+
+    It takes no lock. What others remove meanwhile is no damage, nor what they are just writing.
+    """
+    for kind in KINDS:
+        yield from _unlisted(folder / kind)
     for path in entry_paths(folder):
-        found = list(_verify_entry(path))
-        if path.exists():
+        found = [*_unlisted(path), *_verify_key(path), *_verify_shards(path)]
+        if not gone(path):
             yield from found
 
 
-def _verify_entry(path: Path) -> Iterator[Damage]:
-    if manifests(path) and _identity(path) is None:
-        yield Damage(path / KEY_FILE, "it does not say what the entry was made from")
-    for orphan in leftovers(path):
-        if not _hidden(orphan) and orphan.exists() and not orphan.with_suffix(".json").exists():
+def _unlisted(folder: Path) -> Iterator[Damage]:
+    """Yield a folder that is there and cannot be listed."""
+    try:
+        next(folder.iterdir(), None)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield Damage(folder, f"it cannot be listed ({error.strerror})")
+
+
+def _verify_key(entry: Path) -> Iterator[Damage]:
+    try:
+        if manifests(entry) and _identity(entry) is None:
+            yield Damage(entry / KEY_FILE, "it does not say what the entry was made from")
+    except OSError as error:
+        yield Damage(entry / KEY_FILE, f"it cannot be read ({error.strerror})")
+
+
+def _verify_shards(entry: Path) -> Iterator[Damage]:
+    for orphan in leftovers(entry):
+        if not _hidden(orphan) and _abandoned(orphan) and gone(orphan.with_suffix(".json")):
             yield Damage(orphan, "its manifest is missing")
-    for manifest in manifests(path):
-        try:
-            shard = Shard.load(manifest)
-        except FileNotFoundError:
-            continue
-        except DamageError as damage:
-            yield Damage(manifest, str(damage))
-            continue
-        fault = shard.fault(sum(row is None for _, row in shard.read(range(len(shard.digests)))))
-        if fault and manifest.exists():
+    for manifest in manifests(entry):
+        fault = _fault(manifest)
+        if fault and not gone(manifest):
             yield Damage(manifest, fault)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether a file is so old that nobody is going to write what belongs to it; no, if it is gone."""
+    with suppress(OSError):
+        return path.stat().st_mtime <= time.time() - ABANDONED_SECONDS
+    return False
+
+
+def _fault(manifest: Path) -> str | None:
+    """Read a whole shard and say what is wrong with it; None: nothing, or somebody has removed it."""
+    try:
+        shard = Shard.load(manifest)
+        return shard.fault(sum(row is None for _, row in shard.read(range(len(shard.digests)))))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    except DamageError as damage:
+        return str(damage)

@@ -22,10 +22,19 @@ GB = 10**9
 
 
 def cache_folder() -> Path:
-    """Return where caches live: TL_CACHE_DIR, else the user's cache folder; it need not exist."""
+    """Return where caches live: TL_CACHE_DIR, else the user's cache folder; it need not exist.
+
+    Raises:
+        SettingError: TL_CACHE_DIR begins with the home of a user who is not there.
+    """
     chosen = os.environ.get(FOLDER)
-    folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("tl_experiments", appauthor=False)
-    return folder.absolute()
+    if not chosen:
+        return platformdirs.user_cache_path("tl_experiments", appauthor=False).absolute()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError:
+        user = Path(chosen).parts[0]
+        raise SettingError(f"{FOLDER}={chosen}: there is no home of {user}; name a folder by its whole path") from None
 
 
 def cache_limit() -> float:

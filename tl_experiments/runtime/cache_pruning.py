@@ -8,10 +8,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_experiments.runtime.cache_entries import KINDS, CacheEntry, entries, entry_paths, leftovers, listed, look
+from tl_experiments.runtime.cache_entries import (
+    ABANDONED_SECONDS,
+    KINDS,
+    CacheEntry,
+    entries,
+    entry_paths,
+    gone,
+    leftovers,
+    listed,
+    look,
+)
 from tl_experiments.runtime.cache_lock import locked
-
-ABANDONED_SECONDS = 3600.0  # nobody takes that long to write a shard
 
 
 @dataclass(frozen=True)
@@ -28,19 +36,20 @@ class Pruned:
 
 
 def prune(folder: Path, *, limit: float) -> Pruned:
-    """Remove what writers that died have left, then entries as `make_room` does."""
-    swept = sum(_sweep(path) for path in entry_paths(folder)) + _empty_trash(folder)
+    """Remove what writers that died have left, then what `make_room` does."""
+    swept = sum(_sweep(path) for path in entry_paths(folder))
     room = make_room(folder, limit=limit)
-    return Pruned(room.removed, room.kept, swept)
+    return Pruned(room.removed, room.kept, swept + room.leftover_bytes)
 
 
 def make_room(folder: Path, *, limit: float, keep: Path | None = None) -> Pruned:
-    """Remove entries, least recently used first, until the caches take no more than `limit` bytes.
+    """Remove what is half removed, and entries, least recently used first, until the caches take at most `limit` bytes.
 
     Args:
         limit: -inf removes all of them.
         keep: an entry that stays in any case; so does one that another process is filling.
     """
+    emptied = _empty_trash(folder)
     removed, kept, present = [], [], entries(folder)
     excess = sum(entry.bytes for entry in present) - limit
     for entry in present:
@@ -53,7 +62,7 @@ def make_room(folder: Path, *, limit: float, keep: Path | None = None) -> Pruned
             excess -= entry.bytes
         else:
             kept.append(entry)
-    return Pruned(tuple(removed), tuple(kept))
+    return Pruned(tuple(removed), tuple(kept), emptied)
 
 
 def _remove(entry: Path) -> bool:
@@ -65,7 +74,7 @@ def _remove(entry: Path) -> bool:
         try:
             entry.rename(trash)
         except OSError:
-            return not entry.exists()
+            return gone(entry)
         shutil.rmtree(trash, ignore_errors=True)
         with suppress(OSError):
             entry.with_name(f"{entry.name}.lock").unlink()
@@ -87,7 +96,7 @@ def _sweep(entry: Path) -> int:
 
 
 def _empty_trash(folder: Path) -> int:
-    """Finish what a process that died was removing, and return its bytes."""
+    """Finish what a process that died was removing, and return its bytes; one that lives finds its work done."""
     freed = 0
     for trash in (path for kind in KINDS for path in listed(folder / kind) if path.name.startswith(".trash-")):
         entry = look(trash)

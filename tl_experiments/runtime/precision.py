@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from tl_experiments.runtime.process import processor_name
+
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16")
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -65,9 +67,15 @@ class Compute:
 
 
 def device_kind(device: torch.device) -> str:
-    """Return the table's key of a device: cuda, cuda_without_bf16, cpu_avx512_bf16 or cpu."""
+    """Return the table's key of a device: cuda, cuda_without_bf16, cpu_amx, cpu_avx512_bf16_amd (or _intel) or cpu.
+
+    Products of bf16 vectors are an instruction of both makers, but only AMD's is faster than two of float32.
+    """
+    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return "cpu_amx"
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
-        return "cpu_avx512_bf16"
+        maker = next((maker for maker in ("amd", "intel") if maker in processor_name().lower()), "other")
+        return f"cpu_avx512_bf16_{maker}"
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return "cuda_without_bf16"
     return device.type

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -11,6 +13,7 @@ from tl_experiments.runtime.allocator import keep_freed_memory
 from tl_experiments.runtime.errors import SettingError
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,6 +40,15 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def processor_name() -> str:
+    """Name the CPU's model, as far as this system tells."""
+    with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if found := re.match(r"(?:model name|CPU part)\s*:\s*(.*\S)", line):  # the second on ARM
+                return found[1]
+    return platform.processor() or platform.machine()
 
 
 def machine(device: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,24 @@ from tl_experiments.runtime.cache_folder import GB, LIMIT, cache_folder, cache_l
 from tl_experiments.runtime.cache_lock import locked
 from tl_experiments.runtime.cache_pruning import make_room
 from tl_experiments.runtime.fingerprint import fingerprint
-from tl_experiments.runtime.row_table import Compute, RowTable
+from tl_experiments.runtime.row_table import ComputeRows, RowTable
 from tl_experiments.runtime.shard import DamageError, Shard
 from tl_experiments.runtime.shard_writer import ShardWriter
 
 FORMAT = 1
+NOTE_BYTES = 135  # of a row in its manifest: two digests, quoted
+
+
+def once(notice: Callable[[str], None]) -> Callable[[str], None]:
+    """Make a callback that passes each line on the first time alone."""
+    told = set[str]()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            notice(line)
+
+    return tell
 
 
 class RowStore:
@@ -57,7 +71,7 @@ class RowStore:
             notice: is told in one line what a user should know; never twice the same.
 
         Raises:
-            SettingError: TL_CACHE_LIMIT_GB is not a number of gigabytes.
+            SettingError: TL_CACHE_DIR or TL_CACHE_LIMIT_GB makes no sense.
         """
         if kind not in KINDS:
             raise ValueError(f"kind={kind}: expected one of {', '.join(KINDS)}")
@@ -75,9 +89,9 @@ class RowStore:
         self._identity = json.dumps(identity, indent=2, sort_keys=True).encode()
         self._root, self._limit = cache_folder(), cache_limit()
         self.folder = self._root / kind / self.key
-        self._notice, self._told = notice, set[str]()
+        self._tell = once(notice)
 
-    def fill(self, rows: torch.Tensor, digests: Sequence[str], compute: Compute) -> None:
+    def fill(self, rows: torch.Tensor, digests: Sequence[str], compute: ComputeRows) -> None:
         """Write every row into its place: from disk where it is there, else computed, and then stored.
 
         Args:
@@ -97,8 +111,8 @@ class RowStore:
         if not digests:
             return
         table = RowTable(rows, digests)
-        if self.folder.is_dir():
-            with suppress(OSError):
+        with suppress(OSError):
+            if self.folder.is_dir():
                 touch(self.folder, self._identity)
         self._read(table)
         if len(table.missing()):
@@ -106,13 +120,9 @@ class RowStore:
                 self._complete(table, compute, alone=bool(ours))
         table.repeat()
 
-    def _read(self, table: RowTable) -> tuple[np.ndarray, dict[Path, str]]:
-        """Read missing rows into the table.
-
-        Returns:
-            which positions (N,) bool are in a sound shard, and the manifests of damaged shards with their faults.
-        """
-        stored, faults = np.zeros(len(table.have), dtype=bool), {}
+    def _read(self, table: RowTable) -> "_Found":
+        """Read missing rows into the table."""
+        found = _Found(np.zeros(len(table.have), dtype=bool), {}, [])
         for manifest in manifests(self.folder):
             try:
                 shard = Shard.load(manifest)
@@ -122,30 +132,37 @@ class RowStore:
                 _read_shard(shard, places, table)
             except FileNotFoundError:  # somebody has removed it
                 continue
-            except DamageError as damage:
-                faults[manifest] = str(damage)
+            except OSError as error:
+                found.unread.append(error)
                 continue
-            stored[[place for place in places if place >= 0]] = True
-        return stored, faults
+            except DamageError as damage:
+                found.faults[manifest] = str(damage)
+                continue
+            found.stored[[place for place in places if place >= 0]] = True
+        return found
 
-    def _complete(self, table: RowTable, compute: Compute, *, alone: bool) -> None:
+    def _complete(self, table: RowTable, compute: ComputeRows, *, alone: bool) -> None:
         """Look again, now that nobody else writes; remove what is damaged, compute what is missing, and store it."""
-        stored, faults = self._read(table)
-        self._discard(faults, leftovers(self.folder) if alone else [])
+        found = self._read(table)
+        self._tell_unread(found.unread)
+        self._discard(found.faults, leftovers(self.folder) if alone else [])
         missing = table.missing()
-        unsaved = table.firsts[~stored[table.firsts]]
-        if not self._has_room_for(len(unsaved)):
+        unsaved = table.firsts[~found.stored[table.firsts]]
+        if not len(unsaved):
+            return
+        if not self._make_room_for(len(unsaved)):
             for _ in table.take(missing, compute):
                 pass
             return
-        writer = ShardWriter(self.folder, self._identity, table, published=self._make_room, notice=self._tell)
-        writer.add(np.setdiff1d(unsaved, missing))
-        writer.flush()
+        writer = ShardWriter(self.folder, self._identity, table, notice=self._tell)
         try:
+            writer.add(np.setdiff1d(unsaved, missing))
+            writer.flush()
             for positions in table.take(missing, compute):
                 writer.add(positions)
         finally:
             writer.flush()
+            make_room(self._root, limit=self._limit, keep=self.folder)  # others have written too
 
     def _discard(self, faults: Mapping[Path, str], unfinished: Sequence[Path]) -> None:
         """Remove damaged shards and what dead writers left; say which rows are lost."""
@@ -157,28 +174,44 @@ class RowStore:
             with suppress(OSError):
                 path.unlink()
 
-    def _has_room_for(self, num_rows: int) -> bool:
-        present = 0
+    def _make_room_for(self, num_rows: int) -> bool:
+        """Remove other entries before rows are written; False where the entry alone takes more than all may."""
+        present, coming = 0, num_rows * (self._row_bytes + NOTE_BYTES)
         with suppress(OSError):
             present = sum(path.stat().st_size for path in self.folder.iterdir())
-        needed = present + num_rows * self._row_bytes
+        needed = present + coming
         if needed > self._limit:
             self._tell(
                 f"cache: {num_rows} {self._kind} are not kept: with them the entry takes "
                 f"{needed / GB:.3g} GB, and all caches may take {self._limit / GB:.3g} GB; raise {LIMIT} to keep them"
             )
-        return needed <= self._limit
+            return False
+        make_room(self._root, limit=self._limit - coming, keep=self.folder)
+        return True
 
-    def _make_room(self) -> None:
-        make_room(self._root, limit=self._limit, keep=self.folder)
+    def _tell_unread(self, errors: Sequence[OSError]) -> None:
+        if errors:
+            shards = f"{len(errors)} shard{'s' * (len(errors) > 1)} of {self._kind} {self.key[:12]}"
+            reason = errors[0].strerror or errors[0]
+            self._tell(f"cache: {shards} cannot be read ({reason}); what is missing is computed")
 
     def _tell_waiting(self) -> None:
         self._tell(f"cache: waiting for another process that computes the same {self._kind}")
 
-    def _tell(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self._notice(line)
+
+@dataclass(frozen=True)
+class _Found:
+    """What reading has found besides rows.
+
+    Attributes:
+        stored: (N,) bool, which positions are in a sound shard.
+        faults: what is wrong with damaged shards, by their manifests.
+        unread: why other shards cannot be read now; what these hold may be sound.
+    """
+
+    stored: np.ndarray
+    faults: dict[Path, str]
+    unread: list[OSError]
 
 
 def _read_shard(shard: Shard, places: Sequence[int], table: RowTable) -> None:
@@ -189,6 +222,7 @@ def _read_shard(shard: Shard, places: Sequence[int], table: RowTable) -> None:
 
     Raises:
         DamageError: some of them are not as they were written.
+        OSError: they cannot be read now.
     """
     bad = 0
     for index, row in shard.read([i for i, place in enumerate(places) if place >= 0 and not table.have[place]]):

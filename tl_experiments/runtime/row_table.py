@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-Compute = Callable[[np.ndarray], Iterator[torch.Tensor]]
+ComputeRows = Callable[[np.ndarray], Iterator[torch.Tensor]]
 
 
 class RowTable:
@@ -42,7 +42,7 @@ class RowTable:
         self.row(position)[:] = row
         self.have[position] = True
 
-    def take(self, missing: np.ndarray, compute: Compute) -> Iterator[np.ndarray]:
+    def take(self, missing: np.ndarray, compute: ComputeRows) -> Iterator[np.ndarray]:
         """Compute rows, and yield the positions of each chunk when it is in its place.
 
         Raises:

@@ -40,13 +40,9 @@ class Shard:
         Raises:
             DamageError: it is not what was written, or belongs to another entry.
             FileNotFoundError: somebody has removed it.
+            OSError: it cannot be read now, which says nothing of what it holds.
         """
-        try:
-            text = manifest.read_bytes()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise DamageError(f"its manifest cannot be read ({error.strerror})") from None
+        text = manifest.read_bytes()
         if hashlib.sha256(text).hexdigest() != manifest.stem:
             raise DamageError("its manifest does not match its checksum")
         try:
@@ -64,26 +60,32 @@ class Shard:
         return self.manifest.with_suffix(".rows")
 
     def read(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the wanted rows with their indices; None for a row whose bytes are not those that were written."""
+        """Yield the wanted rows with their indices; None for a row whose bytes are not those that were written.
+
+        Raises:
+            OSError: the payload cannot be read now, which says nothing of what it holds.
+        """
         try:
             file = self.payload.open("rb", buffering=READ_BYTES)
-        except OSError:
+        except FileNotFoundError:
             yield from ((index, None) for index in wanted)
             return
         with file:
             for index in wanted:
-                row = b""
-                with suppress(OSError):
-                    file.seek(index * self.row_bytes)
-                    row = file.read(self.row_bytes)
+                file.seek(index * self.row_bytes)
+                row = file.read(self.row_bytes)
                 yield index, row if hashlib.sha256(row).hexdigest() == self.sha256[index] else None
 
     def fault(self, bad: int) -> str | None:
-        """Say what is wrong with the payload when `bad` rows of it were; None: nothing."""
+        """Say what is wrong with the payload when `bad` rows of it were; None: nothing.
+
+        Raises:
+            OSError: as `read` does.
+        """
         expected = len(self.digests) * self.row_bytes
         try:
             size = self.payload.stat().st_size
-        except OSError:
+        except FileNotFoundError:
             return "its payload is missing"
         if size != expected:
             return f"its payload has {size} bytes instead of {expected}"

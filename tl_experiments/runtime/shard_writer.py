@@ -22,7 +22,6 @@ class ShardWriter:
         identity: bytes,
         table: RowTable,
         *,
-        published: Callable[[], None],
         notice: Callable[[str], None],
     ) -> None:
         """Prepare to write; nothing is written yet.
@@ -31,11 +30,10 @@ class ShardWriter:
             entry: its folder, which is made when it is needed.
             identity: what the entry's key was made from.
             table: of the rows.
-            published: is called after every shard.
             notice: is told that rows cannot be written; from then on none are.
         """
         self._entry, self._identity, self._table = entry, identity, table
-        self._published, self._notice = published, notice
+        self._notice = notice
         self._size = max(1, min(SHARD_ROWS, SHARD_BYTES // table.row_bytes))
         self._waiting = np.empty(0, dtype=np.int64)
         self._broken = False
@@ -63,8 +61,6 @@ class ShardWriter:
                 f"cache: {self._entry.parent} cannot be written ({error.strerror or error}); "
                 "going on without it, the results are the same"
             )
-        else:
-            self._published()
 
     def _write(self, positions: np.ndarray) -> None:
         digests = [self._table.digests[int(position)] for position in positions]

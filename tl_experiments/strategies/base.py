@@ -41,6 +41,7 @@ class Materials:
         seeds: one per member, K of them.
         compute: where and how.
         cache: whether features are kept from run to run.
+        memory_bytes: what activations may take on the device.
         watch: told of long work.
     """
 
@@ -53,6 +54,7 @@ class Materials:
     seeds: tuple[int, ...]
     compute: Compute
     cache: bool
+    memory_bytes: int
     watch: Watch
 
     @property

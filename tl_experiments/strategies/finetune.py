@@ -3,26 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.models.heads import make_head
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import param_groups
 from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Phase, Workload, batchnorm_modules, running_statistics
-
-
-class OneMember(nn.Module):
-    """Images (B, 3, S, S) → logits (1, B, C): a model with the member axis that the engine expects."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images)[None]
+from tl_experiments.strategies.one_member import OneMember
 
 
 @dataclass(frozen=True)

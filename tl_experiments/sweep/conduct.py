@@ -145,7 +145,8 @@ def _launch(settler: Settler, launcher: Launcher, *, left: Sequence[int]) -> tup
 
     def on_end(group: int, ended: JobReturn) -> None:
         settler.settle_group(group, ended)
-        for outcome in (read_outcomes(plan, folder)[index] for index in plan.groups[group]):
+        outcomes = read_outcomes(plan, folder)
+        for outcome in (outcomes[index] for index in plan.groups[group] if index in left):
             if outcome.state != PLANNED:
                 settler.console.notice(f"[{outcome.job.folder}] {_ended_line(outcome)}")
 

@@ -17,8 +17,8 @@ def group_jobs(members: Sequence[Member], *, max_heads: int) -> tuple[tuple[int,
     """
     groups: dict[str, list[int]] = {}
     for position, member in enumerate(members):
-        together = build.trains_in_bank(member)
-        key = _bank_key(member.config) if together else f"alone {position}"
+        rule = build.bank_rule(member)
+        key = f"alone {position}" if rule is None else _bank_key(member.config, rule)
         groups.setdefault(key, []).append(position)
     return tuple(
         sorted(
@@ -29,8 +29,8 @@ def group_jobs(members: Sequence[Member], *, max_heads: int) -> tuple[tuple[int,
     )
 
 
-def _bank_key(config: dict[str, Any]) -> str:
-    """Heads may differ by rate, seed, schedule, and the settings of one class of optimizers.
+def _bank_key(config: dict[str, Any], rule: str) -> str:
+    """Heads may differ by rate, seed, schedule, and the settings of optimizers of one rule.
 
     The seed decides on features too where it draws the backbone's weights.
     """
@@ -38,7 +38,7 @@ def _bank_key(config: dict[str, Any]) -> str:
     own = {
         "lr": None,
         "seed": config["seed"] if random else None,
-        "optimizer": config["optimizer"]["_target_"],
+        "optimizer": rule,
         "scheduler": None,
     }
     return fingerprint({**config, **own})

@@ -68,6 +68,8 @@ class Settler:
 
     def _failed_alone(self, outcome: Outcome) -> bool:
         """Whether a job had recorded its failure while others of its process went on; the ledger is told then."""
+        if outcome.state == PLANNED:  # what lies there is of an earlier attempt
+            return False
         cause = own_cause(outcome.result, uid=outcome.job.uid)
         if cause is not None and outcome.state != FAILED:
             self._ledger.append({"job": outcome.job.index, "state": FAILED, "cause": cause})

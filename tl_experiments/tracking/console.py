@@ -76,7 +76,7 @@ class Console:
     def _step(self, record: records.Progress) -> None:
         title = "test" if record.stage == "test" else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
         fields: dict[str, Any] = {}
-        if record.loss is not None and record.acc is not None:  # between two host syncs the last numbers stay
+        if record.loss is not None and record.acc is not None:  # until the next numbers arrive the last ones stay
             numbers = f"loss {spread(record.loss)}  acc {spread(record.acc)}"
             fields["details"] = f"{numbers}  {record.images_per_second:,.0f} img/s"
         if record.stage != "val":  # an estimate for the run; the test that follows it is timed by itself

@@ -9,6 +9,7 @@ import torch
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import centre_crop
+from tl_experiments.runtime.errors import DataError
 from tl_experiments.tracking.gallery import Mistake, wrong_gallery
 from tl_experiments.tracking.pictures import COMPRESSION, confusion_matrix, save_picture
 
@@ -81,11 +82,7 @@ def _draw_gallery(
     confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
     wrong = torch.nonzero(predicted != labels).flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY_SIZE].numpy()
-    if len(worst):
-        [canvases] = images.batches([worst])
-        crops = centre_crop(canvases, images.canvas.crop).numpy()
-    else:
-        crops = ()
+    crops = _crops(images, worst) if len(worst) else ()
     mistakes = [
         Mistake(
             image=crop,
@@ -97,3 +94,13 @@ def _draw_gallery(
         for index, crop in zip(worst.tolist(), crops, strict=True)
     ]
     wrong_gallery(mistakes).save(path, compress_level=COMPRESSION)
+
+
+def _crops(images: Images, positions: np.ndarray) -> np.ndarray:
+    """Draw images, uint8 (N, 3, C, C); one that is gone by now costs the pictures, which are grey, and not the run."""
+    size = images.canvas.crop
+    try:
+        [canvases] = images.batches([positions])
+    except DataError:
+        return np.full((len(positions), 3, size, size), 128, dtype=np.uint8)
+    return centre_crop(canvases, size).numpy()

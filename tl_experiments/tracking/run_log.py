@@ -93,6 +93,8 @@ class RunLog:
             return
         self._ended = True
         if error is not None:
+            if self._together_seconds is None:
+                self._take_share()
             status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
             self._write_result(status=status, error=f"{type(error).__name__}: {error}")
         self.tracker.__exit__(kind, error, traceback)
@@ -140,8 +142,6 @@ class RunLog:
         if isinstance(record, Diverged):
             if record.member == self._member:
                 self.failure = record.reason
-                now = time.perf_counter()
-                self._start = now - (now - self._start) / self._num_members
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
         elif isinstance(record, EpochRecord):
             metrics = record.metrics(self._member)
@@ -152,7 +152,7 @@ class RunLog:
             self._together_seconds = time.perf_counter() - self._start
 
     def finish(self, *, weights_sha256: str, images: Images, class_names: Sequence[str]) -> RunResult:
-        """Record what the test showed, the model in `model/` and, last of all, the result.
+        """Record what the test showed, the model in `model/` and, last of all, the result; the run has ended then.
 
         Args:
             weights_sha256: digest of the deployable at the best epoch.
@@ -161,7 +161,7 @@ class RunLog:
         """
         if self._final is None or self._together_seconds is None:
             raise RuntimeError("a run ends with the record of its test")
-        self._start = time.perf_counter() - self._together_seconds / self._num_members
+        self._take_share(self._together_seconds)
         for path in self._draw(self._final, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
@@ -169,6 +169,7 @@ class RunLog:
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
         self.tracker.log_file(path)
+        self.__exit__(None, None, None)  # what becomes of other members is nothing to this one
         return RunResult(
             name=self.name,
             folder=self.folder,
@@ -189,6 +190,11 @@ class RunLog:
             class_names=class_names,
         )
         return [curves, *files]
+
+    def _take_share(self, together: float | None = None) -> None:
+        """Charge this member its share of the seconds that all took together, which are those so far by default."""
+        now = time.perf_counter()
+        self._start = now - (now - self._start if together is None else together) / self._num_members
 
     def _seconds(self) -> float:
         """Seconds since the run began; of what members do together, each is charged its share."""

@@ -1,8 +1,11 @@
 """Whatever happens to the files, the rows are those that would be computed."""
 
+import errno
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -12,6 +15,12 @@ from tl_experiments.runtime.cache_entries import verify
 
 def truncate(where: int) -> Callable[[], None]:
     return lambda: os.truncate(files(".rows")[0], where)
+
+
+def orphan(manifest: Path) -> None:
+    """Remove it, long after the payload was written."""
+    manifest.unlink()
+    os.utime(manifest.with_suffix(".rows"), (1e9, 1e9))
 
 
 DAMAGES = {
@@ -32,7 +41,7 @@ DAMAGES = {
         lambda: files(".json")[0].write_bytes(files(".json")[1].read_bytes()),
         "its manifest does not match its checksum",
     ),
-    "manifest missing": (lambda: files(".json")[0].unlink(), "its manifest is missing"),
+    "manifest missing": (lambda: orphan(files(".json")[0]), "its manifest is missing"),
 }
 
 
@@ -96,3 +105,63 @@ def test_a_temporary_file_of_a_dead_writer_is_removed() -> None:
     stale.write_bytes(b"half a shard")
     assert Job(range(8)).fill().told == []
     assert not stale.exists()
+
+
+def test_what_is_being_written_is_no_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check comes upon every moment at which a writer gives a file its name."""
+    replace, found = os.replace, []
+
+    def looking(source: str, target: Path) -> None:
+        replace(source, target)
+        found.extend(verify(root))
+
+    monkeypatch.setattr(os, "replace", looking)
+    Job(range(10)).fill()
+    assert found == []
+
+
+def unopened(path: Path, *_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+
+class Failing(io.BytesIO):
+    def read(self, *_: object) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize(
+    ("method", "suffix", "failing"),
+    [
+        ("read_bytes", ".json", unopened),
+        ("open", ".rows", unopened),
+        ("open", ".rows", lambda *_, **__: Failing()),
+        ("stat", ".rows", unopened),
+    ],
+    ids=["manifest", "payload", "row", "size"],
+)
+def test_a_shard_that_cannot_be_read_is_no_damaged_one(
+    method: str, suffix: str, failing: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once however many there are, its rows are computed, and it stays."""
+    Job(range(10)).fill()
+    if method == "stat":  # which is asked for where rows are not as they were written
+        for payload in files(".rows"):
+            flip(payload, 0)
+    before = {path: path.read_bytes() for path in (*files(".rows"), *files(".json"))}
+    real = getattr(Path, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path,
+            method,
+            lambda path, *a, **k: (failing if path in before and path.suffix == suffix else real)(path, *a, **k),
+        )
+        job = Job(range(10)).fill()
+        (*shown,) = verify(root)
+    assert job.computed
+    (line,) = job.told
+    assert line.startswith(f"cache: 3 shards of features {job.store.key[:12]} cannot be read (Too many open files)")
+    assert {path: path.read_bytes() for path in before} == before
+    assert {damage.path for damage in shown} == {path for path in before if path.suffix == ".json"}
+    assert {damage.fault for damage in shown} == {"it cannot be read (Too many open files)"}
+    if method != "stat":
+        assert (Job(range(10)).fill().computed, list(verify(root))) == ([], [])

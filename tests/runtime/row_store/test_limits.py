@@ -4,13 +4,18 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+import torch
 
 from tests.runtime.row_store.filling import FIELDS, Job, ended, in_child, settled
-from tl_experiments.runtime.cache_entries import entries
-from tl_experiments.runtime.cache_pruning import make_room
+from tl_experiments.runtime import row_store
+from tl_experiments.runtime.cache_entries import entries, verify
+from tl_experiments.runtime.cache_pruning import Pruned, make_room, prune
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.shard import Shard
 
@@ -69,7 +74,9 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_changes_no_result(
         assert str(tmp_path / "file") in job.told[0]
 
 
-def test_a_folder_that_only_root_may_write_is_read(root: Path) -> None:
+@pytest.fixture
+def of_root(root: Path) -> Path:
+    """A cache whose every file is root's, for all to read; its one entry has rows 0 to 3."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("needs root, who may become somebody else")
     Job(range(4)).fill()
@@ -77,7 +84,11 @@ def test_a_folder_that_only_root_may_write_is_read(root: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     for parent in root.parents[:3]:
         parent.chmod(0o755)
+    return root
 
+
+@pytest.mark.usefixtures("of_root")
+def test_a_folder_that_only_root_may_write_is_read() -> None:
     def work() -> None:
         os.setuid(65534)
         job = Job(range(6)).fill()
@@ -86,6 +97,50 @@ def test_a_folder_that_only_root_may_write_is_read(root: Path) -> None:
         assert "Permission denied" in job.told[0]
 
     assert ended(in_child(work)) == 0
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444], ids=["closed", "listed"])
+@pytest.mark.parametrize("closed", ["*", "*/*", "."], ids=["kind", "entry", "cache"])
+def test_a_folder_of_somebody_else_is_told_once_changes_no_result_and_is_not_called_sound(
+    closed: str, mode: int, of_root: Path
+) -> None:
+    paths = [path for path in of_root.glob(closed) if path.is_dir()] if closed != "." else [of_root]
+    for path in paths:
+        path.chmod(mode)
+
+    def work() -> None:
+        os.setuid(65534)
+        job = Job(range(6)).fill()
+        assert job.computed == list(range(6))
+        (line,) = [line for line in job.told if "cannot be written" in line]
+        assert "Permission denied" in line
+        assert len(job.told) == (2 if (closed, mode) == ("*/*", 0o444) else 1), job.told
+        assert prune(of_root, limit=-1).removed == ()
+        damages = list(verify(of_root))
+        assert damages
+        assert all("Permission denied" in damage.fault for damage in damages), damages
+
+    assert ended(in_child(work)) == 0
+    for path in paths:
+        path.chmod(0o755)
+    assert settled(of_root, range(4)), "nothing of it has gone"
+
+
+def test_an_entry_that_is_closed_while_it_is_removed_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Job(range(4)).fill()
+
+    def refuse(path: Path, *_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def close(path: Path, target: Path) -> NoReturn:
+        patch.setattr(Path, "stat", refuse)
+        patch.setattr(Path, "lstat", refuse)
+        refuse(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", close)
+        pruned = make_room(root, limit=-1)
+    assert ([entry.rows for entry in pruned.kept], pruned.removed) == ([4], ())
 
 
 def test_other_entries_make_room_and_this_one_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +164,87 @@ def test_this_entry_stays_although_clocks_differ_and_locks_do_not_work(
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     Job(range(4)).fill()
     assert [entry.fields for entry in entries(root)] == [FIELDS]
+
+
+def test_room_is_made_before_rows_are_written_and_not_again_for_every_shard(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Job(range(40), fields={"other": 1}).fill()
+    (other,) = entries(root)
+    limit = other.bytes + 1000
+    monkeypatch.setenv("TL_CACHE_LIMIT_GB", str(limit / 1e9))
+    replace, taken, rooms = os.replace, [], []
+
+    def weighing(source: str, target: Path) -> None:
+        replace(source, target)
+        taken.append(sum(entry.bytes for entry in entries(root)))
+
+    def counting(*arguments: Any, **options: Any) -> Pruned:
+        rooms.append(len(taken))
+        return make_room(*arguments, **options)
+
+    monkeypatch.setattr(os, "replace", weighing)
+    monkeypatch.setattr(row_store, "make_room", counting)
+    Job(range(40)).fill()
+    assert len(taken) == 1 + 2 * 10, "key.json and ten shards"
+    assert max(taken) <= limit
+    assert rooms == [0, len(taken)]
+
+
+def test_other_writers_are_counted_at_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Job(range(4), fields={"size": 1}).fill()
+    (one,) = entries(root)
+    monkeypatch.setenv("TL_CACHE_LIMIT_GB", str(2.5 * one.bytes / 1e9))
+
+    class Slow(Job):
+        def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
+            other = Job(range(4), fields={"size": 2})
+            monkeypatch.setattr(row_store, "make_room", lambda *_, **__: None)  # it has made room before this one wrote
+            other.fill()
+            monkeypatch.setattr(row_store, "make_room", make_room)
+            os.utime(other.store.folder / "key.json", (1, 1))
+            return super().compute(positions)
+
+    Slow(range(4), fields={"size": 3}).fill()
+    assert [entry.fields["size"] for entry in entries(root)] == [1, 3]
+
+
+def test_what_a_killed_process_was_removing_goes_when_room_is_made(root: Path) -> None:
+    folder = Job(range(4), fields={"size": 1}).fill().store.folder
+    folder.rename(trash := folder.with_name(".trash-0123456789abcdef"))
+    Job(range(4), fields={"size": 2}).fill()
+    assert not trash.exists()
+    assert [entry.fields["size"] for entry in entries(root)] == [2]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["one removes an entry", "one goes on with trash"])
+def test_two_may_empty_the_same_trash(begun: bool, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second does so between any two steps of the first."""
+    unlink, rmdir = os.unlink, os.rmdir
+    folder = Job(range(10)).fill().store.folder
+    num_steps = len(list(folder.iterdir())) + 1
+    for when in range(num_steps):
+        Job(range(10)).fill()
+        steps: list[int] = []
+
+        def racing(real: Callable[..., None], *, when: int = when, steps: list[int] = steps) -> Callable[..., None]:
+            def step(path: str, **options: Any) -> None:
+                steps.append(1)
+                if len(steps) == when + 1:
+                    assert make_room(root, limit=1e9).removed == ()
+                    assert not list(root.glob("*/.trash-*"))
+                real(path, **options)
+
+            return step
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", racing(unlink))
+            patch.setattr(os, "rmdir", racing(rmdir))
+            if begun:
+                folder.rename(folder.with_name(".trash-0123456789abcdef"))
+            assert len(make_room(root, limit=-1).removed) == (0 if begun else 1)
+        assert len(steps) > when
+        assert entries(root) == []
 
 
 def test_an_entry_larger_than_the_limit_is_not_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

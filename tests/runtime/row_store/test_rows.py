@@ -10,7 +10,7 @@ import torch
 from tests.runtime.row_store.filling import FEATURE_DIM, FIELDS, Job, digest, files
 from tl_experiments.runtime.cache_entries import entries
 from tl_experiments.runtime.row_store import RowStore
-from tl_experiments.runtime.row_table import Compute
+from tl_experiments.runtime.row_table import ComputeRows
 from tl_experiments.runtime.shard import Shard
 
 
@@ -58,7 +58,7 @@ def test_canvases_of_bytes_are_stored_as_they_are() -> None:
     canvases = torch.randint(256, (6, 3, 4, 4), dtype=torch.uint8)
     digests = [digest(number) for number in range(6)]
 
-    def fill(compute: Compute) -> torch.Tensor:
+    def fill(compute: ComputeRows) -> torch.Tensor:
         rows = torch.zeros_like(canvases)
         store = RowStore(kind="images", fields={}, row_shape=(3, 4, 4), dtype=torch.uint8, notice=pytest.fail)
         store.fill(rows, digests, compute)

@@ -6,16 +6,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
 import pytest
 import torch
 
-from tests.runtime.row_store.filling import Job, ended, in_child, settled
-from tl_experiments.runtime import cache_lock
+from tests.runtime.row_store.filling import Job, ended, files, in_child, settled
+from tl_experiments.runtime import cache_lock, shard_writer
 from tl_experiments.runtime.cache_pruning import make_room
 
 
@@ -83,27 +84,36 @@ def test_a_writer_that_is_killed_loses_little_and_blocks_nobody(rows_before: int
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace", "second fsync", "second replace"])
 def test_a_writer_that_is_killed_in_the_middle_of_a_shard_leaves_a_store_that_works(call: str, root: Path) -> None:
-    Job(range(2)).fill()  # key.json is written and stays out of the count
+    folder = Job(range(2)).fill().store.folder  # key.json is written and stays out of the count
 
-    def die_writing() -> None:
-        name, wanted = call.split()[-1], 2 if call.startswith("second") else 1
+    def dying(real: Callable[..., object], *, at: int) -> Callable[..., object]:
         calls: list[int] = []
 
-        def dying(*arguments: object) -> object:
+        def call(*arguments: object) -> object:
             calls.append(1)
-            if len(calls) == wanted:
+            if len(calls) == at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments)
 
-        if name == "write":
-            real = hashlib.sha256
-            hashlib.sha256 = dying
+        return call
+
+    def die_writing() -> None:
+        if call == "write":
+            write_shard = shard_writer.write_shard
+
+            def die_at_its_second_row(*arguments: Any, **options: Any) -> None:
+                hashlib.sha256 = dying(hashlib.sha256, at=2)
+                write_shard(*arguments, **options)
+
+            shard_writer.write_shard = die_at_its_second_row
         else:
-            real = getattr(os, name)
-            setattr(os, name, dying)
+            name = call.split()[-1]
+            setattr(os, name, dying(getattr(os, name), at=2 if call.startswith("second") else 1))
         Job(range(10)).fill()
 
     assert ended(in_child(die_writing)) == -signal.SIGKILL
+    assert len(list(folder.glob(".*"))) == 1, "it died while it was writing"
+    assert len(files(".rows")) == (2 if call.startswith("second") else 1)
     assert set(range(2, 10)) <= {*Job(range(10)).fill().computed}
     assert settled(root)
 

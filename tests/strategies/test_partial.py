@@ -1,0 +1,127 @@
+"""Under partial fine-tuning the last stages learn, and the first ones are asked once what they say."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.watching import Notes
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.batches import ImageBatches
+from tl_experiments.data.feature_batches import FeatureBatches
+from tl_experiments.models.heads import make_head
+from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.seeding import derive_seed
+from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.partial import Partial
+
+Materialise = Callable[..., Materials]
+Train = Callable[..., None]
+Moved = Callable[[Workload, Callable[[], object]], set[str]]
+Statistics = Callable[[Workload], set[str]]
+FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4")
+MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+UNCACHED = {"memory_bytes": 0}
+
+
+@pytest.mark.parametrize("changes", [{}, UNCACHED], ids=["kept", "every epoch"])
+@pytest.mark.parametrize("batchnorm", ["train", "eval"])
+def test_the_last_stage_moves_and_nothing_else(
+    batchnorm: Any, changes: dict, materialise: Materialise, train: Train, moved: Moved, statistics: Statistics
+) -> None:
+    workload = Partial(1, batchnorm, 1.0).prepare(materialise(epochs=2, **changes))
+    frozen = workload.frozen_sha256()
+    changed = moved(workload, lambda: train(workload))
+    assert changed == workload.trained
+    assert {name.removeprefix("backbone.body.") for name in changed if "blocks" in name} >= {
+        "blocks.5.0.conv_pw.weight",
+        "blocks.6.0.conv_pwl.weight",
+    }
+    assert not [name for name in changed if name.removeprefix("backbone.body.").startswith(FROZEN)]
+    assert bool(changed & statistics(workload)) is (batchnorm == "train")
+    assert workload.frozen_sha256() == frozen
+
+
+def test_more_stages_train_more(materialise: Materialise) -> None:
+    counts = [Partial(stages, "train", 1.0).prepare(materialise()).num_trained_params(0) for stages in (1, 2, 3, 4)]
+    assert counts == sorted(set(counts))
+    with pytest.raises(SettingError, match="efficientnet_lite0 has 5 stages; expected 1 to 4"):
+        Partial(5, "train", 1.0).prepare(materialise())
+
+
+def test_what_is_frozen_is_computed_once(materialise: Materialise, notes: Notes, train: Train) -> None:
+    materials = materialise(epochs=3)
+    [phase] = (workload := Partial(1, "train", 1.0).prepare(materials)).phases
+    assert all(isinstance(batches, FeatureBatches) for batches in (phase.train, phase.val, phase.test))
+    calls: list[int] = []
+    materials.backbone.body.conv_stem.register_forward_hook(lambda *_: calls.append(1))
+    train(workload)
+    assert calls == []
+    assert [title for title in notes.titles if "activations" in title] == [
+        "extracting activations of 20 train images",
+        "extracting activations of 10 val images",
+        "extracting activations of 10 test images",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"augmentation": MIRROR}, "because augmentation is random"),
+        (UNCACHED, "because their activations take 0.0 GB (runtime.image_memory_gb=0)"),
+    ],
+    ids=["augmentation", "memory"],
+)
+def test_what_cannot_be_kept_is_computed_in_every_epoch_and_told(
+    changes: dict, reason: str, materialise: Materialise, notes: Notes
+) -> None:
+    [phase] = Partial(1, "train", 1.0).prepare(materialise(**changes)).phases
+    assert isinstance(phase.train, ImageBatches)
+    assert [note for note in notes.notices if "frozen stages" in note] == [
+        f"the frozen stages run in every epoch, {reason}"
+    ]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_keeping_them_does_not_change_what_is_learned(layout: str, materialise: Materialise, train: Train) -> None:
+    def learned(**changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        materials = materialise(epochs=2, **changes)
+        materials = replace(materials, compute=replace(materials.compute, layout=layout))
+        materials.backbone.to(memory_format=materials.compute.memory_format)  # type: ignore[call-overload]
+        workload = Partial(1, "eval", 1.0).prepare(materials)
+        train(workload, optimizer=torch.optim.SGD)
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        model = workload.deployables[0].eval()
+        with torch.no_grad():
+            return model(images), model.head.weight.clone()
+
+    for kept, again in zip(learned(), learned(**UNCACHED), strict=True):
+        torch.testing.assert_close(kept, again, rtol=1e-3, atol=1e-3)
+
+
+def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> None:
+    materials = materialise()
+    workload = Partial(2, "eval", 1.0).prepare(materials)
+    [phase] = workload.phases
+    from_activations = torch.cat([phase.module.eval()(batch.inputs)[0] for batch in phase.test.epoch(0)])
+    images = materials.image_batches(materials.images.test)
+    model = workload.deployables[0].eval()
+    from_images = torch.cat([model(batch.inputs) for batch in images.epoch(0)])
+    torch.testing.assert_close(from_activations, from_images, rtol=1e-3, atol=1e-3)
+
+
+def test_the_head_begins_as_under_the_other_strategies_and_the_rates_are_scaled(materialise: Materialise) -> None:
+    workload = Partial(1, "train", 0.1).prepare(materialise(seeds=(4,)))
+    expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
+    assert torch.equal(workload.deployables[0].head.weight, expected.weight)
+    assert {group.name: group.lr_scale for group in workload.groups} == {
+        "backbone/decay": 0.1,
+        "backbone/no_decay": 0.1,
+        "head/decay": 1.0,
+        "head/no_decay": 1.0,
+    }
+    assert sum(parameter.numel() for group in workload.groups for parameter in group.params) == (
+        workload.num_trained_params(0)
+    )

@@ -1,0 +1,42 @@
+"""What frozen stages say of a split: computed once, and kept on the device."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tl_experiments.data.canvases import Work
+from tl_experiments.data.images import Images
+from tl_experiments.features.extract import Extractor
+
+
+def activations(extractor: Extractor, images: Images, *, work: Work) -> torch.Tensor:
+    """Return the activations of all images, (N, ...) on the device, in the dtype that the network gives.
+
+    Args:
+        extractor: of the frozen stages.
+        images: N canvases.
+        work: given a title, returns a callback (images done, images).
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    on_progress = work(f"extracting activations of {len(images):,} {images.split} images")
+    chunks = extractor.outputs(images, np.arange(len(images)), view=None, on_progress=on_progress)
+    first = next(chunks)
+    rows = first.new_empty(len(images), *first.shape[1:])  # in one piece: a list of chunks would need twice the memory
+    rows[: len(first)] = first
+    start = len(first)
+    for chunk in chunks:
+        rows[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return rows
+
+
+@torch.no_grad()
+def activations_bytes(extractor: Extractor, splits: Sequence[Images]) -> int:
+    """Return how many bytes the activations of all images of some splits take."""
+    size, device = extractor.size, extractor.compute.device
+    with extractor.compute.infer.autocast():
+        one = extractor.network(torch.zeros(1, 3, size, size, device=device))
+    return one.nbytes * sum(len(images) for images in splits)
