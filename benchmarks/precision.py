@@ -23,6 +23,7 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
 from tl_experiments.runtime import precision
+from tl_experiments.runtime.allocator import keep_freed_memory
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.process import choose_device, describe_device
 
@@ -147,6 +148,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = choose_device(arguments.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as a run does
     print(f"{describe_device(device)}, torch {torch.__version__}, {arguments.batch_size} images a step: images/s")
     print(f"{'':32}" + "".join(f"{dtype + ' ' + layout:>20}" for dtype, layout in COMBINATIONS) + "   best : worst")
     rows: dict[str, list[precision.Row]] = {}

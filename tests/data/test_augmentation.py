@@ -152,19 +152,17 @@ def test_what_only_mirrors_is_told_from_the_rest():
 
 
 def test_a_fixed_view_depends_on_the_content_alone():
-    """Not on the place in a split, the neighbours, a seed or how many views there are."""
-    whole = STANDARD.fixed_view(DIGESTS, number=1, num_views=4)
+    """Not on the place in a split, the neighbours or a seed."""
+    whole = STANDARD.fixed_view(DIGESTS, number=1)
     some = [70, 3, 99]
-    part = STANDARD.fixed_view([DIGESTS[index] for index in some], number=1, num_views=4)
-    more = STANDARD.fixed_view(DIGESTS, number=1, num_views=5)
+    part = STANDARD.fixed_view([DIGESTS[index] for index in some], number=1)
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[some])
-        np.testing.assert_array_equal(getattr(more, name), getattr(whole, name))
 
 
 def test_fixed_views_are_drawn_like_the_views_of_epochs():
     """Each is in the augmentation's ranges, and two of them have nothing in common."""
-    one, two = (STANDARD.fixed_view(DIGESTS, number=number, num_views=4) for number in (0, 1))
+    one, two = (STANDARD.fixed_view(DIGESTS, number=number) for number in (0, 1))
     for view in (one, two):
         assert (view.mirror == -1).mean() == pytest.approx(0.5, abs=0.05)
         assert np.degrees(view.angle).mean() == pytest.approx(0, abs=1)
@@ -172,19 +170,6 @@ def test_fixed_views_are_drawn_like_the_views_of_epochs():
         assert view.x.std() == pytest.approx(1 / math.sqrt(3), abs=0.03)
     for name in FIELDS:
         assert abs(np.corrcoef(getattr(one, name), getattr(two, name))[0, 1]) < 0.08
-
-
-def test_two_views_of_what_only_mirrors_are_the_image_and_its_mirror_image():
-    image, mirrored = (MIRRORS.fixed_view(DIGESTS, number=number, num_views=2) for number in (0, 1))
-    assert set(image.mirror) == {1.0}
-    assert set(mirrored.mirror) == {-1.0}
-    for name in ("angle", "x", "y"):
-        assert not getattr(mirrored, name).any()
-
-
-def test_three_views_of_what_only_mirrors_are_drawn():
-    views = [MIRRORS.fixed_view(DIGESTS, number=number, num_views=3) for number in range(3)]
-    assert all(set(view.mirror) == {-1.0, 1.0} for view in views)
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 """Features are a function of the image alone: not of how many others there are, nor of the backbone's mode."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_view_is_a_fixed_crop_of_the_augmentation(backbone: Backbone, load: Ca
     augmentation = Augmentation(hflip_prob=0.5, rotation_degrees=15.0, scale=(0.5, 1.0), ratio=(0.9, 1.1))
     (canvases,) = images.batches([np.arange(NUM_IMAGES)])
     for number in range(2):
-        parameters = augmentation.fixed_view(images.digests, number=number, num_views=2)
+        parameters = augmentation.fixed_view(images.digests, number=number)
         expected = backbone.eval()(NORMALISE(apply(canvases, parameters, size=32)))
         views = extract(backbone, images, view=View(augmentation, number, 2))
         torch.testing.assert_close(views, expected, rtol=1e-4, atol=1e-5)
@@ -184,3 +185,15 @@ def test_progress_counts_images(backbone: Backbone, load: Callable[..., Images])
     told: list[tuple[int, int]] = []
     extract(backbone, load(), on_progress=lambda done, total: told.append((done, total)))
     assert told == [(BATCH_SIZE, NUM_IMAGES), (NUM_IMAGES, NUM_IMAGES)]
+
+
+@pytest.mark.parametrize(("num_views", "expected"), [(2, [{1.0}, {-1.0}]), (3, [{-1.0, 1.0}] * 3)])
+def test_two_views_of_what_only_mirrors_are_the_image_and_its_mirror_image(
+    num_views: int, expected: list[set[float]]
+) -> None:
+    digests = [hashlib.sha256(bytes([index])).hexdigest() for index in range(100)]
+    mirrors = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    views = [View(mirrors, number, num_views) for number in range(num_views)]
+    drawn = [view.fixed_augmentation.fixed_view(digests, number=view.number) for view in views]
+    assert [set(parameters.mirror) for parameters in drawn] == expected
+    assert not any(parameters.angle.any() or parameters.x.any() or parameters.y.any() for parameters in drawn)

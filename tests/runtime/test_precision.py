@@ -12,7 +12,8 @@ from tl_experiments.runtime.precision import MEMORY_FORMATS, PRECISIONS, Compute
 CPU = torch.device("cpu")
 BACKBONES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
 KINDS = [
-    "cpu", "cpu_amx", "cpu_avx512_bf16_amd", "cpu_avx512_bf16_intel", "cpu_avx512_bf16_other", "cuda", "cuda_without_bf16",
+    "cpu", "cpu_amx", "cpu_avx512_bf16_amd", "cpu_avx512_bf16_intel", "cpu_avx512_bf16_other", "cuda",
+    "cuda_without_bf16",
 ]  # fmt: skip
 PAIRS = [f"{name}/{layout}" for name in PRECISIONS for layout in MEMORY_FORMATS]
 

@@ -94,19 +94,13 @@ class Augmentation:
             y=uniform("y", -1, 1) if self.crops else centre,
         )
 
-    def fixed_view(self, digests: Sequence[str], *, number: int, num_views: int) -> Parameters:
+    def fixed_view(self, digests: Sequence[str], *, number: int) -> Parameters:
         """Return one of the views that a run which caches them chooses from.
-
-        Two views of an augmentation that only mirrors are the image and its mirror image, so that nothing is lost.
 
         Args:
             digests: of the images' contents, in hexadecimal; all that a view depends on, so that runs share it.
             number: of the view, from 0.
-            num_views: in all.
         """
-        if num_views == 2 and self.only_mirrors:
-            still = replace(self, hflip_prob=float(number))
-            return still.parameters(np.arange(len(digests)), seed=0, epoch=0)
         contents = np.array([int(digest[:15], 16) for digest in digests], dtype=np.int64)
         return self.parameters(contents, seed=0, epoch=number)
 

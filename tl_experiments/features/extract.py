@@ -79,7 +79,7 @@ class Extractor:
         if view is None:
             return centre_crop(canvases, self.size)
         digests = [images.digests[index] for index in indices]
-        parameters = view.fixed_augmentation.fixed_view(digests, number=view.number, num_views=view.num_views)
+        parameters = view.fixed_augmentation.fixed_view(digests, number=view.number)
         return apply(canvases, parameters, size=self.size)
 
 

@@ -136,6 +136,7 @@ def test_who_waits_for_another_process_says_so_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_lock, "PATIENCE_SECONDS", 0.05)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     begun = tmp_path / "begun"
 
     class Hanging(Job):
@@ -158,6 +159,7 @@ def test_who_waits_for_another_process_says_so_and_can_be_stopped(
         room = make_room(Path(os.environ["TL_CACHE_DIR"]), limit=0)  # there is nothing of it yet
         assert room.removed == room.kept == ()
     finally:
+        signal.signal(signal.SIGINT, before)
         os.kill(holder, signal.SIGKILL)
         ended(holder)
     assert Job(range(4)).fill().computed == [0, 1, 2, 3]  # the dead holder's lock is free
