@@ -30,6 +30,7 @@ from engine_loop import Silent
 from head_training import fit_seconds, make_bank, make_trainer, make_up
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from peak_memory import Peak, can_measure, peak_memory
 from plain_loop import synchronise
 from precision import auto_compute
@@ -219,6 +220,8 @@ def _draw_curve(axes: Axes, curve: Curve, title: str) -> None:
     linear = [seconds[-1] * size / sizes[-1] for size in sizes]
     axes.loglog(sizes, linear, "--", color="0.6", label="linear")
     axes.set(title=title, xlabel=curve.factor, ylabel="seconds")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())  # labels between the powers of ten would lie on each other
     axes.legend()
 
 
@@ -227,7 +230,7 @@ def _draw_memory(axes: Axes, factor: str, peaks: Mapping[int, Peak]) -> None:
     axes.semilogx(counts, [peak.largest for peak in peaks.values()], "o-", color="#D55E00", label="largest process")
     axes.semilogx(counts, [peak.together for peak in peaks.values()], "s-", color="#009E73", label="together")
     axes.set(title=f"memory by {factor}", xlabel=factor, ylabel="peak MiB")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(peak.together for peak in peaks.values()))
     axes.legend()
 
 
