@@ -56,7 +56,7 @@ def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
         {
             "image_size": 64,
             "train": speeds("fp32/channels_last", "bf16/contiguous"),
-            "infer": speeds("bf16/contiguous", "fp32/channels_last"),
+            "infer": speeds("fp32/contiguous", "bf16/channels_last"),
         },
         {
             "image_size": 224,
@@ -120,8 +120,8 @@ def test_the_layout_is_the_one_that_suits_what_the_backbone_does() -> None:
 
 @pytest.mark.usefixtures("small_table")
 def test_one_setting_that_is_asked_for_decides_the_others() -> None:
-    assert chosen("measured", 64, memory_format="channels_last").infer.name == "fp32"
-    assert chosen("measured", 64, infer_precision="fp32").layout == "channels_last"
+    assert chosen("measured", 64, memory_format="channels_last", trains_backbone=True).infer.name == "bf16"
+    assert chosen("measured", 64, infer_precision="bf16").layout == "channels_last"
     assert chosen("measured", 64, trains_backbone=True, train_precision="bf16").layout == "contiguous"
 
 
@@ -132,6 +132,13 @@ def test_a_kind_without_rows_of_its_own_takes_those_of_its_type(monkeypatch: pyt
         monkeypatch.setattr(precision, "table", lambda kinds=kinds: kinds)
         compute = chosen("measured", device=device, trains_backbone=True)
         assert (compute.train.name, compute.layout) == ("bf16", "contiguous")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_are_float32_unless_bf16_is_asked_for(kind: str, on_kind) -> None:
+    device = on_kind(kind)
+    assert chosen(device=device).infer.name == "fp32"
+    assert chosen(device=device, infer_precision="bf16").infer.name == "bf16"
 
 
 def test_where_the_backbone_is_frozen_nothing_trains_in_bf16() -> None:
@@ -152,7 +159,7 @@ def test_more_small_images_than_large_ones_are_taken_at_once_unless_a_number_is_
 
 
 def test_a_gpu_without_bf16_does_not_choose_it(on_kind) -> None:
-    compute = chosen(device=on_kind("cuda_without_bf16"))
+    compute = chosen(device=on_kind("cuda_without_bf16"), trains_backbone=True)
     assert (compute.train.name, compute.infer.name) == ("fp32", "fp32")
 
 

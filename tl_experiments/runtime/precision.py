@@ -104,13 +104,16 @@ def choose(
         device: where the run computes.
         backbone: its name; one that was not measured takes the rows of `*`.
         image_size: in pixels; the nearest measured size counts.
-        trains_backbone: whether the layout is chosen for training or for inference; without, training is fp32.
+        trains_backbone: whether the layout is chosen for training or for inference; without, training is fp32, and auto
+            means fp32 for the features too, since bf16 loses accuracy that can be measured (benchmarks/accuracy.py).
         train_precision: auto, fp32 or bf16.
         infer_precision: the same.
         memory_format: auto, contiguous or channels_last.
         infer_batch_size: None is what `fast_batch_size` gives.
     """
     row = _nearest_row(device, backbone, image_size)
+    if infer_precision == AUTO and not trains_backbone:
+        infer_precision = "fp32"
     purpose, wanted = ("train", train_precision) if trains_backbone else ("infer", infer_precision)
     layouts = tuple(MEMORY_FORMATS) if memory_format == AUTO else (memory_format,)
     _, layout = _fastest(row[purpose], _options(wanted), layouts)
