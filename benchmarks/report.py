@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import platform
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ import torch
 
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.precision import device_kind
-from tl_experiments.runtime.process import describe_device
+from tl_experiments.runtime.process import describe_device, processor_name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,9 +30,8 @@ class Report:
         self._device = device
         self._lines: list[str] = []
         self.say(title)
-        self.say(
-            f"{describe_device(device)}, {_processor()}, {_num_cores()} CPU cores, {torch.get_num_threads()} threads"
-        )
+        cores = f"{_num_cores()} CPU cores, {torch.get_num_threads()} threads"
+        self.say(f"{describe_device(device)}, {processor_name()}, {cores}")
         self.say(", ".join(f"{package} {_version(package)}" for package in packages))
         self.say(f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M}")
 
@@ -64,12 +62,6 @@ def _kind(device: torch.device) -> str:
     if device.type == "cuda":
         return re.sub(r"\W+", "_", torch.cuda.get_device_name(device)).strip("_").lower()
     return device_kind(device)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _num_cores() -> int:

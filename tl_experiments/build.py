@@ -19,6 +19,7 @@ from tl_experiments.data.canvas_store import canvas_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
+from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
@@ -28,7 +29,7 @@ from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
-from tl_experiments.strategies.base import Strategy, Watch, Workload
+from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.tracker import Tracker
 

@@ -15,9 +15,7 @@ from PIL import Image
 from torch import nn
 from torchvision import datasets
 
-from tests.watching import Notes
 from tl_experiments import build
-from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.data.source import Dataset
 from tl_experiments.runtime.errors import SettingError
@@ -332,73 +330,3 @@ def test_the_defaults_are_the_documented_ones(make_member: MakeMember) -> None:
         "runtime": "auto",
         "tracking": "mlflow",
     }
-
-
-@pytest.mark.parametrize(
-    "target", ["tl_experiments.runtime.fingerprint.subprocess.run", "tl_experiments.config.checks.os.system"]
-)
-def test_a_target_that_begins_well_and_ends_elsewhere_is_refused(target: str, make_member: MakeMember) -> None:
-    member = make_member(f"strategy._target_={target}")
-    with pytest.raises(ConfigError, match=rf"^strategy\._target_={target}: leads to "):
-        build.build_strategy(member)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "told"),
-    [
-        (["optimizer._target_=torch.optim.Nothing"], "optimizer._target_=torch.optim.Nothing: "),
-        (
-            ["optimizer._target_=torch.optim.LBFGS"],
-            "optimizer: torch.optim.LBFGS does not take the keys that are given: ",
-        ),
-        (["optimizer._target_=torch.optim.swa_utils.get_swa_avg_fn"], "optimizer"),
-    ],
-)
-def test_an_optimizer_that_cannot_be_made_is_told_before_anything_is_read(
-    overrides: list[str], told: str, make_member: MakeMember
-) -> None:
-    member = make_member(*overrides)
-    with pytest.raises(ConfigError) as caught:
-        build.build_optimizer(member)
-    assert str(caught.value).startswith(told)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("target", "told"),
-    [
-        ("torch.optim.lr_scheduler.CosineAnnealingLR", "scheduler: .* does not take the keys that are given: "),
-        ("tl_experiments.data.transforms.canvas_size", "scheduler: .* does not take the keys that are given: "),
-    ],
-)
-def test_a_scheduler_that_does_not_fit_is_told_before_anything_is_read(
-    target: str, told: str, make_member: MakeMember
-) -> None:
-    with pytest.raises(ConfigError, match=told):
-        build.build_scheduler(make_member(f"scheduler._target_={target}"))
-
-
-def test_a_defect_inside_a_target_comes_out_as_it_is(make_member: MakeMember, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise TypeError("unsupported operand")
-
-    monkeypatch.setattr("tl_experiments.data.digits._source", broken)
-    with pytest.raises(TypeError, match=r"^unsupported operand$"):
-        build.build_dataset(make_member())
-
-
-@pytest.mark.parametrize(
-    ("overrides", "keeps", "told"),
-    [
-        ([], True, False),
-        (["runtime.cache=false"], False, False),
-        (["allow_targets=[own.]", "backbone._target_=own.backbone"], False, True),
-        (["allow_targets=[own.]", "backbone._target_=own.backbone", "strategy=finetune"], False, False),
-    ],
-)
-def test_features_of_code_whose_changes_nobody_knows_are_not_kept(
-    overrides: list[str], keeps: bool, told: bool, make_member: MakeMember
-) -> None:
-    notes = Notes()
-    assert build.keeps_features(make_member(*overrides), watch=notes) is keeps
-    assert ["own.backbone was changed" in note for note in notes.notices] == [True] * told

@@ -1,17 +1,16 @@
 """The canvases of a split: drawn whenever they are asked for, until all are decoded and, where they fit, kept."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from tl_experiments.data.loading import DrawCanvases, load
 from tl_experiments.data.transforms import to_device
+from tl_experiments.data.watch import Work
 from tl_experiments.runtime.row_store import RowStore
 
 _CHUNK = 32  # images that are decoded between two reports of progress
-
-Work = Callable[[str], Callable[[int, int], None]]  # given a title, returns a callback (done, total)
 
 
 class Canvases:

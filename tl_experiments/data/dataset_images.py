@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from tl_experiments.data.canvases import Work
 from tl_experiments.data.images import Images, fingerprint, load_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import Canvas
+from tl_experiments.data.watch import Work
 from tl_experiments.runtime.row_store import RowStore
 
 

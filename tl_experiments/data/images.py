@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tl_experiments.data.canvases import Canvases, Work, cut
+from tl_experiments.data.canvases import Canvases, cut
 from tl_experiments.data.loading import DrawCanvases, ReadDigests, load
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.transforms import Canvas
+from tl_experiments.data.watch import Work
 from tl_experiments.runtime.row_store import RowStore
 
 _CHUNK = 256  # images that are read between two reports of progress

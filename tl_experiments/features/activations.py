@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tl_experiments.data.canvases import Work
 from tl_experiments.data.images import Images
+from tl_experiments.data.watch import Work
 from tl_experiments.features.extract import Extractor
 
 

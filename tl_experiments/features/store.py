@@ -1,13 +1,13 @@
 """Features of a whole split: read where they are known, extracted where they are not."""
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import Normalise, to_device
+from tl_experiments.data.watch import Watch
 from tl_experiments.features.extract import Extractor, View, make_extractor
 from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.models.backbone import Backbone
@@ -15,17 +15,11 @@ from tl_experiments.runtime.precision import Compute
 from tl_experiments.runtime.row_store import RowStore, once
 
 
-class _Watch(Protocol):
-    def notice(self, text: str) -> None: ...
-
-    def work(self, title: str) -> Callable[[int, int], None]: ...
-
-
 class FeatureStore:
     """The features that one backbone gives, kept by content: an image that any run has seen is never seen again."""
 
     def __init__(
-        self, backbone: Backbone, *, normalise: Normalise, compute: Compute, cached: bool, watch: _Watch
+        self, backbone: Backbone, *, normalise: Normalise, compute: Compute, cached: bool, watch: Watch
     ) -> None:
         """Digest the backbone; nothing is computed yet.
 

@@ -1,6 +1,5 @@
 """What a strategy gets and what it hands to the engine, which cannot tell one strategy from another."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,19 +11,14 @@ from tl_experiments.data.batches import Batches, ImageBatches
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import Normalise
+from tl_experiments.data.watch import Watch
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
+from tl_experiments.models.heads import make_head
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import ParamGroup
 from tl_experiments.runtime.precision import Compute, Precision
-
-
-class Watch(Protocol):
-    """Where a strategy tells what takes long."""
-
-    def notice(self, text: str) -> None: ...
-
-    def work(self, title: str) -> Callable[[int, int], None]: ...
+from tl_experiments.runtime.seeding import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +54,44 @@ class Materials:
     @property
     def normalise(self) -> Normalise:
         return Normalise(mean=self.backbone.input_spec.mean, std=self.backbone.input_spec.std)
+
+    def new_model(self) -> Model:
+        """Put a new head, drawn under the seed of the one member, behind the backbone.
+
+        Raises:
+            ValueError: there are several members.
+        """
+        [seed] = self.seeds
+        head = make_head(
+            feature_dim=self.backbone.feature_dim, num_classes=self.num_classes, seed=derive_seed(seed, "head")
+        )
+        return Model(self.backbone, head.to(self.compute.device))
+
+    def image_phase(
+        self, name: str, module: nn.Module, *, held_in_eval: tuple[nn.Module, ...], train_precision: Precision
+    ) -> "Phase":
+        """Train on the images themselves, in the order and with the augmentation of the first member's seed.
+
+        Args:
+            name: for records.
+            module: images (B, 3, S, S) → logits (K, B, C).
+            held_in_eval: modules inside it that stay in eval mode while it trains.
+            train_precision: what it trains in.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        return Phase(
+            name=name,
+            module=module,
+            held_in_eval=held_in_eval,
+            epochs=self.epochs,
+            train=self.image_batches(self.images.train, seed=self.seeds[0]),
+            val=self.image_batches(self.images.val),
+            test=self.image_batches(self.images.test),
+            train_precision=train_precision,
+            infer_precision=self.compute.infer,
+        )
 
     def image_batches(self, images: Images, *, seed: int | None = None) -> ImageBatches:
         """Return a split's images in batches: shuffled and augmented under a seed, else in order and as they are.

@@ -83,16 +83,11 @@ class Feature:
         else:
             reason = "augmentation is random (strategy.views=4 keeps the features of four views instead)"
         materials.watch.notice(f"the frozen backbone runs in every epoch, because {reason}")
-        return Phase(
-            name="feature",
-            module=FrozenBackbone(materials.backbone, bank),
+        return materials.image_phase(
+            "feature",
+            FrozenBackbone(materials.backbone, bank),
             held_in_eval=(materials.backbone,) if self.batchnorm == "eval" else (),
-            epochs=materials.epochs,
-            train=materials.image_batches(materials.images.train, seed=materials.seeds[0]),
-            val=materials.image_batches(materials.images.val),
-            test=materials.image_batches(materials.images.test),
             train_precision=materials.compute.infer,
-            infer_precision=materials.compute.infer,
         )
 
     def _on_features(self, materials: Materials, bank: HeadBank) -> Phase:

@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.models.heads import make_head
-from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import param_groups
-from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Phase, Workload, batchnorm_modules, running_statistics
+from tl_experiments.strategies.base import Materials, Workload, batchnorm_modules, running_statistics
 from tl_experiments.strategies.one_member import OneMember
 
 
@@ -33,22 +30,13 @@ class Finetune:
 
     def prepare(self, materials: Materials) -> Workload:
         """Put a new head behind the backbone; one member at a time."""
-        [seed] = materials.seeds
+        model = materials.new_model()
         backbone = materials.backbone.requires_grad_(True)
-        head = make_head(
-            feature_dim=backbone.feature_dim, num_classes=materials.num_classes, seed=derive_seed(seed, "head")
-        )
-        model = Model(backbone, head.to(materials.compute.device))
-        phase = Phase(
-            name="finetune",
-            module=OneMember(model),
+        phase = materials.image_phase(
+            "finetune",
+            OneMember(model),
             held_in_eval=batchnorm_modules(backbone) if self.batchnorm == "eval" else (),
-            epochs=materials.epochs,
-            train=materials.image_batches(materials.images.train, seed=seed),
-            val=materials.image_batches(materials.images.val),
-            test=materials.image_batches(materials.images.test),
             train_precision=materials.compute.train,
-            infer_precision=materials.compute.infer,
         )
         held = running_statistics(backbone, prefix="backbone.") if self.batchnorm == "eval" else frozenset()
         scales = {"backbone": self.backbone_lr_scale, "head": 1.0}

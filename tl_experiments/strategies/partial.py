@@ -15,11 +15,9 @@ from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import to_device
 from tl_experiments.features.activations import activations, activations_bytes
 from tl_experiments.features.extract import Extractor, make_extractor
-from tl_experiments.models.heads import make_head
 from tl_experiments.models.model import Model, classify
 from tl_experiments.models.param_groups import param_groups
 from tl_experiments.models.stages import Halves, cut
-from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Phase, Workload, batchnorm_modules, running_statistics
 from tl_experiments.strategies.one_member import OneMember
 
@@ -63,23 +61,13 @@ class Partial:
 
     def prepare(self, materials: Materials) -> Workload:
         """Cut the backbone and put a new head behind it; one member at a time."""
-        [seed] = materials.seeds
-        backbone = materials.backbone.requires_grad_(False)
-        halves = cut(backbone, num_trained=self.stages)
+        model = materials.new_model()
+        halves = cut(materials.backbone.requires_grad_(False), num_trained=self.stages)
         halves.suffix.requires_grad_(True)
-        head = make_head(
-            feature_dim=backbone.feature_dim, num_classes=materials.num_classes, seed=derive_seed(seed, "head")
-        )
-        model = Model(backbone, head.to(materials.compute.device))
-        extractor = make_extractor(
-            halves.prefix, size=backbone.input_spec.size, normalise=materials.normalise, compute=materials.compute
-        )
-        reason = _why_every_epoch(materials, extractor)
-        if reason is None:
-            phase = self._on_activations(materials, halves, model, extractor)
+        if materials.augmentation.is_random:
+            phase = self._on_images(materials, halves, model, reason="augmentation is random")
         else:
-            materials.watch.notice(f"the frozen stages run in every epoch, because {reason}")
-            phase = self._on_images(materials, halves, model)
+            phase = self._on_still_images(materials, halves, model)
         prefix = "backbone.body."
         return Workload(
             phases=(phase,),
@@ -94,6 +82,18 @@ class Partial:
 
     def _held(self, halves: Halves) -> tuple[nn.Module, ...]:
         return batchnorm_modules(halves.suffix) if self.batchnorm == "eval" else ()
+
+    def _on_still_images(self, materials: Materials, halves: Halves, model: Model) -> Phase:
+        """Keep the activations where they fit."""
+        images, compute = materials.images, materials.compute
+        size = materials.backbone.input_spec.size
+        extractor = make_extractor(halves.prefix, size=size, normalise=materials.normalise, compute=compute)
+        needed = activations_bytes(extractor, [images.train, images.val, images.test])
+        if needed <= materials.memory_bytes:
+            return self._on_activations(materials, halves, model, extractor)
+        limit = f"runtime.image_memory_gb={materials.memory_bytes / 1e9:g}"
+        reason = f"their activations take {needed / 1e9:.1f} GB ({limit})"
+        return self._on_images(materials, halves, model, reason=reason)
 
     def _on_activations(self, materials: Materials, halves: Halves, model: Model, extractor: Extractor) -> Phase:
         def batches(images: Images, batch_size: int, seeds: tuple[int, ...] | None) -> FeatureBatches:
@@ -118,28 +118,11 @@ class Partial:
             infer_precision=compute.infer,
         )
 
-    def _on_images(self, materials: Materials, halves: Halves, model: Model) -> Phase:
-        return Phase(
-            name="partial",
-            module=OneMember(model),
+    def _on_images(self, materials: Materials, halves: Halves, model: Model, *, reason: str) -> Phase:
+        materials.watch.notice(f"the frozen stages run in every epoch, because {reason}")
+        return materials.image_phase(
+            "partial",
+            OneMember(model),
             held_in_eval=(halves.prefix, *self._held(halves)),
-            epochs=materials.epochs,
-            train=materials.image_batches(materials.images.train, seed=materials.seeds[0]),
-            val=materials.image_batches(materials.images.val),
-            test=materials.image_batches(materials.images.test),
             train_precision=materials.compute.train,
-            infer_precision=materials.compute.infer,
         )
-
-
-def _why_every_epoch(materials: Materials, extractor: Extractor) -> str | None:
-    """Why the activations cannot be kept; None where they can."""
-    if materials.augmentation.is_random:
-        return "augmentation is random"
-    images = materials.images
-    needed = activations_bytes(extractor, [images.train, images.val, images.test])
-    if needed > materials.memory_bytes:
-        return (
-            f"their activations take {needed / 1e9:.1f} GB (runtime.image_memory_gb={materials.memory_bytes / 1e9:g})"
-        )
-    return None
