@@ -1,16 +1,15 @@
 """Measure what speed costs in accuracy, by real sweeps of `run.py -m` whose results are read from each job's folder.
 
     python benchmarks/accuracy.py --data ROOT                   ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg
-    python benchmarks/accuracy.py --data ROOT --skip-finetune   without the part that takes minutes
+    python benchmarks/accuracy.py --parts parity-finetune       one part; only precision needs --data
     python benchmarks/accuracy.py --data ROOT --save            the same, and writes it to benchmarks/results/
 
 Precision: `strategy=feature` with features in bf16 against features in fp32, on digits in their own size and on a
 stratified part of the folder.
 
 Parity: the fast path against a plain eager one, on digits. For `strategy=feature` the plain one is a loop of its own
-(plain_feature.py): nothing is folded, fused or banked. The fast one runs as the defaults give it, and once more with
-features in fp32, where the two differ by rounding alone. For `strategy=finetune` the plain one is run.py itself, whose
-optimizer is PyTorch's: fp32, contiguous, not fused, not compiled.
+(plain_feature.py): nothing is folded, fused or banked. For `strategy=finetune` the plain one is run.py itself, whose
+optimizer is PyTorch's: fp32, contiguous, not fused, not compiled. The fast one runs as the defaults give it.
 
 Both sides have the same seeds. Printed are mean ± standard deviation of test/acc over seeds, and the mean of the
 differences seed by seed ± its standard error. A difference is within the spread when it is at most the standard
@@ -36,6 +35,8 @@ from report import Report
 
 from tl_experiments.runtime.process import choose_device
 
+PARITY = "parity-"
+PARTS = ("precision", f"{PARITY}feature", f"{PARITY}finetune")
 PRECISIONS = ("fp32", "bf16")
 LRS = ("1e-3", "1e-2")  # the first one is that of parity
 ROUNDING = 1e-9  # so that a tie is one
@@ -134,9 +135,7 @@ def compare_paths(report: Report, sweeps: Sweeps, *, strategies: Sequence[str]) 
     table = Table(report, "plain", "fast")
     if "feature" in strategies:
         plain = [plain_feature(f"lr={LRS[0]}", f"seed={seed}", f"epochs={sweeps.epochs}") for seed in sweeps.seeds]
-        for name, settings in {"feature": (), "feature, in fp32": ("runtime.infer_precision=fp32",)}.items():
-            fast = sweeps.run("strategy=feature", f"lr={LRS[0]}", *settings)
-            _show_parity(report, table, name, plain, fast)
+        _show_parity(report, table, "feature", plain, sweeps.run("strategy=feature", f"lr={LRS[0]}"))
         report.say("  plain: a loop of its own, fp32, contiguous, 32 images at once, nothing folded or fused, no bank")
     if "finetune" in strategies:
         settings = ("strategy=finetune", f"lr={LRS[0]}")
@@ -154,29 +153,32 @@ def _show_parity(report: Report, table: Table, what: str, plain: Sequence[Reache
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=folder_of_splits, required=True, help="folder that holds train/ and test/")
+    parser.add_argument("--data", type=folder_of_splits, help="folder that holds train/ and test/")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--num-train", type=int, default=2000)
     parser.add_argument("--num-test", type=int, default=1000)
     parser.add_argument("--image-size", type=int, default=224, help="of the folder's images")
     parser.add_argument("--seeds", type=int, default=3, help="at least 2")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--skip-finetune", action="store_true", help="leave out parity with strategy=finetune")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/accuracy_<device kind>.md")
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         parser.error("--seeds: one seed has no spread")
+    if "precision" in arguments.parts and arguments.data is None:
+        parser.error("--data: precision is measured on a folder, too")
 
     title = f"Accuracy of the fast path: efficientnet_lite0, {arguments.epochs} epochs, {arguments.seeds} seeds"
     report = Report(title, device=choose_device("auto"), packages=("torch", "torchvision", "timm"))
     with tempfile.TemporaryDirectory() as temporary:
-        subset = Path(temporary) / "images"
-        link_subset(arguments.data, subset, num_train=arguments.num_train, num_test=arguments.num_test)
         sweeps = Sweeps(Path(temporary), num_seeds=arguments.seeds, epochs=arguments.epochs)
-        size = arguments.image_size
-        folder = ("dataset=image_folder", f"dataset.root={subset}", f"backbone.image_size={size}")
-        report.say(f"folder: {arguments.num_train:,} + {arguments.num_test:,} images, {size} px")
-        compare_precisions(report, sweeps, datasets={"digits": (), "folder": folder})
-        compare_paths(report, sweeps, strategies=["feature", *([] if arguments.skip_finetune else ["finetune"])])
+        if "precision" in arguments.parts:
+            subset, size = Path(temporary) / "images", arguments.image_size
+            link_subset(arguments.data, subset, num_train=arguments.num_train, num_test=arguments.num_test)
+            folder = ("dataset=image_folder", f"dataset.root={subset}", f"backbone.image_size={size}")
+            report.say(f"folder: {arguments.num_train:,} + {arguments.num_test:,} images, {size} px")
+            compare_precisions(report, sweeps, datasets={"digits": (), "folder": folder})
+        if strategies := [part.removeprefix(PARITY) for part in arguments.parts if part.startswith(PARITY)]:
+            compare_paths(report, sweeps, strategies=strategies)
     if arguments.save:
         report.save("accuracy")
 

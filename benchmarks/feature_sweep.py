@@ -7,8 +7,9 @@
 Plain loop: torchvision's Resize, CenterCrop, ToTensor, Normalize by Pillow, ImageFolder, DataLoader, float32, frozen
 EfficientNet-Lite0 in eval mode with a new linear head, all images through the backbone in every epoch, one learning
 rate after the other. It tests in every epoch, as the tutorial's loop does; the bars are for that. Below them the same
-ratios for a loop that tests once for each learning rate. One epoch is measured, after a short warmup, the training pass
-and the test pass each; the others, which do the same, are counted. Imports and loading of the weights are left out.
+ratios for a loop that tests once for each learning rate. One epoch a round is measured, after a short warmup, the
+training pass and the test pass each; the others, which do the same, are counted. Imports and loading of the weights are
+left out.
 
 Ours: the whole process, from the command line to the report, twice a round: with an empty cache (`TL_CACHE_DIR`), and
 with the cache that the first one left. A third time, with `sweep.dry_run=true`, tells what starting and planning take.
@@ -146,17 +147,28 @@ def plain_name(workers: int) -> str:
     return f"plain loop, {workers} workers"
 
 
-def measure_ours(
-    subset: Path, folder: Path, *, lrs: list[str], arguments: argparse.Namespace
-) -> dict[str, list[Timed]]:
-    """All rounds of each kind of command."""
-    rounds: dict[str, list[Timed]] = {COLD: [], WARM: [], PLAN: []}
+def measure(
+    subset: Path, folder: Path, *, lrs: list[str], device: torch.device, arguments: argparse.Namespace
+) -> tuple[dict[str, PlainEpoch], dict[str, list[Timed]]]:
+    """The median epoch of each plain loop, and all rounds of each kind of command; they take turns within a round."""
+    plain: dict[int, list[PlainEpoch]] = {workers: [] for workers in sorted({0, arguments.workers})}
+    ours: dict[str, list[Timed]] = {COLD: [], WARM: [], PLAN: []}
     for number in range(arguments.rounds):
+        for workers, epochs in plain.items():
+            epochs.append(plain_epoch(subset, workers=workers, device=device))
         place = folder / str(number)
         place.mkdir(parents=True)
-        for kind, values in rounds.items():
+        for kind, values in ours.items():
             values.append(our_sweep(subset, place, kind=kind, lrs=lrs, arguments=arguments))
-    return rounds
+    return {plain_name(workers): median_epoch(epochs) for workers, epochs in plain.items()}, ours
+
+
+def median_epoch(epochs: list[PlainEpoch]) -> PlainEpoch:
+    return PlainEpoch(
+        train_seconds=statistics.median(epoch.train_seconds for epoch in epochs),
+        test_seconds=statistics.median(epoch.test_seconds for epoch in epochs),
+        outcome=epochs[0].outcome,
+    )
 
 
 def show(
@@ -214,7 +226,7 @@ def main() -> None:
     parser.add_argument("--num-test", type=int, default=400)
     parser.add_argument("--lrs", type=int, default=10, help="learning rates, from 1e-4 to 1e-1")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3, help="of ours; the plain loop has one epoch")
+    parser.add_argument("--rounds", type=int, default=3, help="of one plain epoch and of ours")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/feature_sweep_<device kind>.md")
     arguments = parser.parse_args()
 
@@ -228,11 +240,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         subset = Path(temporary) / "images"
         link_subset(arguments.data, subset, num_train=arguments.num_train, num_test=arguments.num_test)
-        plain = {
-            plain_name(workers): plain_epoch(subset, workers=workers, device=device)
-            for workers in sorted({0, arguments.workers})
-        }
-        ours = measure_ours(subset, Path(temporary) / "ours", lrs=lrs, arguments=arguments)
+        plain, ours = measure(subset, Path(temporary) / "ours", lrs=lrs, device=device, arguments=arguments)
     show(report, plain, ours, num_epochs=arguments.lrs * arguments.epochs, num_lrs=arguments.lrs)
     if arguments.save:
         report.save("feature_sweep")

@@ -61,7 +61,7 @@ def make_contestants(subset: Path, backbone: str, *, stages: list[int]) -> dict[
     contestants: dict[str, Callable[[], EngineLoop]] = {FINETUNE: lambda: make("strategy=finetune", kept=False)}
     for count in stages:
         for kind in (EVERY_EPOCH, KEPT):
-            overrides = ("strategy=partial", f"strategy.stages={count}")
+            overrides = ("strategy=partial", f"strategy.num_stages={count}")
             contestants[contestant(kind, count)] = partial(make, *overrides, kept=kind == KEPT)
     return contestants
 

@@ -77,6 +77,21 @@ def test_a_defect_inside_a_target_comes_out_as_it_is(make_member: MakeMember, mo
 def test_features_of_code_whose_changes_nobody_knows_are_not_kept(
     overrides: list[str], keeps: bool, told: bool, make_member: MakeMember
 ) -> None:
-    notes = Notes()
-    assert build.keeps_features(make_member(*overrides), watch=notes) is keeps
+    notes, member = Notes(), make_member(*overrides)
+    strategy = build.build_strategy(member)
+    augmentation = build.build_augmentation(member, dataset=build.build_dataset(member))
+    assert build.keeps_features(member, strategy=strategy, augmentation=augmentation, watch=notes) is keeps
     assert ["own.backbone was changed" in note for note in notes.notices] == [True] * told
+
+
+@pytest.mark.parametrize(
+    ("backbone", "num_stages"),
+    [("efficientnet_lite0", 5), ("resnet18", 4), ("vgg16", 6), ("inception_v3", 5), ("vit_b_16", 12)],
+)
+def test_more_stages_than_there_are_is_told_before_anything_is_made(
+    backbone: str, num_stages: int, make_member: MakeMember
+) -> None:
+    strategy = (f"backbone={backbone}", "strategy=partial")
+    build.check_buildable(make_member(*strategy, f"strategy.num_stages={num_stages - 1}"))
+    with pytest.raises(ConfigError, match=f"{backbone} has {num_stages} stages; expected 1 to {num_stages - 1}, or "):
+        build.check_buildable(make_member(*strategy, f"strategy.num_stages={num_stages}"))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,7 +125,10 @@ def test_mlflow_holds_each_job_with_few_params_its_metrics_and_its_files(sweep: 
 def test_what_befalls_one_head_is_nothing_to_those_that_were_written_before(make_member: Callable[..., Member]):
     members = [make_member(*SMALL, "dataset.train_size=40", "epochs=1", f"lr={lr}") for lr in (1e-3, 1e-2, 3e-3)]
     (members[1].folder / "model").touch()  # a file where its folder should be
+    start = time.perf_counter()
     with pytest.raises(OSError, match="model"):
         run_experiments(members)
     assert [result_of(member.folder)["status"] for member in members] == ["FINISHED", "FAILED", "FAILED"]
     assert len(result_of(members[0].folder)["weights_sha256"]) == 64
+    seconds = [result_of(member.folder)["seconds"] for member in members]
+    assert sum(seconds) < 1.5 * (time.perf_counter() - start), "time together is shared, however a member ends"

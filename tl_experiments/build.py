@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.stages import require_stages
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
@@ -169,9 +172,24 @@ def check_buildable(member: Member) -> None:
     build_optimizer(member)
     build_scheduler(member)
     build_tracker(member)
+    _check_stages(member)
     prefixes = allowed_prefixes(member.config)
     for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
         _check_target(member.config[group], group=group, prefixes=prefixes, supplied=supplied)
+
+
+def _check_stages(member: Member) -> None:
+    """See that the backbone has the stages that are to be trained, on a sketch of it that holds no weights."""
+    num_trained, node = member.config["strategy"].get("num_stages"), member.config["backbone"]
+    if num_trained is None:
+        return
+    sketched = replace(member, config={**member.config, "backbone": {**node, "weights": None}})
+    with torch.device("meta"):
+        backbone = _build(sketched, "backbone", preferred_size=None, seed=0)
+    try:
+        require_stages(backbone, num_trained=num_trained)
+    except SettingError as error:
+        raise ConfigError(str(error)) from error
 
 
 def shares_cpu(member: Member) -> bool:
@@ -216,11 +234,17 @@ def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
     return dataset.crop_pct or backbone.input_spec.crop_pct
 
 
-def keeps_features(member: Member, *, watch: Watch) -> bool:
-    """Whether features are kept from run to run: those of code of one's own are not, as no key shows its changes."""
+def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmentation, watch: Watch) -> bool:
+    """Whether features are kept from run to run: those of code of one's own are not, as no key shows its changes.
+
+    Args:
+        member: names the code.
+        strategy, augmentation: tell whether there are features at all.
+        watch: told where they are not kept although that is wanted.
+    """
     wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
     own = not target.startswith("tl_experiments.")
-    if wanted and own and build_strategy(member).uses_features(_build(member, "augmentation")):
+    if wanted and own and strategy.uses_features(augmentation):
         watch.notice(f"features are not kept: no cache key would show that {target} was changed")
     return wanted and not own
 

@@ -59,7 +59,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
                 compute=compute,
-                cache=build.keeps_features(shared, watch=console),
+                cache=build.keeps_features(shared, strategy=strategy, augmentation=augmentation, watch=console),
                 memory_bytes=build.memory_bytes(shared),
                 watch=console,
             )

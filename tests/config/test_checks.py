@@ -53,7 +53,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
         [[0.0, 1.0], [0.5, 1.01], [0.6, 0.5], [0.5], [0.1, 0.5, 1.0]],
     ),
     "augmentation.ratio": ([[0.5, 2.0], [1.0, 1.0]], [[0.0, 1.0], [2.0, 0.5], [1.0], [1.0, math.inf]]),
-    "strategy.stages": ([1], [0]),
+    "strategy.num_stages": ([1], [0]),
     "runtime.device": (["auto", "cpu", "cuda", "cuda:0", "cuda:11"], ["gpu", "cuda:", "cuda:x", "cpu:0", "mps", ""]),
     "runtime.threads": ([1, None], [0]),
     "runtime.workers": ([0], [-1]),

@@ -86,6 +86,7 @@ def test_what_is_asked_for_arrives_once_and_is_of_the_samples_until_then() -> No
     assert sums.arrived() is None
     sums.ask()
     sums.add(*second, member_losses(*second))
+    sums.ask()  # what is on its way is not thrown away
     assert sums.arrived() == until_then
     assert sums.arrived() is None
 

@@ -105,6 +105,7 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], dict[str, Any]]] = {
     "compute.layout": lambda _: {"compute": replace(COMPUTE, layout="channels_last")},
     "compute.batch_size": lambda _: {"compute": replace(COMPUTE, infer_batch_size=8)},
     "compute.device.cpu": otherwise(key, "processor_name", lambda: "another"),
+    "compute.device.cpu_sha256": otherwise(key, "processor_digest", lambda: "c" * 64),
     "compute.device.capability": otherwise(torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER"),
     "compute.device.threads": otherwise(torch, "get_num_threads", lambda: 1000),
     "compute.deterministic": otherwise(torch, "are_deterministic_algorithms_enabled", lambda: True),
@@ -161,6 +162,21 @@ def test_a_cpu_is_known_by_its_model(
     monkeypatch.setattr(process, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.processor", lambda: "another kind of system")
     assert fields_of(backbone)["compute"]["device"]["cpu"] == named
+
+
+def test_cpus_of_one_name_are_told_apart_by_what_they_can_do(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def device(flags: str, megahertz: int) -> dict[str, Any]:
+        cores = [
+            f"processor\t: {core}\nmodel name\t: Some CPU\ncpu MHz\t\t: {megahertz + core}\nflags\t\t: {flags}\n"
+            for core in range(2)
+        ]
+        (tmp_path / "cpuinfo").write_text("\n".join(cores))
+        return fields_of(backbone)["compute"]["device"]
+
+    monkeypatch.setattr(process, "CPUINFO", tmp_path / "cpuinfo")
+    assert device("fpu amx_bf16", 2000) == device("fpu amx_bf16", 2100) != device("fpu", 2000)
 
 
 def test_nothing_else_changes_the_key(backbone: Backbone) -> None:

@@ -75,8 +75,8 @@ def test_dropout_in_a_trained_stage_follows_its_mode() -> None:
 @pytest.mark.parametrize(
     ("num_trained", "expected"),
     [
-        (4, "strategy.stages=4: resnet18 has 4 stages; expected 1 to 3, or "),
-        (9, "strategy.stages=9: "),
+        (4, "strategy.num_stages=4: resnet18 has 4 stages; expected 1 to 3, or "),
+        (9, "strategy.num_stages=9: "),
     ],
 )
 def test_at_least_one_stage_stays_frozen(num_trained: int, expected: str) -> None:
@@ -102,6 +102,10 @@ class Body(nn.Module):
     [
         (lambda body, images, first: body.second(first) + images, "the later stages look at more than its output"),
         (lambda body, images, first: body.second(body.first(first)), "expected one call of first, found 2"),  # noqa: ARG005
+        (
+            lambda body, images, first: nn.functional.dropout(body.second(first), training=body.training),  # noqa: ARG005
+            "its dropout is no layer",
+        ),
         (lambda body, images, first: body.second(first) if first.sum() > 0 else first, "control flow"),  # noqa: ARG005
     ],
 )

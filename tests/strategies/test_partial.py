@@ -13,6 +13,7 @@ from tl_experiments.data.batches import ImageBatches
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.models.heads import make_head
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.strategies.partial import Partial
@@ -99,6 +100,14 @@ def test_keeping_them_does_not_change_what_is_learned(layout: str, materialise: 
 
     for kept, again in zip(learned(), learned(**UNCACHED), strict=True):
         torch.testing.assert_close(kept, again, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_kept_is_what_each_epoch_would_compute(materialise: Materialise) -> None:
+    """In the precision of training, whatever features are extracted in."""
+    materials = materialise()
+    materials = replace(materials, compute=replace(materials.compute, infer=Precision("bf16", "cpu")))
+    [phase] = Partial(1, "eval", 1.0).prepare(materials).phases
+    assert next(phase.train.epoch(1)).inputs.dtype == torch.float32
 
 
 def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> None:

@@ -202,6 +202,7 @@ def test_what_is_typed_again_may_be_all_some_or_nothing_of_the_plan(typed: list[
         (["epochs=4"], r"^epochs=4: the plan of sweep has epochs=3"),
         (["seed=1"], r"^seed=1: the plan of sweep has no seed"),
         (["sweep.max_heads=2"], r"^sweep\.max_heads=2: the plan of sweep has 64; leave it out"),
+        (["++sweep.max_heads=2"], r"^\+\+sweep\.max_heads=2: the plan of sweep has 64; leave it out"),
     ],
 )
 def test_what_is_typed_against_the_plan_is_shown_and_refused(typed: list[str], error: str, plan_of: Planner) -> None:

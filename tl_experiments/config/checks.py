@@ -62,7 +62,7 @@ RANGES: tuple[Check, ...] = (
     ("seed", lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1"),
     ("backbone.image_size", _at_least_one, "1 or more pixels, or null"),
     ("strategy.views", _at_least_one, "1 or more, or null"),
-    ("strategy.stages", _at_least_one, "1 or more"),
+    ("strategy.num_stages", _at_least_one, "1 or more"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),

@@ -86,7 +86,7 @@ class Finetune:
 @dataclass
 class Partial:
     _target_: str = MISSING
-    stages: int = MISSING
+    num_stages: int = MISSING
     batchnorm: BatchNorm = MISSING
     backbone_lr_scale: float = MISSING
 

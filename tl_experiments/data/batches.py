@@ -19,7 +19,7 @@ class Batch:
     """One step's samples, on the device.
 
     Attributes:
-        inputs: images float32 (B, 3, S, S), or features (K, B, D) of K members.
+        inputs: images float32 (B, 3, S, S), or features (K, B, D) of K members, or activations (1, B, ...).
         labels: (K, B) int64; K = 1 for images.
     """
 

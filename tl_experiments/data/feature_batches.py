@@ -1,4 +1,4 @@
-"""Batches of cached features for members that train side by side, each in the order that it would have alone."""
+"""Batches of features or other activations for members that train side by side, each in its own order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from tl_experiments.data.transforms import to_device
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBatches:
-    """Cached features of a split.
+    """Features of a split, or activations in their place, (..., D) being any shape and dtype then.
 
     Attributes:
         features: float32 (V, N, D), V views of each sample, on the device.

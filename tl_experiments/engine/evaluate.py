@@ -29,8 +29,8 @@ class Evaluation:
 
     Attributes:
         means: per member.
-        logits: float32 (K, N, C) on the device; of another split than test, where nobody looks at them, (K, 0, 0).
-        labels: int64 (K, N), or (K, 0).
+        logits: float32 (K, N, C) on the device; none, (K, 0, 0), of another split than test: nobody looks at them.
+        labels: int64 (K, N) on the device, or (K, 0).
     """
 
     means: Means
@@ -74,6 +74,6 @@ def evaluate(
         )
     return Evaluation(
         means=sums.means(),
-        logits=torch.cat(logits, dim=1) if logits else torch.empty(num_members, 0, 0),
-        labels=torch.cat(labels, dim=1) if labels else torch.empty(num_members, 0, dtype=torch.int64),
+        logits=torch.cat(logits, dim=1) if logits else torch.empty(num_members, 0, 0, device=device),
+        labels=torch.cat(labels, dim=1) if labels else torch.empty(num_members, 0, dtype=torch.int64, device=device),
     )

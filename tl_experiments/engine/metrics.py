@@ -1,4 +1,4 @@
-"""Loss and accuracy as sums on the device: the host waits for them only when it asks."""
+"""Loss and accuracy as sums on the device: the host waits for them only when it must have them."""
 
 from dataclasses import dataclass
 
@@ -61,11 +61,12 @@ class Sums:
         self._count += labels.shape[1]
 
     def ask(self) -> None:
-        """Send for the sums so far; nothing waits."""
-        self._asked = Reading(self._sums, count=self._count)
+        """Send for the sums so far, unless others are still on their way; nothing waits."""
+        if self._asked is None:
+            self._asked = Reading(self._sums, count=self._count)
 
     def arrived(self) -> Means | None:
-        """Return what was asked for last, once, as soon as it is here."""
+        """Return what was asked for, once, as soon as it is here."""
         means = self._asked and self._asked.means()
         if means is not None:
             self._asked = None

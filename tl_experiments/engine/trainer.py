@@ -62,7 +62,7 @@ class Trainer:
 
         Yields:
             Progress for every step, EpochRecord for every epoch, Diverged for a member whose loss is no longer finite,
-            which is noticed at the next sync.
+            which is noticed when the loss is next looked at.
 
         Raises:
             RunFailed: no member is left.

@@ -21,6 +21,8 @@ def activations(extractor: Extractor, images: Images, *, work: Work) -> torch.Te
     Raises:
         DataError: an image cannot be decoded.
     """
+    if images.fit:
+        images.decode(device=extractor.compute.device, work=work)  # from the cache of images, where they are there
     on_progress = work(f"extracting activations of {len(images):,} {images.split} images")
     chunks = extractor.outputs(images, np.arange(len(images)), view=None, on_progress=on_progress)
     first = next(chunks)

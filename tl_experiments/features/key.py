@@ -12,7 +12,7 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.fingerprint import versions
 from tl_experiments.runtime.precision import Compute
-from tl_experiments.runtime.process import processor_name
+from tl_experiments.runtime.process import processor_digest, processor_name
 
 EXTRACTOR = 1  # raise it whenever the code that turns a canvas into features gives other bits
 
@@ -58,6 +58,7 @@ def _device(device: torch.device) -> dict[str, Any]:
         return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return {
         "cpu": processor_name(),
+        "cpu_sha256": processor_digest(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }

@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.weights import first_line
 from tl_experiments.runtime.errors import SettingError
 
 TOLERANCE = 1e-3  # of the largest feature; kernels that a GPU chooses anew round differently
@@ -36,23 +37,30 @@ def cut(backbone: Backbone, *, num_trained: int) -> Halves:
     Raises:
         SettingError: no stage would be left to freeze, or the network cannot be cut there.
     """
+    require_stages(backbone, num_trained=num_trained)
     stages = backbone.stages
-    if num_trained >= len(stages):
-        expected = f"expected 1 to {len(stages) - 1}" if len(stages) > 1 else "so it cannot be cut"
-        raise SettingError(
-            f"strategy.stages={num_trained}: {backbone.name} has {len(stages)} stages; {expected}, "
-            "or strategy=finetune to train all of them"
-        )
     last = stages[-num_trained - 1]
     try:
         halves = _cut_after(backbone.eval().body, last, stages)
         same = _answers_alike(backbone, halves)
-    except (TraceError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SettingError(f"strategy=partial: {backbone.name} cannot be cut after {last}: {reason}") from error
+    except (TraceError, RuntimeError, TypeError, ValueError, NameError, AssertionError) as error:  # fx raises any
+        raise SettingError(
+            f"strategy=partial: {backbone.name} cannot be cut after {last}: {first_line(error)}"
+        ) from error
     if not same:
         raise SettingError(f"strategy=partial: {backbone.name} cannot be cut after {last}: its halves answer otherwise")
     return halves
+
+
+def require_stages(backbone: Backbone, *, num_trained: int) -> None:
+    """Raise SettingError where no stage would be left to freeze."""
+    num_stages = len(backbone.stages)
+    if num_trained >= num_stages:
+        expected = f"expected 1 to {num_stages - 1}" if num_stages > 1 else "so it cannot be cut"
+        raise SettingError(
+            f"strategy.num_stages={num_trained}: {backbone.name} has {num_stages} stages; {expected}, "
+            "or strategy=finetune to train all of them"
+        )
 
 
 class _Outline(fx.Tracer):
@@ -78,6 +86,8 @@ def _cut_after(body: nn.Module, last: str, stages: Sequence[str]) -> Halves:
         boundary.replace_all_uses_with(suffix.placeholder("activations"))
     _remove_unused(suffix)
     images = next(node for node in suffix.nodes if node.op == "placeholder")
+    if any("training" in node.kwargs for node in suffix.nodes):
+        raise ValueError("its dropout is no layer, and would stay as it was when it was traced")
     if images.users:
         raise ValueError("the later stages look at more than its output")
     suffix.erase_node(images)

@@ -1,5 +1,6 @@
 """What one run sets for the whole process: device, threads and determinism; all of it is put back afterwards."""
 
+import hashlib
 import os
 import platform
 import re
@@ -49,6 +50,16 @@ def processor_name() -> str:
             if found := re.match(r"(?:model name|CPU part)\s*:\s*(.*\S)", line):  # the second on ARM
                 return found[1]
     return platform.processor() or platform.machine()
+
+
+def processor_digest() -> str:
+    """Digest what this system tells of the CPU, or return ""; in a cloud one name stands for many models."""
+    with suppress(OSError):
+        first = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        fixed = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features")
+        lines = [line for line in first.splitlines() if line.startswith(fixed)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return ""
 
 
 def machine(device: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ What the frozen stages say of an image does not change, so it is computed once w
 (Yosinski et al. 2014 freeze by depth; Nakandala & Kumar 2022, "Nautilus", keep what frozen layers say).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,9 +25,9 @@ from tl_experiments.strategies.one_member import OneMember
 class LastStages(nn.Module):
     """Activations (1, B, ...) of any dtype → logits (1, B, C): the trained stages and a head."""
 
-    def __init__(self, stages: nn.Module, head: nn.Linear, *, memory_format: torch.memory_format) -> None:
+    def __init__(self, suffix: nn.Module, head: nn.Linear, *, memory_format: torch.memory_format) -> None:
         super().__init__()
-        self.stages = stages
+        self.suffix = suffix
         self.head = head
         self._memory_format = memory_format
 
@@ -35,7 +35,7 @@ class LastStages(nn.Module):
         inputs = activations[0].float()
         if inputs.ndim == 4:  # of convolutions; tokens have no layout
             inputs = inputs.contiguous(memory_format=self._memory_format)
-        return classify(self.head, self.stages(inputs))[None]
+        return classify(self.head, self.suffix(inputs))[None]
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Partial:
     """Train the last stages and a new head.
 
     Attributes:
-        stages: how many of the backbone's are trained; at least one stays frozen.
+        num_stages: how many of the backbone's are trained; at least one stays frozen.
         batchnorm: of the trained stages: train lets the statistics follow the new data; eval keeps them as pretrained.
         backbone_lr_scale: the trained stages' lr is this times the head's.
     """
 
-    stages: int
+    num_stages: int
     batchnorm: Literal["eval", "train"]
     backbone_lr_scale: float
 
@@ -62,7 +62,7 @@ class Partial:
     def prepare(self, materials: Materials) -> Workload:
         """Cut the backbone and put a new head behind it; one member at a time."""
         model = materials.new_model()
-        halves = cut(materials.backbone.requires_grad_(False), num_trained=self.stages)
+        halves = cut(materials.backbone.requires_grad_(False), num_trained=self.num_stages)
         halves.suffix.requires_grad_(True)
         if materials.augmentation.is_random:
             phase = self._on_images(materials, halves, model, reason="augmentation is random")
@@ -87,7 +87,8 @@ class Partial:
         """Keep the activations where they fit."""
         images, compute = materials.images, materials.compute
         size = materials.backbone.input_spec.size
-        extractor = make_extractor(halves.prefix, size=size, normalise=materials.normalise, compute=compute)
+        as_in_training = replace(compute, infer=compute.train)  # what is kept is what each epoch would compute
+        extractor = make_extractor(halves.prefix, size=size, normalise=materials.normalise, compute=as_in_training)
         needed = activations_bytes(extractor, [images.train, images.val, images.test])
         if needed <= materials.memory_bytes:
             return self._on_activations(materials, halves, model, extractor)

@@ -32,11 +32,12 @@ def disagreements(plan: Plan, typed: Typed, *, parse: Parse) -> list[str]:
             problems.append(f"{line}: the plan of {plan.name} has no {key}; leave it out, or start anew")
         elif _values(override) != _values(before):
             problems.append(f"{line}: the plan of {plan.name} has {before.input_line}; leave it out, or start anew")
+    planned_heads = str(plan.settings["max_heads"])
     problems += [
-        f"{override.input_line}: the plan of {plan.name} has {plan.settings['max_heads']}; leave it out, or start anew "
+        f"{override.input_line}: the plan of {plan.name} has {planned_heads}; leave it out, or start anew "
         "(features that are kept are not computed again)"
         for override in typed.sweep
-        if override.get_key_element() == "sweep.max_heads" and _values(override) != [str(plan.settings["max_heads"])]
+        if override.get_key_element().lstrip("+") == "sweep.max_heads" and _values(override) != [planned_heads]
     ]
     return problems
 

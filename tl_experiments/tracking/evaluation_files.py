@@ -82,25 +82,30 @@ def _draw_gallery(
     confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
     wrong = torch.nonzero(predicted != labels).flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY_SIZE].numpy()
-    crops = _crops(images, worst) if len(worst) else ()
     mistakes = [
         Mistake(
-            image=crop,
-            name=images.names[index],
+            image=crop if crop is not None else _grey(images),
+            name=images.names[index] if crop is not None else f"gone: {images.names[index]}",
             true=class_names[int(labels[index])],
             predicted=class_names[int(predicted[index])],
             confidence=float(confidence[index]),
         )
-        for index, crop in zip(worst.tolist(), crops, strict=True)
+        for index, crop in zip(worst.tolist(), _crops(images, worst), strict=True)
     ]
     wrong_gallery(mistakes).save(path, compress_level=COMPRESSION)
 
 
-def _crops(images: Images, positions: np.ndarray) -> np.ndarray:
-    """Draw images, uint8 (N, 3, C, C); one that is gone by now costs the pictures, which are grey, and not the run."""
-    size = images.canvas.crop
+def _crops(images: Images, positions: np.ndarray) -> list[np.ndarray | None]:
+    """Draw images, uint8 (3, C, C); None for one that is gone by now, which costs its picture and not the run."""
+    if not len(positions):
+        return []
     try:
         [canvases] = images.batches([positions])
     except DataError:
-        return np.full((len(positions), 3, size, size), 128, dtype=np.uint8)
-    return centre_crop(canvases, size).numpy()
+        one_by_one = [_crops(images, positions[i : i + 1]) for i in range(len(positions))] if len(positions) > 1 else []
+        return [crop for crops in one_by_one for crop in crops] or [None]
+    return list(centre_crop(canvases, images.canvas.crop).numpy())
+
+
+def _grey(images: Images) -> np.ndarray:
+    return np.full((3, images.canvas.crop, images.canvas.crop), 128, dtype=np.uint8)

@@ -78,6 +78,7 @@ class RunLog:
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
         self._ended = False
+        self._has_share = False
         self._together_seconds: float | None = None  # until the members were tested
 
     def __enter__(self) -> Self:
@@ -93,8 +94,7 @@ class RunLog:
             return
         self._ended = True
         if error is not None:
-            if self._together_seconds is None:
-                self._take_share()
+            self._take_share()
             status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
             self._write_result(status=status, error=f"{type(error).__name__}: {error}")
         self.tracker.__exit__(kind, error, traceback)
@@ -161,7 +161,7 @@ class RunLog:
         """
         if self._final is None or self._together_seconds is None:
             raise RuntimeError("a run ends with the record of its test")
-        self._take_share(self._together_seconds)
+        self._take_share()
         for path in self._draw(self._final, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
@@ -191,10 +191,14 @@ class RunLog:
         )
         return [curves, *files]
 
-    def _take_share(self, together: float | None = None) -> None:
-        """Charge this member its share of the seconds that all took together, which are those so far by default."""
+    def _take_share(self) -> None:
+        """Charge this member, once, its share of the seconds that all took together: until the test, or until now."""
+        if self._has_share:
+            return
+        self._has_share = True
         now = time.perf_counter()
-        self._start = now - (now - self._start if together is None else together) / self._num_members
+        together = now - self._start if self._together_seconds is None else self._together_seconds
+        self._start = now - together / self._num_members
 
     def _seconds(self) -> float:
         """Seconds since the run began; of what members do together, each is charged its share."""
