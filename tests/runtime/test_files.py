@@ -1,5 +1,6 @@
 """A published file is whole or not there, whoever reads it and whenever its writer dies."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.files import DamageError, publish_text, published_folder, remove_unfinished, verify_folder
 
 WRITE_FOREVER = """
 import itertools, sys
@@ -18,6 +19,15 @@ from tl_experiments.runtime.files import publish_text
 for number in itertools.count():
     publish_text(Path(sys.argv[1]), str(number % 10) * 3_000_000)
     print(number, flush=True)
+"""
+
+DIE_WRITING = """
+import os, sys
+from pathlib import Path
+from tl_experiments.runtime.files import published_folder
+with published_folder(Path(sys.argv[1])) as making:
+    (making / "x").touch()
+    os.kill(os.getpid(), 9)
 """
 
 
@@ -78,3 +88,73 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
         assert len(set(text)) == 1
         publish_text(path, "x")
         assert path.read_text(encoding="utf-8") == "x"
+
+
+def _save(folder: Path, content: bytes) -> None:
+    with published_folder(folder) as making:
+        (making / "state.safetensors").write_bytes(content)
+        (making / "state.json").write_text("{}")
+
+
+def test_a_folder_is_published_whole_and_verified(tmp_path: Path) -> None:
+    _save(tmp_path / "a", b"first")
+    _save(tmp_path / "a", b"second")
+    verify_folder(tmp_path / "a")
+    assert (tmp_path / "a" / "state.safetensors").read_bytes() == b"second"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    _save(tmp_path / "a", b"first")
+    with pytest.raises(TypeError), published_folder(tmp_path / "a") as making:
+        (making / "state.safetensors").write_bytes("half")  # type: ignore[arg-type]
+    verify_folder(tmp_path / "a")
+    assert (tmp_path / "a" / "state.safetensors").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_every_flipped_byte_of_a_published_folder_is_found(tmp_path: Path) -> None:
+    _save(tmp_path / "a", b"0123456789")
+    for file in (tmp_path / "a").iterdir():
+        content = file.read_bytes()
+        for place in range(len(content)):
+            file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            with pytest.raises(DamageError):
+                verify_folder(tmp_path / "a")
+        file.write_bytes(content)
+    verify_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b"])
+def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    _save(tmp_path / "a", b"first")
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps({"files": {name: {"bytes": 1, "sha256": "0"}}}))
+    with pytest.raises(DamageError, match="leads elsewhere"):
+        verify_folder(tmp_path / "a")
+
+
+def test_missing_added_and_linked_files_are_found(tmp_path: Path) -> None:
+    _save(tmp_path / "a", b"first")
+    (tmp_path / "a" / "more").touch()
+    with pytest.raises(DamageError, match="more"):
+        verify_folder(tmp_path / "a")
+    (tmp_path / "a" / "more").unlink()
+    (tmp_path / "a" / "state.json").unlink()
+    with pytest.raises(DamageError, match=r"state\.json"):
+        verify_folder(tmp_path / "a")
+    (tmp_path / "elsewhere").write_text("{}")
+    (tmp_path / "a" / "state.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamageError, match="no file"):
+        verify_folder(tmp_path / "a")
+
+
+def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
+    _save(tmp_path / "a", b"first")
+    code = (
+        "import sys; from pathlib import Path; import os; from tl_experiments.runtime.files import published_folder\n"
+    )
+    code += "with published_folder(Path(sys.argv[1])) as making: (making / 'x').touch(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "b")], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tl_experiments.runtime.files import DamageError, publish, unfinished
 from tl_experiments.runtime.fingerprint import fingerprint
-from tl_experiments.runtime.shard import DamageError, Shard, publish, unfinished
+from tl_experiments.runtime.shard import Shard
 
 KINDS = ("features", "images")
 KEY_FILE = "key.json"

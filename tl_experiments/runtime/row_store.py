@@ -21,9 +21,10 @@ from tl_experiments.runtime.cache_entries import KINDS, leftovers, manifests, to
 from tl_experiments.runtime.cache_folder import GB, LIMIT, cache_folder, cache_limit
 from tl_experiments.runtime.cache_lock import locked
 from tl_experiments.runtime.cache_pruning import make_room
+from tl_experiments.runtime.files import DamageError
 from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.runtime.row_table import ComputeRows, RowTable
-from tl_experiments.runtime.shard import DamageError, Shard
+from tl_experiments.runtime.shard import Shard
 from tl_experiments.runtime.shard_writer import ShardWriter
 
 FORMAT = 1

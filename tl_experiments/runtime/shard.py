@@ -2,19 +2,13 @@
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+
+from tl_experiments.runtime.files import DamageError, publish, unfinished
 
 READ_BYTES = 256_000  # at once, of rows that are smaller
-
-
-class DamageError(Exception):
-    """A shard is not as it was written; the message goes on from `shard ...: `."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +104,3 @@ def write_shard(entry: Path, rows: Iterable[memoryview], digests: Sequence[str],
     with unfinished(entry) as file:
         file.write(text)
         publish(file, manifest)
-
-
-@contextmanager
-def unfinished(folder: Path) -> Iterator[BinaryIO]:
-    """Open a file that is gone afterwards unless it was published."""
-    path = folder / f".{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        with path.open("xb") as file:
-            yield file
-    finally:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def publish(file: BinaryIO, path: Path) -> None:
-    """Give a file its name when all of it is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    os.replace(file.name, path)  # noqa: PTH105 - the file knows its name as a string

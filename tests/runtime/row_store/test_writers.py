@@ -108,7 +108,8 @@ def test_a_writer_that_is_killed_in_the_middle_of_a_shard_leaves_a_store_that_wo
             shard_writer.write_shard = die_at_its_second_row
         else:
             name = call.split()[-1]
-            setattr(os, name, dying(getattr(os, name), at=2 if call.startswith("second") else 1))
+            second = 3 if name == "fsync" else 2  # between the files' own stands that of the payload's folder
+            setattr(os, name, dying(getattr(os, name), at=second if call.startswith("second") else 1))
         Job(range(10)).fill()
 
     assert ended(in_child(die_writing)) == -signal.SIGKILL
