@@ -39,7 +39,9 @@ class Batches(Protocol):
         """Steps of an epoch."""
         ...
 
-    def epoch(self, epoch: int) -> Iterator[Batch]: ...
+    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch but the first `skip`, which are not even made."""
+        ...
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -92,13 +94,13 @@ class ImageBatches:
     def __len__(self) -> int:
         return len(self._index_batches(np.arange(len(self.images))))
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
         """Yield (B, 3, size, size) float32 with labels (1, B); epochs of the same number are equal bit for bit."""
         if self.seed is None:
             order = np.arange(len(self.images))
         else:
             order = epoch_order(len(self.images), seed=self.seed, epoch=epoch)
-        index_batches = self._index_batches(order)
+        index_batches = self._index_batches(order)[skip:]
         canvas_batches = self.images.batches(index_batches, device=self.device)
         label_batches = split_on_device(self.images.labels, index_batches, device=self.device)
         for indices, canvases, labels in zip(index_batches, canvas_batches, label_batches, strict=True):

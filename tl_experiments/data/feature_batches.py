@@ -40,7 +40,7 @@ class FeatureBatches:
     def __len__(self) -> int:
         return len(self._index_batches(np.arange(len(self.labels))))
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
         """Yield features (K, B, D), or (1, B, D) where all members see the same, with labels (K, B)."""
         num_samples, device = len(self.labels), self.labels.device
         rows = self.features.flatten(0, 1)
@@ -49,7 +49,7 @@ class FeatureBatches:
         samples = to_device(torch.from_numpy(orders), device)
         places = to_device(torch.from_numpy(views * num_samples + orders), device)
         ends = np.cumsum([len(indices) for indices in self._index_batches(np.arange(num_samples))])
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        for start, end in list(zip([0, *ends[:-1]], ends, strict=True))[skip:]:
             labels = self.labels[samples[:, start:end]]
             yield Batch(inputs=rows[places[:, start:end]], labels=labels.expand(self.num_members, -1))
 

@@ -7,6 +7,8 @@ import torch
 
 from tl_experiments.engine.metrics import Means
 
+SCORE = "score"  # among the names of tensors, which all have a dot
+
 
 class BestWeights:
     """Keeps each member's trained tensors at its best epoch: highest val/acc, of equal ones lowest val/loss."""
@@ -18,6 +20,20 @@ class BestWeights:
         self.epoch = [0] * len(tensors)
         self.acc = [-1.0] * len(tensors)
         self._loss = [float("inf")] * len(tensors)
+
+    def state(self, member: int) -> dict[str, torch.Tensor]:
+        """Return a member's best tensors and its score, (3,) float64: epoch, val/acc, val/loss."""
+        score = torch.tensor([self.epoch[member], self.acc[member], self._loss[member]], dtype=torch.float64)
+        return {SCORE: score, **self._copies[member]}
+
+    def load(self, member: int, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on with what `state` returned."""
+        epoch, self.acc[member], self._loss[member] = state[SCORE].tolist()
+        self.epoch[member] = int(epoch)
+        copies = {name: tensor for name, tensor in state.items() if name != SCORE}
+        self._copies[member] = {
+            name: torch.empty_like(self._tensors[member][name]).copy_(tensor) for name, tensor in copies.items()
+        }
 
     def update(self, epoch: int, val: Means) -> tuple[bool, ...]:
         """Keep the members for which this epoch is the best so far; returns which."""

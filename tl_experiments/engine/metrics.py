@@ -1,5 +1,6 @@
 """Loss and accuracy as sums on the device: the host waits for them only when it must have them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,15 @@ class Sums:
         hits = logits.argmax(dim=-1) == labels
         self._sums += torch.stack([losses.double().sum(dim=1), hits.double().sum(dim=1)])
         self._count += labels.shape[1]
+
+    def state(self, member: int) -> torch.Tensor:
+        """Return the sums of one member, (2,) float64; not a copy."""
+        return self._sums[:, member]
+
+    def load(self, states: Sequence[torch.Tensor], *, count: int) -> None:
+        """Go on with what `state` returned for each of K members, over so many samples."""
+        self._sums.copy_(torch.stack(list(states), dim=1))
+        self._count = count
 
     def ask(self) -> None:
         """Send for the sums so far, unless others are still on their way; nothing waits."""

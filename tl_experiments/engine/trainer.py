@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import torch
@@ -13,15 +13,19 @@ from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.metrics import Means, Sums, member_losses
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Progress, Record
-from tl_experiments.engine.updates import Updates
+from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
+from tl_experiments.engine.updates import Done, Updates
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.seeding import seed_step
-from tl_experiments.runtime.signals import shielded
 from tl_experiments.strategies.base import Phase, Workload
 
 
 class Trainer:
-    """Trains a workload's phases in order; the caller consumes the records, and stops early by leaving the loop."""
+    """Trains a workload's phases in order; the caller consumes the records, and stops early by leaving the loop.
+
+    Whenever it yields it stands between two steps: `state` says where, and another trainer that is given it with
+    `load` before it begins goes on from there with the same bits.
+    """
 
     def __init__(
         self,
@@ -52,13 +56,18 @@ class Trainer:
             cast(nn.Module, torch.compile(phase.module)) if compile else phase.module for phase in workload.phases
         ]
         self._best = BestWeights([workload.trained_tensors(member) for member in range(workload.num_members)])
-        self._diverged: set[int] = set()  # members that are left alone
-        self._step = 0  # optimizer updates so far
-        self._epoch = 0  # epochs so far, over all phases
+        self._diverged: dict[int, str] = {}  # members that are left alone, and why
+        self._steps = 0  # optimizer updates so far
+        self._epochs = 0  # that are over, over all phases
+        self._epoch_steps = 0  # of the epoch that is going on
+        self._epoch_samples = 0
+        self._sums = Sums(num_members=workload.num_members, device=device)  # over the epoch that is going on
+        self._scores: list[tuple[float, ...]] = []  # val/acc of every epoch that is over
+        self._phase = workload.phases[0].name
         self._num_epochs = sum(phase.epochs for phase in workload.phases)
 
     def fit(self) -> Iterator[Record]:
-        """Train all phases.
+        """Train all phases, or what is left of them.
 
         Yields:
             Progress for every step, EpochRecord for every epoch, Diverged for a member whose loss is no longer finite,
@@ -67,12 +76,22 @@ class Trainer:
         Raises:
             RunFailed: no member is left.
         """
+        if len(self._diverged) == self._workload.num_members:
+            raise RunFailed(next(iter(self._diverged.values())))
+        yield from (Diverged(member=member, reason=reason) for member, reason in sorted(self._diverged.items()))
+        end = 0
         for phase, module in zip(self._workload.phases, self._networks, strict=True):
-            steps_per_epoch = len(phase.train)
-            self._updates.begin(total_steps=phase.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch)
-            for _ in range(phase.epochs):
-                self._epoch += 1
-                yield from self._fit_epoch(phase, module)
+            start, end = end, end + phase.epochs
+            if self._epochs >= end:
+                continue
+            self._phase, steps_per_epoch = phase.name, len(phase.train)
+            self._updates.begin(
+                total_steps=phase.epochs * steps_per_epoch,
+                steps_per_epoch=steps_per_epoch,
+                done=Done(scores=self._scores[start:], steps=self._epoch_steps),
+            )
+            while self._epochs < end:
+                yield from self._fit_epoch(phase, module, epoch=self._epochs + 1)
 
     def test(self) -> Iterator[Record]:
         """Put the best weights back and see the test split once.
@@ -81,7 +100,8 @@ class Trainer:
             Progress for every step, then one FinalRecord.
         """
         self._best.restore()
-        evaluation = yield from self._evaluate(self._workload.phases[-1], self._networks[-1], "test")
+        phase, module = self._workload.phases[-1], self._networks[-1]
+        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs)
         yield FinalRecord(
             loss=evaluation.means.loss,
             acc=evaluation.means.acc,
@@ -91,81 +111,123 @@ class Trainer:
             labels=evaluation.labels[0].cpu(),
         )
 
-    def _fit_epoch(self, phase: Phase, module: nn.Module) -> Iterator[Record]:
-        start = time.perf_counter()
-        train = yield from self._train_epoch(phase, module)
-        train_seconds = time.perf_counter() - start
-        validation = yield from self._evaluate(phase, module, "val")
-        yield from self._newly_diverged("validation", validation.means, where=f"epoch {self._epoch}")
+    def state(self) -> TrainerState:
+        """Return where training stands; its tensors are the trainer's own, to be read before it goes on."""
+        return TrainerState(
+            epochs=self._epochs,
+            epoch_steps=self._epoch_steps,
+            epoch_samples=self._epoch_samples,
+            steps=self._steps,
+            phase=self._phase,
+            members=tuple(self._member_state(member) for member in range(self._workload.num_members)),
+        )
+
+    def _member_state(self, member: int) -> MemberState:
+        tensors = {
+            **prefixed("weights", self._workload.trained_tensors(member)),
+            **prefixed("best", self._best.state(member)),
+            **prefixed("optimizer", self._updates.state(member)),
+            "sums": self._sums.state(member),
+            "scores": torch.tensor([scores[member] for scores in self._scores], dtype=torch.float64),
+        }
+        return MemberState(tensors, reason=self._diverged.get(member))
+
+    @torch.no_grad()
+    def load(self, state: TrainerState) -> None:
+        """Go on from a state of the same workload; its members may be fewer than there were."""
+        self._epochs, self._epoch_steps, self._steps = state.position
+        self._epoch_samples, self._phase = state.epoch_samples, state.phase
+        for member, own in enumerate(state.members):
+            for name, tensor in self._workload.trained_tensors(member).items():
+                tensor.copy_(own.tensors[f"weights/{name}"])
+            self._best.load(member, compartment("best", own.tensors))
+            if own.reason is not None:
+                self._diverged[member] = own.reason
+        tensors = [own.tensors for own in state.members]
+        self._updates.load([compartment("optimizer", own) for own in tensors], steps=state.steps)
+        self._sums.load([own["sums"] for own in tensors], count=state.epoch_samples)
+        self._scores = list(zip(*(own["scores"].tolist() for own in tensors), strict=True))
+
+    def _fit_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
+        start, behind = time.perf_counter(), self._epoch_samples
+        yield from self._train_epoch(phase, module, epoch=epoch)
+        train, train_seconds = self._sums.means(), time.perf_counter() - start
+        num_seen = self._epoch_samples - behind  # in this life of the run
+        validation = yield from self._evaluate(phase, module, "val", epoch=epoch)
+        yield from self._newly_diverged("validation", validation.means, where=f"epoch {epoch}")
         self._updates.after_epoch(validation.means.acc)
+        self._scores.append(validation.means.acc)
+        self._epochs, self._epoch_steps, self._epoch_samples = epoch, 0, 0
+        self._sums = Sums(num_members=self._workload.num_members, device=self._device)
         yield EpochRecord(
             phase=phase.name,
-            epoch=self._epoch,
+            epoch=epoch,
             num_epochs=self._num_epochs,
             train_loss=train.loss,
             train_acc=train.acc,
             val_loss=validation.means.loss,
             val_acc=validation.means.acc,
             lr=self._updates.lr,
-            improved=self._best.update(self._epoch, validation.means),  # never by a loss that is not finite
-            images_per_second=phase.train.num_samples / train_seconds,
+            improved=self._best.update(epoch, validation.means),  # never by a loss that is not finite
+            images_per_second=num_seen / train_seconds,
             seconds=time.perf_counter() - start,
         )
 
-    def _train_epoch(self, phase: Phase, module: nn.Module) -> Generator[Record, None, Means]:
+    def _train_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
         module.train()
         for held in phase.held_in_eval:
             held.eval()
-        sums = Sums(num_members=self._workload.num_members, device=self._device)
-        start, num_steps, num_seen = time.perf_counter(), len(phase.train), 0
-        for step, batch in enumerate(phase.train.epoch(self._epoch), start=1):
-            with shielded():  # a run that is stopped ends after the step, not inside it
-                self._update(phase, module, batch, sums)
-            num_seen += batch.labels.shape[1]
+        start, behind, num_steps = time.perf_counter(), self._epoch_samples, len(phase.train)
+        for batch in phase.train.epoch(epoch, skip=self._epoch_steps):
+            self._update(phase, module, batch)
+            step = self._epoch_steps
             if step % self._log_every_steps == 0:
-                sums.ask()
-            means = sums.means() if step == num_steps else sums.arrived()  # waits at the end alone
+                self._sums.ask()
+            means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
             if means is not None:
-                yield from self._newly_diverged("training", means, where=f"epoch {self._epoch}, by step {step}")
+                yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,
                 stage="train",
-                epoch=self._epoch,
+                epoch=epoch,
                 num_epochs=self._num_epochs,
                 step=step,
                 num_steps=num_steps,
-                images_per_second=num_seen / (time.perf_counter() - start),
+                images_per_second=(self._epoch_samples - behind) / (time.perf_counter() - start),
                 loss=means and means.loss,
                 acc=means and means.acc,
             )
-        return sums.means()
 
     def _newly_diverged(self, kind: str, means: Means, *, where: str) -> Iterator[Diverged]:
         """Leave members alone whose loss is not finite; the others share nothing with them."""
         reason = f"the {kind} loss is not finite in {where}; try a smaller lr, or scheduler.warmup_epochs=1"
-        lost = {member for member, loss in enumerate(means.loss) if not math.isfinite(loss)} - self._diverged
-        self._diverged |= lost
+        lost = {member for member, loss in enumerate(means.loss) if not math.isfinite(loss)} - self._diverged.keys()
+        self._diverged |= dict.fromkeys(lost, reason)
         if len(self._diverged) == self._workload.num_members:
             raise RunFailed(reason)
         yield from (Diverged(member=member, reason=reason) for member in sorted(lost))
 
-    def _update(self, phase: Phase, module: nn.Module, batch: Batch, sums: Sums) -> None:
+    def _update(self, phase: Phase, module: nn.Module, batch: Batch) -> None:
         """Make one optimizer step."""
-        seed_step(self._seed, self._step)
+        seed_step(self._seed, self._steps)
         with phase.train_precision.autocast():
             logits = module(batch.inputs)
         losses = member_losses(logits, batch.labels)
         losses.mean(dim=1).sum().backward()  # members share no parameter, so that each gets its own gradient
         self._updates.step()
-        sums.add(logits.detach(), batch.labels, losses.detach())
-        self._step += 1
+        self._sums.add(logits.detach(), batch.labels, losses.detach())
+        self._steps += 1
+        self._epoch_steps += 1
+        self._epoch_samples += batch.labels.shape[1]
 
-    def _evaluate(self, phase: Phase, module: nn.Module, stage: Literal["val", "test"]) -> EvaluationSteps:
+    def _evaluate(
+        self, phase: Phase, module: nn.Module, stage: Literal["val", "test"], *, epoch: int
+    ) -> EvaluationSteps:
         return evaluate(
             module,
             phase.val if stage == "val" else phase.test,
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,
-            position=Position(phase.name, stage, self._epoch, self._num_epochs),
+            position=Position(phase.name, stage, epoch, self._num_epochs),
         )

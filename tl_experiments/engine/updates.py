@@ -1,16 +1,34 @@
 """What changes the weights after each step: an optimizer and its schedule, for one member or for K side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.optim import Optimizer
 
 from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, read_settings
+from tl_experiments.engine.optimizer_state import load_optimizer_state, optimizer_state
 from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, make_optimizer
 from tl_experiments.engine.rates import Rates, ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.models.param_groups import ParamGroup
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is behind a phase that goes on.
+
+    Attributes:
+        scores: of each epoch that is over, K values of val/acc.
+        steps: of the epoch that is going on.
+    """
+
+    scores: Sequence[Sequence[float]]
+    steps: int
+
+
+NOTHING = Done(scores=(), steps=0)
 
 
 class Updates(Protocol):
@@ -21,8 +39,11 @@ class Updates(Protocol):
         """The base rate of the last update, one value per member."""
         ...
 
-    def begin(self, *, total_steps: int, steps_per_epoch: int) -> None:
-        """Begin a phase: the whole schedule, from the rates that the optimizers began with."""
+    def begin(self, *, total_steps: int, steps_per_epoch: int, done: Done = NOTHING) -> None:
+        """Begin a phase: the whole schedule, from the rates that the optimizers began with.
+
+        A schedule is a function of the steps and scores so far, so that one that goes on is played again up to here.
+        """
         ...
 
     def step(self) -> None:
@@ -30,6 +51,14 @@ class Updates(Protocol):
         ...
 
     def after_epoch(self, val_acc: Sequence[float]) -> None: ...
+
+    def state(self, member: int) -> dict[str, torch.Tensor]:
+        """Return what is remembered of a member's gradients, by name; not copies."""
+        ...
+
+    def load(self, states: Sequence[Mapping[str, torch.Tensor]], *, steps: int) -> None:
+        """Go on with what `state` returned for each of K members, after so many steps."""
+        ...
 
 
 class SingleUpdates:
@@ -48,11 +77,23 @@ class SingleUpdates:
     def lr(self) -> tuple[float, ...]:
         return (self._lr,)
 
-    def begin(self, *, total_steps: int, steps_per_epoch: int) -> None:
+    def begin(self, *, total_steps: int, steps_per_epoch: int, done: Done = NOTHING) -> None:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak
             group.pop("initial_lr", None)  # where PyTorch's schedulers keep what they began with
         self._schedule = self._scheduler(self._optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        if done != NOTHING:
+            self._optimizer._opt_called = True  # type: ignore[attr-defined]  # they were made, by another process
+        for scores in done.scores:
+            self._move(steps_per_epoch)
+            self.after_epoch(scores)
+        self._move(done.steps)
+
+    def _move(self, steps: int) -> None:
+        for _ in range(steps):
+            self._lr = base_lr(self._optimizer)
+            if self._schedule is not None:
+                self._schedule.after_step()
 
     def step(self) -> None:
         self._lr = base_lr(self._optimizer)
@@ -64,6 +105,12 @@ class SingleUpdates:
     def after_epoch(self, val_acc: Sequence[float]) -> None:
         if self._schedule is not None:
             self._schedule.after_epoch(val_acc[0])
+
+    def state(self, member: int) -> dict[str, torch.Tensor]:  # noqa: ARG002 - there is one
+        return optimizer_state(self._optimizer)
+
+    def load(self, states: Sequence[Mapping[str, torch.Tensor]], *, steps: int) -> None:  # noqa: ARG002 - it knows them
+        load_optimizer_state(self._optimizer, states[0])
 
 
 class BankUpdates:
@@ -106,9 +153,18 @@ class BankUpdates:
     def lr(self) -> tuple[float, ...]:
         return self._lr
 
-    def begin(self, *, total_steps: int, steps_per_epoch: int) -> None:
+    def begin(self, *, total_steps: int, steps_per_epoch: int, done: Done = NOTHING) -> None:
         peaks = [float(settings["lr"]) for settings in self._settings]
         self._rates = Rates(peaks, self._schedulers, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        for scores in done.scores:
+            self._move(self._rates, steps_per_epoch)
+            self.after_epoch(scores)
+        self._move(self._rates, done.steps)
+
+    def _move(self, rates: Rates, steps: int) -> None:
+        for _ in range(steps):
+            self._lr = rates.current
+            rates.after_step()
 
     @torch.no_grad()
     def step(self) -> None:
@@ -132,6 +188,28 @@ class BankUpdates:
     def after_epoch(self, val_acc: Sequence[float]) -> None:
         if self._rates:
             self._rates.after_epoch(val_acc)
+
+    def state(self, member: int) -> dict[str, torch.Tensor]:
+        return {
+            f"{name}/{number}": tensor[member]
+            for name, tensors in self._named_state()
+            for number, tensor in enumerate(tensors)
+        }
+
+    @torch.no_grad()
+    def load(self, states: Sequence[Mapping[str, torch.Tensor]], *, steps: int) -> None:
+        self._num_steps = steps
+        for name, tensors in self._named_state():
+            for number, tensor in enumerate(tensors):
+                for member, state in enumerate(states):
+                    tensor[member].copy_(state[f"{name}/{number}"])
+
+    def _named_state(self) -> list[tuple[str, list[torch.Tensor]]]:
+        return [
+            (name, self._state[parameter])
+            for group in self._groups
+            for name, parameter in zip(group.param_names, group.params, strict=True)
+        ]
 
 
 def make_updates(
