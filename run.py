@@ -15,13 +15,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 @task
 def main(config: DictConfig) -> float:
-    job = current_job(config)
-    from tl_experiments.experiment import run_experiments  # noqa: PLC0415 - a config error must not wait for torch
-
-    with job.recorded():
-        results = run_experiments(job.members)
-    job.show(results)
-    return results[0].val_acc_best
+    return current_job(config).run()
 
 
 if __name__ == "__main__":

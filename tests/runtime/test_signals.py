@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tl_experiments.runtime.signals import Terminated, shielded, terminable
+from tl_experiments.runtime import signals
+from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +133,52 @@ def test_a_signal_that_the_shell_wants_ignored_stays_ignored() -> None:
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_loop_asks_saves_and_obeys() -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            assert not stop_asked()
+            terminate()
+            assert stop_asked()
+            done.append("saved")
+            obey()
+            done.append("not reached")
+
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert done == ["saved"]
+
+
+def test_a_signal_while_the_first_one_unwinds_does_not_wait() -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            terminate()
+            try:
+                obey()
+            finally:
+                terminate()
+                done.append("not reached")
+
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert done == []
+
+
+def test_a_block_that_never_asks_is_interrupted_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "PATIENCE_SECONDS", 0.2)
+
+    def work() -> None:
+        with shielded():
+            terminate()
+            time.sleep(30)
+
+    start = time.monotonic()
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert time.monotonic() - start < 10
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -94,6 +94,7 @@ RANGES: tuple[Check, ...] = (
     ("runtime.workers", _non_negative, "0 or more"),
     ("runtime.image_memory_gb", _non_negative, "0 or more"),
     ("runtime.log_every_steps", _at_least_one, "1 or more"),
+    ("checkpoint.every_minutes", _positive, "minutes above 0"),
     ("sweep.n_jobs", _at_least_one, "1 or more"),
     ("sweep.max_heads", _at_least_one, "1 or more"),
     ("sweep.timeout", _positive, "seconds above 0, or null"),

@@ -31,6 +31,7 @@ class Member:
     uid: str  # the run's own id, known before any tracking store is asked
     sweep_id: str | None = None
     parent_run_id: str | None = None  # the tracking store's id of the sweep's run
+    host: Path | None = None  # folder of the first member, if it is another one that this one trains together with
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -87,6 +88,8 @@ def checked(config: DictConfig, *, folder: Path) -> tuple[dict[str, Any], dict[s
     """
     values = plain(config)
     check(values, folder=folder)
+    if (resume := values.pop("resume")) is not None:
+        raise ConfigError(f"resume={resume}: goes on with one run; a sweep goes on by -m sweep.resume=FOLDER")
     return values, values.pop("sweep")
 
 

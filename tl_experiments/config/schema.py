@@ -30,6 +30,20 @@ class MemoryFormat(Enum):
 OnError = Enum("OnError", ["continue", "stop"])
 
 
+class OnNonfinite(Enum):
+    """What becomes of a run whose loss or gradient is not finite."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class OnOom(Enum):
+    """What becomes of a run for which the memory is too small."""
+
+    error = "error"
+    halve = "halve"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
@@ -38,6 +52,8 @@ class Run:
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    on_nonfinite: OnNonfinite = MISSING
+    resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
     strategy: Any = MISSING
@@ -47,7 +63,14 @@ class Run:
     augmentation: Any = MISSING
     runtime: Any = MISSING
     tracking: Any = MISSING
+    checkpoint: Any = MISSING
     sweep: Any = MISSING
+
+
+@dataclass
+class Checkpoint:
+    every_minutes: float = MISSING
+    keep_when_finished: bool = MISSING
 
 
 @dataclass
@@ -222,6 +245,7 @@ class Runtime:
     deterministic: bool = MISSING
     image_memory_gb: float = MISSING
     cache: bool = MISSING
+    on_oom: OnOom = MISSING
     log_every_steps: int = MISSING
 
 
@@ -260,5 +284,6 @@ SCHEMAS: dict[str, type] = {
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,
+    "checkpoint": Checkpoint,
     "sweep": Sweep,
 }

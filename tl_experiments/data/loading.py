@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, draw
 from tl_experiments.runtime.errors import DataError
+from tl_experiments.runtime.signals import leave_signals_to_parent
 
 Made = TypeVar("Made")
 
@@ -46,8 +47,13 @@ def _made(values: "_Values", index_batches: Sequence[np.ndarray], *, workers: in
         num_workers=min(workers, len(index_batches)),
         pin_memory=pin,
         generator=torch.Generator(),  # its own, so that workers do not move the global one
+        worker_init_fn=_begin_worker,
     )
     return iter(loader)
+
+
+def _begin_worker(_number: int) -> None:
+    leave_signals_to_parent()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""SIGTERM ends a run as Ctrl-C does: by an exception that unwinds every `with`, so that the run's status stays true."""
+"""SIGTERM ends a run as Ctrl-C does: by an exception that unwinds every `with`, so that the run's status stays true.
+
+Where an exception from nowhere would do harm, a block is shielded: the signal waits, and a loop inside the block asks for
+it between two steps, saves, and obeys. A block that does not ask is interrupted after `PATIENCE_SECONDS`.
+"""
 
 import ctypes
 import multiprocessing
@@ -12,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+PATIENCE_SECONDS = 10.0  # for a shielded block; whoever sends SIGTERM often sends SIGKILL after 30
 
 
 class Terminated(BaseException):
@@ -19,23 +24,37 @@ class Terminated(BaseException):
 
 
 class _Shield:
-    """How many `shielded` blocks are open, and which signal came while one was."""
+    """How many `shielded` blocks are open, which signal came while one was, and whether one has done its work."""
 
     depth = 0
     waiting: int | None = None
+    obeyed = False
 
 
 def _raise(signum: int) -> None:
+    _Shield.waiting, _Shield.obeyed = None, True
+    _set_timer(0)
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
     raise Terminated(f"received {signal.Signals(signum).name}")
 
 
 def _handle(signum: int, _frame: FrameType | None) -> None:
-    if _Shield.depth and _Shield.waiting is None:
+    if _Shield.depth and _Shield.waiting is None and not _Shield.obeyed:
         _Shield.waiting = signum
+        _set_timer(PATIENCE_SECONDS)
     else:  # a second signal does not wait
         _raise(signum)
+
+
+def _lose_patience(_signum: int, _frame: FrameType | None) -> None:
+    if _Shield.waiting is not None:
+        _raise(_Shield.waiting)
+
+
+def _set_timer(seconds: float) -> None:
+    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
@@ -49,10 +68,13 @@ def terminable() -> Iterator[None]:
         return
     heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, _handle) for number in heard}
+    if hasattr(signal, "SIGALRM"):
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, _lose_patience)
     try:
         yield
     finally:
-        _Shield.depth, _Shield.waiting = 0, None
+        _set_timer(0)
+        _Shield.depth, _Shield.waiting, _Shield.obeyed = 0, None, False
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -68,9 +90,28 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         _Shield.depth -= 1
-        if _Shield.depth == 0 and _Shield.waiting is not None:
-            signum, _Shield.waiting = _Shield.waiting, None
-            _raise(signum)
+        if _Shield.depth == 0:
+            obey()
+
+
+def stop_asked() -> bool:
+    """Whether a signal waits for the shielded block that asks."""
+    return _Shield.waiting is not None
+
+
+def obey() -> None:
+    """Let a signal that waits do its work now."""
+    if _Shield.waiting is not None:
+        _raise(_Shield.waiting)
+
+
+def leave_signals_to_parent() -> None:
+    """Have this helper process ignore SIGINT and SIGTERM, which a terminal or a cluster sends to all of a group.
+
+    It ends when its parent does, which may want it to finish a batch first.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def die_with_parent() -> None:

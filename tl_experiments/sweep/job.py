@@ -38,15 +38,25 @@ class Job:
     indices: tuple[int, ...] = ()
     ledger: Ledger | None = None
 
+    def run(self) -> float:
+        """Train the members, each alone in its folder, and return the best val/acc of the first."""
+        from tl_experiments.experiment import run_experiments  # noqa: PLC0415 - a config error must not wait for torch
+
+        with self._recorded():
+            results = run_experiments(self.members)
+        self._show(results)
+        return results[0].val_acc_best
+
     @contextmanager
-    def recorded(self) -> Iterator[None]:
+    def _recorded(self) -> Iterator[None]:
         """Tell the ledger that the jobs begin and how they end; no other process runs them meanwhile."""
-        if self.ledger is None:
-            yield
-            return
         with ExitStack() as locks:
             for member in self.members:
-                locks.enter_context(_alone_in(member.folder))
+                locks.enter_context(_alone_in(member.folder, seconds=0 if self.ledger is None else LOCK_SECONDS))
+            if self.ledger is None:
+                yield
+                return
+            for member in self.members:
                 _remove_old_result(member)
             self.ledger.append(*self._entries(RUNNING))
             try:
@@ -57,7 +67,7 @@ class Job:
                 raise
             self.ledger.append(*self._entries(FINISHED))
 
-    def show(self, results: "Sequence[RunResult]") -> None:
+    def _show(self, results: "Sequence[RunResult]") -> None:
         """Print the results of a run on its own; a sweep tells of all its runs at once."""
         if self.ledger is None:
             from tl_experiments.tracking.console import Console  # noqa: PLC0415 - not before a run has begun
@@ -100,18 +110,22 @@ def still_runs(folder: Path) -> bool:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path, *, seconds: float) -> Iterator[None]:
     """Keep another process, such as one that a killed sweep left behind on a cluster, from the same folder.
+
+    Args:
+        folder: of the run; made when it is missing.
+        seconds: that its lock is waited for.
 
     Raises:
         RunFailed: it is still running.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+        with FileLock(folder / LOCK, timeout=seconds):
             yield
     except Timeout:
-        raise RunFailed(f"{folder}: an earlier process of this job is still running; end it, then go on") from None
+        raise RunFailed(f"{folder}: another process is still running this run; end it, then go on") from None
 
 
 def current_job(config: DictConfig) -> Job:

@@ -98,6 +98,7 @@ class Plan:
             uid=job.uid,
             sweep_id=self.uid,
             parent_run_id=parent_run_id,
+            host=folder / self.host(job).folder if self.groups else None,
         )
 
     def save(self, folder: Path) -> None:
