@@ -4,17 +4,18 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from inspect import isfunction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch.optim import Optimizer
 
-from tl_experiments.config.checks import allowed_prefixes
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
+from tl_experiments.config.targets import HOMES, allowed_prefixes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
@@ -36,38 +37,61 @@ from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.tracker import Tracker
 
+# Group -> what its target makes, if it is one of ours or PyTorch's.
+MADE: dict[str, type] = {
+    "backbone": Backbone,
+    "strategy": Strategy,
+    "optimizer": Optimizer,
+    "scheduler": Schedule,
+    "dataset": Dataset,
+    "augmentation": Augmentation,
+    "tracking": Tracker,
+}
+
 
 def _build(member: Member, group: str, **arguments: Any) -> Any:
     """Call what a group's `_target_` names with the group's values and what only the code knows."""
     node = member.config[group]
-    _check_target(node, group=group, prefixes=allowed_prefixes(member.config), supplied=arguments)
+    _check_target(member, group, supplied=arguments)
     try:
         return instantiate(node, **arguments, _convert_="all", _recursive_=False)
     except InstantiationException as error:
         raise (error.__cause__ or error) from None  # what went wrong in there says it best
 
 
-def _check_target(
-    node: Mapping[str, Any], *, group: str, prefixes: tuple[str, ...], supplied: Mapping[str, Any]
-) -> None:
-    """Find the target, see where it lives, and that it takes the keys; raises ConfigError.
+def _check_target(member: Member, group: str, *, supplied: Mapping[str, Any]) -> None:
+    """Find the target, see where it lives, what it makes, and that it takes the keys; raises ConfigError.
 
-    An allowed prefix is not enough: `tl_experiments.x.os.system` begins well and ends elsewhere.
+    An allowed prefix is not enough: `tl_experiments.models.x.os.system` begins well and ends elsewhere, and
+    `torch.optim.swa_utils.update_bn` ends well but is no optimizer.
     """
+    node = member.config[group]
     target = node["_target_"]
     try:
         found = get_object(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{group}._target_={target}: there is no such thing to call") from error
     home = f"{getattr(found, '__module__', None)}."
-    if not home.startswith(prefixes):
+    if not home.startswith(allowed_prefixes(group, member.config)):
         raise ConfigError(f"{group}._target_={target}: leads to {home.rstrip('.')}, which is not allowed")
+    if home.startswith(HOMES[group]) and not _makes(found, MADE[group]):
+        raise ConfigError(f"{group}._target_={target}: expected what makes {MADE[group].__name__}")
     keys = {key: value for key, value in node.items() if not key.startswith("_")}
-    signature = inspect.signature(found)
     try:
+        signature = inspect.signature(found)
         (signature.bind_partial if node.get("_partial_") else signature.bind)(**keys, **supplied)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{group}: {target} does not take the keys that are given: {error}") from error
+
+
+def _makes(found: Any, kind: type) -> bool:
+    """Whether something is a class of that kind, or a function that says that it returns one."""
+    made = found if isinstance(found, type) else get_type_hints(found).get("return") if isfunction(found) else None
+    if not isinstance(made, type):
+        return False
+    if getattr(kind, "_is_protocol", False):
+        return all(hasattr(made, name) for name in vars(kind) if not name.startswith("_"))
+    return issubclass(made, kind)
 
 
 def build_dataset(member: Member) -> Dataset:
@@ -173,9 +197,8 @@ def check_buildable(member: Member) -> None:
     build_scheduler(member)
     build_tracker(member)
     _check_stages(member)
-    prefixes = allowed_prefixes(member.config)
     for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
-        _check_target(member.config[group], group=group, prefixes=prefixes, supplied=supplied)
+        _check_target(member, group, supplied=supplied)
 
 
 def _check_stages(member: Member) -> None:

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from tl_experiments.config.checks import RANGES, allowed_prefixes, check
+from tl_experiments.config.checks import RANGES, check
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, plain
 from tl_experiments.config.register import register
+from tl_experiments.config.targets import HOMES, allowed_prefixes
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -212,21 +213,83 @@ def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_memb
         assert kept == yaml.safe_load(value)
 
 
-@pytest.mark.parametrize(
-    "target", ["os.system", "torch.optimx.SGD", "torch.load", "tl_experimentsx.run", "builtins.open"]
-)
-@pytest.mark.parametrize("group", ["backbone", "optimizer", "tracking"])
-def test_a_target_outside_the_list_is_named(group: str, target: str, config: dict[str, Any], tmp_path: Path) -> None:
+FOREIGN = ["os.system", "builtins.open", "torch.load", "torch.optimx.SGD", "tl_experimentsx.run", "x", "", "."]
+OURS_BUT_NOT_THE_GROUPS = [
+    "tl_experiments.cli.main",
+    "tl_experiments.runtime.files.publish_text",
+    "tl_experiments.sweep.folder.claimed",
+    "tl_experiments.config.checks.os.system",
+]
+PRIVATE = [
+    "{home}x.__globals__",
+    "{home}x._private",
+    "{home}__init__.x",
+    "{home}x().y",
+    "{home}x y",
+    "{home}",
+    "{home}x.",
+]
+
+
+@pytest.mark.parametrize("target", [*FOREIGN, *OURS_BUT_NOT_THE_GROUPS, *PRIVATE])
+@pytest.mark.parametrize("group", HOMES)
+def test_a_target_outside_the_groups_own_place_is_named(
+    group: str, target: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    target = target.format(home=HOMES[group][0])
     [line] = problems(put(config, f"{group}._target_", target), tmp_path)
-    assert line.startswith(f"{group}._target_={target}: not an allowed target")
+    assert line.startswith(f"{group}._target_={target}: not an allowed target; expected {HOMES[group][0]}*")
     assert "allow_targets" in line
 
 
-def test_a_target_is_found_however_deep_it_hides(config: dict[str, Any], tmp_path: Path) -> None:
-    config["optimizer"]["betas"] = [0.9, 0.99]
-    config["dataset"]["more"] = [{"deep": [{"_target_": "os.system"}]}]
+def test_a_group_without_code_has_no_target(config: dict[str, Any], tmp_path: Path) -> None:
+    [line] = problems(put(config, "runtime._target_", "tl_experiments.data.digits.digits"), tmp_path)
+    assert line.startswith("runtime._target_=tl_experiments.data.digits.digits: not allowed here")
+    del config["runtime"]["_target_"], config["strategy"]["_target_"]
     [line] = problems(config, tmp_path)
-    assert line.startswith("dataset.more[0].deep[0]._target_=os.system: ")
+    assert line.startswith("strategy._target_=None: not an allowed target")
+
+
+@pytest.mark.parametrize("key", ["_target_", "_args_", "_convert_", "_recursive_", "_anything"])
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        (lambda config: config["dataset"].setdefault("more", {}), "dataset.more"),
+        (lambda config: config["dataset"].setdefault("more", [[], [{}]])[1][0], "dataset.more[1][0]"),
+        (lambda config: config["runtime"], "runtime"),
+        (lambda config: config["sweep"], "sweep"),
+    ],
+)
+def test_what_would_run_is_found_however_deep_it_hides(
+    place: Callable[[Any], Any], named: str, key: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    place(config)[key] = "torch.optim.SGD"
+    [line] = problems(config, tmp_path)
+    assert line.startswith(f"{named}.{key}=torch.optim.SGD: not allowed here; ")
+
+
+@pytest.mark.parametrize("key", ["_args_", "_convert_", "_recursive_"])
+def test_beside_a_target_nothing_says_how_it_is_called(key: str, config: dict[str, Any], tmp_path: Path) -> None:
+    [line] = problems(put(config, f"strategy.{key}", [1]), tmp_path)
+    assert line.startswith(f"strategy.{key}=[1]: not allowed here; ")
+
+
+@pytest.mark.parametrize(("group", "expected"), [("strategy", "false"), ("dataset", "false"), ("optimizer", "true")])
+def test_only_what_the_code_completes_is_partial(
+    group: str, expected: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    for value in (expected != "true", "yes"):
+        [line] = problems(put(config, f"{group}._partial_", value), tmp_path)
+        assert line == f"{group}._partial_={value}: not allowed here; expected {expected}"
+
+
+def test_what_is_resolved_is_not_resolved_again(config: dict[str, Any], tmp_path: Path) -> None:
+    put(config, "tracking.experiment_name", "${oc.env:HOME}")
+    config["dataset"]["more"] = ["a", {"b": "x${lr}"}]
+    assert [line.partition(": ")[0] for line in problems(config, tmp_path)] == [
+        "dataset.more[1].b=x${lr}",
+        "tracking.experiment_name=${oc.env:HOME}",
+    ]
 
 
 @pytest.mark.parametrize("prefix", ["mine", "mine.", "mine.*", "mine.optim"])
@@ -234,7 +297,13 @@ def test_the_users_own_prefix_allows_what_is_below_it(prefix: str, config: dict[
     config["allow_targets"] = [prefix]
     assert problems(put(config, "optimizer._target_", "mine.optim.Lion"), tmp_path) == []
     assert len(problems(put(config, "optimizer._target_", "mined.optim.Lion"), tmp_path)) == 1
-    assert all(allowed.endswith(".") for allowed in allowed_prefixes(config))
+    assert all(allowed.endswith(".") for allowed in allowed_prefixes("optimizer", config))
+
+
+@pytest.mark.parametrize("prefix", ["", ".", "*", ".*"])
+def test_an_empty_prefix_allows_nothing(prefix: str, config: dict[str, Any], tmp_path: Path) -> None:
+    config["allow_targets"] = [prefix]
+    assert len(problems(put(config, "optimizer._target_", "os.system"), tmp_path)) == 1
 
 
 def test_a_missing_folder_of_images_is_named(make_member: Callable[..., Member], tmp_path: Path) -> None:

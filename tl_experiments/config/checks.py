@@ -2,17 +2,18 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
+from tl_experiments.config.targets import target_problems
 
 SQLITE = "sqlite:///"
-ALLOWED_TARGETS = ("torch.optim.", "tl_experiments.")
 
 Check = tuple[str, Callable[[Any], bool], str]
 
@@ -122,23 +123,16 @@ def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={value}: expected {expected}"
 
 
-def _target_problems(node: Any, prefixes: tuple[str, ...], path: str = "") -> Iterator[str]:
-    """A target is code that will run: each group has one, from an allowed place, and nothing below it has any."""
+def _interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
+    """All is resolved by now; what still looks like an interpolation would be resolved when a group is built."""
     if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and (path == "" or "." in path or "[" in path):
-            yield f"{path}._target_={target}: not allowed here; expected a target at the top of a group alone"
-        elif target is not None and not str(target).startswith(prefixes):
-            listed = ", ".join(f"{prefix}*" for prefix in prefixes)
-            yield (
-                f"{path}._target_={target}: not an allowed target; expected one of {listed} "
-                "(add the prefix of your own code by allow_targets=[your_package.])"
-            )
         for key, child in node.items():
-            yield from _target_problems(child, prefixes, f"{path}.{key}" if path else str(key))
+            yield from _interpolation_problems(child, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            yield from _target_problems(child, prefixes, f"{path}[{index}]")
+            yield from _interpolation_problems(child, f"{path}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        yield f"{path}={node}: interpolations have no effect here; expected the value itself"
 
 
 def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -192,20 +186,25 @@ def _writable(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def allowed_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a `_target_` may begin with; each ends with a dot."""
-    return ALLOWED_TARGETS + tuple(prefix.rstrip(".*") + "." for prefix in config["allow_targets"])
-
-
 def check_ranges(config: Mapping[str, Any]) -> None:
     """Raise one ConfigError that names every value out of its range; a node that is not there is not checked."""
-    problems = list(_range_problems(config))
-    if problems:
-        raise ConfigError("\n".join(problems))
+    _raise(_range_problems(config))
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Raise one ConfigError that names every problem of a resolved, plain config that any machine would see.
+
+    Args:
+        config: nested plain containers, enums as their lower-case names.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    _raise(_value_problems(config))
 
 
 def check(config: Mapping[str, Any], *, folder: Path) -> None:
-    """Raise one ConfigError that names every problem of a resolved, plain config.
+    """Raise one ConfigError that names every problem of a resolved, plain config, here and now.
 
     Args:
         config: nested plain containers, enums as their lower-case names.
@@ -214,12 +213,17 @@ def check(config: Mapping[str, Any], *, folder: Path) -> None:
     Raises:
         ConfigError: one line per problem.
     """
-    problems = [
-        *_key_problems(config),
-        *_range_problems(config),
-        *_cross_group_problems(config),
-        *_target_problems(config, allowed_prefixes(config)),
-        *_place_problems(config, folder),
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    _raise(chain(_value_problems(config), _place_problems(config, folder)))
+
+
+def _value_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from _key_problems(config)
+    yield from _range_problems(config)
+    yield from _cross_group_problems(config)
+    yield from target_problems(config)
+    yield from _interpolation_problems(config)
+
+
+def _raise(problems: Iterable[str]) -> None:
+    if told := "\n".join(problem.replace("\n", "\\n") for problem in problems):
+        raise ConfigError(told)

@@ -63,6 +63,7 @@ def _in_words(message: str) -> str:
         r"could not be converted to (\w+)", lambda match: f"was given; expected {match[1].lower()}", message
     )
     message = re.sub(r"field '\w+' is not Optional", "null was given; expected a value", message)
+    message = re.sub(r"Incompatible value 'None' for field of type '\w+'", "null was given; expected a value", message)
     message = message.replace("Union[int, float]", "a number")
     return re.sub(r"Optional\[(.+)\]", r"\1 or null", message)
 
