@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import UTC, datetime
 from inspect import isfunction
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -23,6 +24,7 @@ from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
+from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
@@ -35,6 +37,7 @@ from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.tracking.run_log import RunLog
+from tl_experiments.tracking.run_record import RunRecord
 from tl_experiments.tracking.tracker import Tracker
 
 # Group -> what its target makes, if it is one of ours or PyTorch's.
@@ -175,13 +178,35 @@ def build_log(member: Member, *, index: int, num_members: int) -> RunLog:
         index: of the member on the leading axis of records.
         num_members: on this axis.
     """
-    return RunLog(
-        name=member.name,
-        folder=member.folder,
-        member=index,
-        num_members=num_members,
+    record = RunRecord(
         uid=member.uid,
-        tracker=build_tracker(member),
+        name=member.name,
+        choices=member.choices,
+        sweep_id=member.sweep_id,
+        began=datetime.now(UTC).isoformat(timespec="microseconds"),
+    )
+    return RunLog(
+        record=record, folder=member.folder, member=index, num_members=num_members, tracker=build_tracker(member)
+    )
+
+
+def build_checkpoints(
+    member: Member, *, logs: Sequence[RunLog], description: Mapping[str, Any], watch: Watch
+) -> Checkpoints:
+    """Make the checkpoints of all members that train together; nothing is read or written yet.
+
+    Args:
+        member: the first of them.
+        logs: of all, identified.
+        description: what makes a checkpoint readable by itself.
+        watch: told of trouble.
+    """
+    return Checkpoints(
+        (member.host or member.folder) / "checkpoints",
+        identity={log.uid: log.identity for log in logs},
+        description=description,
+        every_seconds=60 * member.config["checkpoint"]["every_minutes"],
+        notice=watch.notice,
     )
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import Any
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import SettingError, UserError
-from tl_experiments.sweep.folder import find_sweep
+from tl_experiments.sweep.folder import find_sweep, is_run_id
 
 SWEEPS = Path("outputs/sweeps")
 FILE_WIDTH = 160  # columns of a table that no terminal limits
@@ -39,11 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-
-
-def is_run_id(named: str) -> bool:
-    """Whether a name is an MLflow run's; a folder that is called so comes first."""
-    return re.fullmatch("[0-9a-f]{32}", named) is not None and not Path(named).exists()
 
 
 def _report(options: argparse.Namespace) -> None:

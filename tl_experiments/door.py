@@ -7,7 +7,7 @@ import functools
 import gc
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +20,7 @@ from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
 from tl_experiments.runtime.signals import Terminated, terminable
 from tl_experiments.sweep.causes import MENDABLE, cause_of
+from tl_experiments.sweep.resumed import is_resume, resumed_job
 from tl_experiments.sweep.typed import as_choices
 
 
@@ -63,13 +64,32 @@ def _group(config: DictConfig) -> int | None:
     return OmegaConf.select(config, "sweep.group")
 
 
+def _go_on(arguments: Sequence[str]) -> None:
+    """Go on with a run. Its configuration is its own, so that Hydra has nothing to compose."""
+    with given_back(), terminable():
+        job = resumed_job(arguments)
+        if isinstance(job, str):
+            print(job)
+            return
+        try:
+            job.run()
+        except MENDABLE:
+            raise
+        except Exception as error:
+            error.is_defect = True  # type: ignore[attr-defined]
+            raise
+
+
 def enter(main: Callable[[], Any]) -> int:
     """Run a `@hydra.main` program and return its exit code."""
     # Only while this is set do composition errors reach the caller; `task` restores the user's value.
     borrow()
     sys.argv[1:] = as_choices(sys.argv[1:])
     try:
-        main()
+        if is_resume(sys.argv[1:]):
+            _go_on(sys.argv[1:])
+        else:
+            main()
     except (*MENDABLE, OSError, ValueError) as error:  # while it composes, Hydra raises the last two as well
         if wants_traceback() or getattr(error, "is_defect", False):
             raise

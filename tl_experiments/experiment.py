@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import chain
+from dataclasses import asdict
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
-from tl_experiments.engine.records import Diverged
+from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.records import Diverged, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
+from tl_experiments.runtime.signals import obey, shielded, stop_asked
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog, RunResult
@@ -46,7 +48,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             config = build.resolved_config(
                 member, compute=compute, backbone=backbone, dataset=dataset, augmentation=augmentation
             )
-            log.begin(config, member.choices, device=place)
+            log.begin(config, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
 
         workload = strategy.prepare(
@@ -65,28 +67,63 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             )
         )
         trainer = build.build_trainer(shared, workload, optimizers=optimizers, schedulers=schedulers, device=device)
-        _train(trainer, workload, console=console, logs=logs)
+        frozen = _identify(logs, workload)
+        checkpoints = build.build_checkpoints(
+            shared,
+            logs=logs,
+            description={"class_names": dataset.class_names, "input": asdict(backbone.input_spec)},
+            watch=console,
+        )
+        _go_on(trainer, checkpoints, console=console, logs=logs)
+        _train(trainer, checkpoints, console=console, logs=logs)
+        if workload.frozen_sha256() != frozen:
+            raise RunFailed("frozen weights changed while training; please report this as a defect")
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
             if log.failure is None
         ]
+    if not shared.config["checkpoint"]["keep_when_finished"] and len(results) == len(logs):
+        checkpoints.remove()
     if lost := [f"{log.name}: {log.failure}" for log in logs if log.failure is not None]:
         raise RunFailed("; ".join(lost))
     return results
 
 
-def _train(trainer: Trainer, workload: Workload, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Train and test; what happens is shown and kept as it comes, and what must not change is looked at again."""
-    frozen = _identify(logs, workload)
-    for record in chain(trainer.fit(), trainer.test()):
-        if isinstance(record, Diverged):
-            console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
-        console.record(record)
-        for log in logs:
-            log.record(record)
-    if workload.frozen_sha256() != frozen:
-        raise RunFailed("frozen weights changed while training; please report this as a defect")
+def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Begin where the last checkpoint of these members stands, or at the beginning."""
+    resumed = checkpoints.resume()
+    if resumed is not None:
+        trainer.load(resumed.state)
+        console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
+    for log in logs:
+        log.go_on(
+            epochs=resumed.state.epochs if resumed else 0,
+            seconds=resumed.seconds if resumed else 0.0,
+        )
+
+
+def _train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Train and test; what happens is shown and kept as it comes. Who is asked to stop does so after the step."""
+    with shielded():
+        for record in trainer.fit():
+            _tell(record, console=console, logs=logs)
+            if checkpoints.due(record) or stop_asked():
+                newest = checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
+                if stop_asked():
+                    console.notice(f"stopped after the step; the run goes on from {newest}")
+            obey()
+        for record in trainer.test():
+            _tell(record, console=console, logs=logs)
+            obey()
+
+
+def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:
+    if isinstance(record, Diverged):
+        console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
+    console.record(record)
+    for log in logs:
+        log.record(record)
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:

@@ -46,9 +46,9 @@ def make_checkpoints(
 ) -> Checkpoints:
     return Checkpoints(
         folder,
-        uids=uids,
         identity={uid: {"data": data, "configuration": f"of {uid}"} for uid in uids},
         description={"class_names": ["cat", "dog", "cow"]},
+        every_seconds=600.0,
         notice=(notes if notes is not None else []).append,
     )
 

@@ -103,7 +103,8 @@ RANGES: tuple[Check, ...] = (
 )
 
 
-def _lookup(config: Mapping[str, Any], key: str) -> Any:
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key; None where there is no such key."""
     node: Any = config
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -118,7 +119,7 @@ def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, accepts, expected in RANGES:
-        value = _lookup(config, key)
+        value = lookup(config, key)
         if value is not None and not accepts(value):
             yield f"{key}={value}: expected {expected}"
 
@@ -136,21 +137,21 @@ def _interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
 
 
 def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    warmup = _lookup(config, "scheduler.warmup_epochs")
+    warmup = lookup(config, "scheduler.warmup_epochs")
     if warmup is not None and warmup >= config["epochs"] >= 1:
         yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
-    follower = _lookup(config, "optimizer.lr")
+    follower = lookup(config, "optimizer.lr")
     if follower is not None and str(follower) != str(config["lr"]):
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
-    if config["batch_size"] == 1 and _lookup(config, "strategy.batchnorm") == "train":
+    if config["batch_size"] == 1 and lookup(config, "strategy.batchnorm") == "train":
         yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
-    if _lookup(config, "strategy.views") is not None:
+    if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
-    if _lookup(config, "optimizer.nesterov") and not _lookup(config, "optimizer.momentum"):
+    if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
         yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
-    if _lookup(config, "runtime.deterministic") and "bf16" in (
-        _lookup(config, "runtime.train_precision"),
-        _lookup(config, "runtime.infer_precision"),
+    if lookup(config, "runtime.deterministic") and "bf16" in (
+        lookup(config, "runtime.train_precision"),
+        lookup(config, "runtime.infer_precision"),
     ):
         yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
 
@@ -165,16 +166,16 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    root = _lookup(config, "dataset.root")
-    downloads = _lookup(config, "dataset.download")  # where it is a key, the dataset tells what is to be put there
+    root = lookup(config, "dataset.root")
+    downloads = lookup(config, "dataset.download")  # where it is a key, the dataset tells what is to be put there
     if root == "":
         yield "dataset.root is empty; expected a folder of images"
     elif root is not None and downloads is None and not Path(root).expanduser().is_dir():
         yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
     if not _writable(folder):
         yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
-    uri = _lookup(config, "tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""
-    if _lookup(config, "tracking._target_") and uri.startswith(SQLITE):
+    uri = lookup(config, "tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    if lookup(config, "tracking._target_") and uri.startswith(SQLITE):
         store = Path(uri.removeprefix(SQLITE)).absolute()
         if not _writable(store.parent):
             yield f"tracking.uri={uri}: {store.parent} cannot be written to; expected a folder for the database"

@@ -36,12 +36,20 @@ def read_record(path: Path, *, allow_targets: Sequence[str]) -> dict[str, Any]:
         ConfigError: one line per problem, each with the path before it.
     """
     try:
-        document = _parse(_read(path))
-        config = _typed({key: value for key, value in document.items() if key not in OF_THE_COMMAND})
-        config["allow_targets"] = list(allow_targets)
-        check_values(config)
+        return check_record(_parse(_read(path)), allow_targets=allow_targets)
     except ConfigError as error:
         raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+
+
+def check_record(document: Mapping[str, Any], *, allow_targets: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a record with the types of the schema, checked.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    config = _typed({key: value for key, value in document.items() if key not in OF_THE_COMMAND})
+    config["allow_targets"] = list(allow_targets)
+    check_values(config)
     return config
 
 

@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tl_experiments.engine.records import EpochRecord, Progress, Record
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.files import (
@@ -50,25 +52,28 @@ class Checkpoints:
         self,
         folder: Path,
         *,
-        uids: Sequence[str],
         identity: Mapping[str, Mapping[str, str]],
         description: Mapping[str, Any],
+        every_seconds: float,
         notice: Callable[[str], None],
     ) -> None:
         """Write and read nothing yet.
 
         Args:
             folder: of all checkpoints; made when it is missing.
-            uids: of K members, in the order of the trainer's.
-            identity: uid → digests of what must be the same when a run goes on, by names for people.
+            identity: of K members, in the order of the trainer's: uid → digests of what must be the same when a run
+                goes on, by names for people.
             description: class names, input and what else makes a checkpoint readable by itself.
+            every_seconds: inside an epoch; after each one there is a checkpoint anyway.
             notice: told of a disk that is full and of checkpoints that are damaged.
         """
         self._folder = folder
-        self._uids = tuple(uids)
+        self._uids = tuple(identity)
         self._identity = identity
         self._description = description
+        self._every_seconds = every_seconds
         self._notice = notice
+        self._saved = time.monotonic()
         self._position: tuple[int, int, int] | None = None
 
     def resume(self) -> Resumed | None:
@@ -94,6 +99,12 @@ class Checkpoints:
             return resumed
         return None
 
+    def due(self, record: Record) -> bool:
+        """Whether it is time for a checkpoint: an epoch is over, or a long one goes on."""
+        return isinstance(record, EpochRecord) or (
+            isinstance(record, Progress) and time.monotonic() - self._saved >= self._every_seconds
+        )
+
     def save(self, state: TrainerState, *, seconds: float) -> Path | None:
         """Write a checkpoint, unless the last one stands at the same place; returns the newest there is.
 
@@ -105,6 +116,7 @@ class Checkpoints:
         """
         folder = self._folder / f"epoch-{state.epochs:04}-step-{state.steps:08}"
         if self._position != state.position:
+            self._saved = time.monotonic()
             try:
                 with published_folder(folder) as making:
                     self._write(making, state, seconds)

@@ -1,7 +1,7 @@
 """SIGTERM ends a run as Ctrl-C does: by an exception that unwinds every `with`, so that the run's status stays true.
 
-Where an exception from nowhere would do harm, a block is shielded: the signal waits, and a loop inside the block asks for
-it between two steps, saves, and obeys. A block that does not ask is interrupted after `PATIENCE_SECONDS`.
+Where an exception from nowhere would do harm, a block is shielded: the signal waits, and a loop inside the block asks
+for it between two steps, saves, and obeys. A block that does not ask is interrupted after `PATIENCE_SECONDS`.
 """
 
 import ctypes

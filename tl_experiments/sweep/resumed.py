@@ -1,6 +1,8 @@
 """`python run.py resume=...`: the run that was stopped, as it was begun, whatever the configuration files say today."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from tl_experiments.config.checks import check, lookup
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import GROUPS, Member
-from tl_experiments.config.record import read_record
+from tl_experiments.config.record import check_record, read_record
+from tl_experiments.runtime.errors import SettingError
+from tl_experiments.sweep.folder import LATEST, is_run_id
 from tl_experiments.sweep.job import Job
 from tl_experiments.sweep.outcome import is_finished, read_result
 
 KEY = "resume"
-LATEST = "latest"
 RUNS = Path("outputs/runs")
 CONFIG = "config.yaml"
 # What may be typed beside `resume`: it says where and how the run goes on, not what it is.
 MAY_CHANGE = ("runtime.", "checkpoint.", "dataset.root", "dataset.download", "tracking.uri")
+MAY_CHANGE_TOLD = "runtime.*, checkpoint.*, dataset.root, dataset.download and tracking.uri"
 
 
 def is_resume(arguments: Sequence[str]) -> bool:
@@ -27,8 +32,8 @@ def is_resume(arguments: Sequence[str]) -> bool:
     return any(_key(argument) == KEY for argument in arguments) and not {"-m", "--multirun"} & {*arguments}
 
 
-def resumed_job(arguments: Sequence[str]) -> Job | None:
-    """Return what is left of a run; None, after saying so, where nothing is.
+def resumed_job(arguments: Sequence[str]) -> Job | str:
+    """Return what is left of a run, or a line that says why nothing is.
 
     Args:
         arguments: `resume=PATH|RUN_ID|latest`, and overrides that must agree with the run or may change.
@@ -47,8 +52,8 @@ def resumed_job(arguments: Sequence[str]) -> Job | None:
         raise ConfigError(f"{folder}: a job of a sweep; it goes on by: python run.py -m sweep.resume={folder.parent}")
     result = read_result(folder)
     if is_finished(result, uid=record.uid):
-        print(f"{folder}: the run has finished: best val/acc {result['val/acc_best']:.4f}, test/acc {result['test/acc']:.4f}")
-        return None
+        figures = f"best val/acc {result['val/acc_best']:.4f}, test/acc {result['test/acc']:.4f}"
+        return f"{folder}: the run has finished: {figures}"
     allowed = typed.pop("allow_targets", None)
     config = read_record(folder / CONFIG, allow_targets=list(allowed.value()) if allowed else ())  # type: ignore[arg-type]
     member = Member(
@@ -78,7 +83,7 @@ def _find(named: str) -> Path:
     if named == LATEST:
         return _latest()
     folder = Path(named).expanduser().absolute()
-    if is_run_id(named) and not folder.exists():
+    if is_run_id(named):
         from tl_experiments.tracking.find_run import folder_of_run  # noqa: PLC0415 - MLflow is slow to import
 
         return folder_of_run(named)
@@ -106,28 +111,21 @@ def _with(
     Raises:
         ConfigError: a line for each override that is not what the run was begun with.
     """
-    changed, problems = OmegaConf.create(dict(config)), []
+    changed, problems = deepcopy(dict(config)), []
     for key, override in typed.items():
         value, told = override.value(), override.get_value_element_as_str()
-        if key in GROUPS:
-            if choices.get(key) != told:
-                problems.append(f"{key}={told}: the run has {key}={choices.get(key)}; expected no other, or a new run")
+        was = choices.get(key) if key in GROUPS else lookup(config, key)
+        if was == value:
             continue
-        try:
-            now = OmegaConf.select(changed, key, throw_on_missing=True)
-        except OmegaConfBaseException:
-            now = None
-        if now is None and "." in key and OmegaConf.select(changed, key.rpartition(".")[0]) is None:
-            problems.append(f"{key}={told}: the run has no such key")
-        elif key.startswith(MAY_CHANGE):
-            OmegaConf.update(changed, key, value)
-        elif now != value:
+        group, _, name = key.partition(".")
+        if key.startswith(MAY_CHANGE) and name in changed[group]:
+            changed[group][name] = value
+        else:
             problems.append(
-                f"{key}={told}: the run has {key}={now}; expected no other, or a new run "
-                f"(what may change: {' '.join(f'{prefix}*' if prefix.endswith('.') else prefix for prefix in MAY_CHANGE)})"
+                f"{key}={told}: the run has {key}={was}; a run that goes on may change {MAY_CHANGE_TOLD} only"
             )
     if problems:
         raise ConfigError("\n".join(problems))
-    values = checked_values(OmegaConf.to_container(changed), allow_targets=config["allow_targets"])
-    check(values, folder=folder)
-    return values
+    changed = check_record(changed, allow_targets=config["allow_targets"])
+    check({**changed, "resume": None, "sweep": {}}, folder=folder)
+    return changed

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tl_experiments.runtime.files import publish_text
+
 
 def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
     """Append `row` as one line in one write; a value that is not finite becomes null, since JSON has none."""
@@ -14,6 +16,15 @@ def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
     }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+def keep_epochs(path: Path, epochs: int) -> None:
+    """Remove the rows of later epochs, and a last line that is half written; those are going to be written again."""
+    rows = [row for row in read_metrics(path) if row["epoch"] <= epochs] if path.exists() else []
+    if rows:
+        publish_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -18,10 +18,11 @@ from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.tracking.evaluation_files import write_evaluation
-from tl_experiments.tracking.metrics_log import append_metrics, read_metrics
+from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
-from tl_experiments.tracking.tags import run_fingerprint, run_tags
+from tl_experiments.tracking.run_record import RunRecord
+from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
 
 
@@ -53,27 +54,27 @@ class RunResult:
 class RunLog:
     """Writes one member's record; `with` begins the tracker's run and ends both with the same status."""
 
-    def __init__(self, *, name: str, folder: Path, member: int, num_members: int, uid: str, tracker: Tracker) -> None:
+    def __init__(self, *, record: RunRecord, folder: Path, member: int, num_members: int, tracker: Tracker) -> None:
         """Keep where to write.
 
         Args:
-            name: of the run.
+            record: what the run is called.
             folder: exists.
             member: index on the leading axis of records.
             num_members: on this axis; they share the time that they take together.
-            uid: of the run.
             tracker: not yet entered.
         """
         self.tracker = tracker
-        self.name = name
+        self.name = record.name
+        self.uid = record.uid
         self.folder = folder
+        self._record = record
         self._member = member
         self._num_members = num_members
-        self._uid = uid
         self._start = time.perf_counter()
         self._config: Mapping[str, Any] = {}
         self._device = ""
-        self._dataset = ""
+        self._dataset = self._weights = ""
         self._identity: Mapping[str, Any] = {}
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
@@ -82,8 +83,7 @@ class RunLog:
         self._together_seconds: float | None = None  # until the members were tested
 
     def __enter__(self) -> Self:
-        for old in ("metrics.jsonl", "result.json"):
-            (self.folder / old).unlink(missing_ok=True)  # of an earlier run in the same folder
+        (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         self.tracker.__enter__()
         return self
 
@@ -99,24 +99,49 @@ class RunLog:
             self._write_result(status=status, error=f"{type(error).__name__}: {error}")
         self.tracker.__exit__(kind, error, traceback)
 
-    def begin(self, config: Mapping[str, Any], choices: Mapping[str, str], *, device: str) -> None:
-        """Record what the run is.
+    def begin(self, config: Mapping[str, Any], *, device: str) -> None:
+        """Record what the run is; of one that goes on it is written already.
 
         Args:
             config: resolved, plain values.
-            choices: the option of each group.
             device: as people call it.
         """
         self._config, self._device = config, device
         path = self.folder / "config.yaml"
-        publish_text(path, yaml.safe_dump(dict(config), sort_keys=False))
-        self.tracker.log_params(run_params(config, choices))
+        if not self._record.is_saved(self.folder):
+            publish_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+            self._record.save(self.folder)
+        self.tracker.log_params(run_params(config, self._record.choices))
         self.tracker.log_file(path)
 
     def dataset(self, *, name: str, source: str, fingerprint: str) -> None:
         """Record what the run learns from: `source` is a folder, or the name where there is none."""
         self._dataset = fingerprint
         self.tracker.log_dataset(name=name, digest=fingerprint, context="train", source=source)
+
+    def go_on(self, *, epochs: int, seconds: float) -> None:
+        """Forget what lies behind the point at which the run goes on; a new run goes on after epoch 0.
+
+        Args:
+            epochs: that are over.
+            seconds: that they took.
+        """
+        keep_epochs(self.folder / "metrics.jsonl", epochs)
+        self._start -= seconds
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those in which it was stopped."""
+        return time.perf_counter() - self._start
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Digests of what must be the same when the run goes on, by names for people."""
+        return {
+            "configuration": config_digest(self._config),
+            "images": self._dataset,
+            "weights to begin with": self._weights,
+        }
 
     def identify(self, *, weights: str, frozen: str, num_trained_params: int) -> None:
         """Tag what the run is, once its weights are known.
@@ -126,6 +151,7 @@ class RunLog:
             frozen: digest of the tensors that must not change.
             num_trained_params: parameters that training changes.
         """
+        self._weights = weights
         self._identity = {
             "fingerprint": run_fingerprint(self._config, dataset=self._dataset, weights=weights),
             "dataset_fingerprint": self._dataset,
@@ -206,7 +232,7 @@ class RunLog:
 
     def _write_result(self, *, status: str, **fields: Any) -> Path:
         path = self.folder / "result.json"
-        ids = {"status": status, "name": self.name, "uid": self._uid, "run_id": self.tracker.run_id}
+        ids = {"status": status, "name": self.name, "uid": self.uid, "run_id": self.tracker.run_id}
         place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
         result = {**ids, **fields, **self._identity, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")

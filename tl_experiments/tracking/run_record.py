@@ -31,6 +31,13 @@ class RunRecord:
     sweep_id: str | None
     began: str
 
+    def is_saved(self, folder: Path) -> bool:
+        """Whether the record in a folder is that of this run."""
+        try:
+            return type(self).load(folder).uid == self.uid
+        except SettingError:
+            return False
+
     def save(self, folder: Path) -> None:
         publish_text(folder / FILE, json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
 
@@ -51,7 +58,9 @@ class RunRecord:
             if not all(isinstance(text, str) for text in texts) or not isinstance(record.sweep_id, str | None):
                 raise TypeError("values of another type")
         except FileNotFoundError:
-            raise SettingError(f"{folder}: no run began here ({FILE} is missing); expected the folder of a run") from None
+            raise SettingError(
+                f"{folder}: no run began here ({FILE} is missing); expected the folder of a run"
+            ) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise SettingError(f"{path}: cannot be read as the record of a run: {error}") from error
         return record

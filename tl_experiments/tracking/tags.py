@@ -12,7 +12,20 @@ WITHOUT_EFFECT = {
     "runtime": ("workers", "image_memory_gb", "cache", "log_every_steps"),
     "dataset": ("root", "download"),
 }
-NOT_THE_RUN = ("tracking", "allow_targets")
+NOT_THE_RUN = ("tracking", "checkpoint", "allow_targets")
+# What the machine decides where it is left open; a run that goes on elsewhere has other bits from there on.
+OF_THE_MACHINE = ("device", "threads", "train_precision", "infer_precision", "memory_format", "infer_batch_size")
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the identity of what a run is asked to do, whatever machine does it.
+
+    Args:
+        config: resolved.
+    """
+    fields = _with_effect(config)
+    runtime = {key: value for key, value in fields["runtime"].items() if key not in OF_THE_MACHINE}
+    return fingerprint({**fields, "runtime": runtime})
 
 
 def run_fingerprint(config: Mapping[str, Any], *, dataset: str, weights: str) -> str:
@@ -23,14 +36,17 @@ def run_fingerprint(config: Mapping[str, Any], *, dataset: str, weights: str) ->
         dataset: fingerprint of the images and splits.
         weights: digest of the deployable before training.
     """
-    fields = {
+    return fingerprint({"config": _with_effect(config), "dataset": dataset, "weights": weights, "versions": versions()})
+
+
+def _with_effect(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         group: {key: value for key, value in node.items() if key not in WITHOUT_EFFECT.get(group, ())}
         if isinstance(node, Mapping)
         else node
         for group, node in config.items()
         if group not in NOT_THE_RUN
     }
-    return fingerprint({"config": fields, "dataset": dataset, "weights": weights, "versions": versions()})
 
 
 def run_tags(*, folder: Path, device: str, facts: Mapping[str, str]) -> dict[str, str]:
