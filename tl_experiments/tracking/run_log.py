@@ -13,7 +13,7 @@ import yaml
 from tl_experiments.data.images import Images
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated
@@ -83,6 +83,7 @@ class RunLog:
         self._together_seconds: float | None = None  # until the members were tested
 
     def __enter__(self) -> Self:
+        remove_unfinished(self.folder)
         (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         self.tracker.__enter__()
         return self
