@@ -15,6 +15,7 @@ from tl_experiments.engine.updates import BankUpdates, SingleUpdates, Updates, m
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.param_groups import ParamGroup, param_groups
 
+FINITE = torch.ones(1, dtype=torch.bool)  # is every loss
 STEPS, FEATURE_DIM, NUM_CLASSES, BATCH = 50, 12, 4, 16
 RTOL, ATOL = 1e-5, 2e-6  # of the largest weight, or of 1: some float32 roundings in 50 steps
 Factory = Callable[..., Optimizer]
@@ -84,7 +85,7 @@ def train_together(factories: Sequence[Factory], *, members: Sequence[int] = (0,
         both = [gradients(step, member) for member in members]
         bank.weight.grad = torch.stack([weight for weight, _ in both])
         bank.bias.grad = torch.stack([bias for _, bias in both])
-        updates.step()
+        updates.step(FINITE)
         assert bank.weight.grad is None
         assert bank.bias.grad is None
     return bank
@@ -132,7 +133,7 @@ def test_weights_decay_and_biases_do_not(optimizer: Factory) -> None:
     before = bank.weight.detach().clone(), bank.bias.detach().clone()
     updates = updates_of(bank, [partial(optimizer, lr=0.1, weight_decay=decay) for decay in (0.0, 0.5)])
     bank.weight.grad, bank.bias.grad = torch.zeros_like(bank.weight), torch.zeros_like(bank.bias)
-    updates.step()
+    updates.step(FINITE)
     assert torch.equal(bank.bias, before[1])
     assert torch.equal(bank.weight[0], before[0][0])
     assert ((bank.weight[1] - before[0][1]) * before[0][1] < 0).all(), "every weight moves towards zero"
@@ -143,7 +144,7 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     before = bank.weight.detach().clone()
     updates = updates_of(bank, [partial(AdamW, lr=0.1, weight_decay=0.5)] * 2)
     bank.bias.grad = torch.ones_like(bank.bias)
-    updates.step()
+    updates.step(FINITE)
     assert torch.equal(bank.weight, before)
 
 
@@ -174,7 +175,7 @@ def test_an_optimizer_without_a_rule_trains_one_member_by_pytorch_and_several_no
         for module in (bank, reference):
             weight, bias = gradients(step, 0)
             module.weight.grad, module.bias.grad = weight[None], bias[None]
-        updates.step()
+        updates.step(FINITE)
         theirs.step()
     assert not torch.equal(reference.weight, make_bank(1).weight)
     torch.testing.assert_close(bank.weight, reference.weight)  # a fused update rounds otherwise

@@ -1,5 +1,7 @@
 """Sums over batches are the numbers of torchmetrics and of F.cross_entropy, for every member."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,9 +75,23 @@ def test_many_small_losses_are_not_lost_beside_a_large_sum() -> None:
     assert sums.means().loss[0] * 65 == 2**26 + 64
 
 
-def test_no_samples_are_no_division_by_zero() -> None:
+def test_means_over_no_samples_are_no_numbers() -> None:
     means = Sums(num_members=2, device=CPU).means()
-    assert (means.loss, means.acc) == ((0.0, 0.0), (0.0, 0.0))
+    assert all(math.isnan(value) for value in (*means.loss, *means.acc))
+
+
+def test_a_batch_that_taught_some_members_nothing_is_counted_or_left_out() -> None:
+    logits, labels = torch.zeros(2, 3, 2), torch.zeros(2, 3, dtype=torch.int64)
+    losses = torch.tensor([[1.0, 1.0, 1.0], [math.nan, 1.0, 1.0]])
+    updated = torch.tensor([True, False])
+    for skips in (False, True):
+        sums = Sums(num_members=2, device=CPU)
+        sums.add(logits, labels, torch.full((2, 3), 2.0), updated=torch.tensor([True, True]), skips=skips)
+        sums.add(logits, labels, losses, updated=updated, skips=skips)
+        means = sums.means()
+        assert means.num_skipped == (0, 1)
+        assert means.loss[0] == 1.5
+        assert means.loss[1] == 2.0 if skips else math.isnan(means.loss[1])
 
 
 def test_what_is_asked_for_arrives_once_and_is_of_the_samples_until_then() -> None:

@@ -21,10 +21,21 @@ class Batch:
     Attributes:
         inputs: images float32 (B, 3, S, S), or features (K, B, D) of K members, or activations (1, B, ...).
         labels: (K, B) int64; K = 1 for images.
+        sample_dim: of the inputs that counts samples: 0 for images, 1 for features.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
+    sample_dim: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        return self.labels.shape[1]
+
+    def split(self, size: int) -> "Iterator[Batch]":
+        """Yield the samples in batches of at most so many, in order."""
+        parts = zip(self.inputs.split(size, dim=self.sample_dim), self.labels.split(size, dim=1), strict=True)
+        return (Batch(inputs, labels, self.sample_dim) for inputs, labels in parts)
 
 
 class Batches(Protocol):

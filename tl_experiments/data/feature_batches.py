@@ -51,7 +51,7 @@ class FeatureBatches:
         ends = np.cumsum([len(indices) for indices in self._index_batches(np.arange(num_samples))])
         for start, end in list(zip([0, *ends[:-1]], ends, strict=True))[skip:]:
             labels = self.labels[samples[:, start:end]]
-            yield Batch(inputs=rows[places[:, start:end]], labels=labels.expand(self.num_members, -1))
+            yield Batch(rows[places[:, start:end]], labels.expand(self.num_members, -1), sample_dim=1)
 
     def _orders(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return samples and views, (K, N) int64; (1, N) where they are the same for all members."""

@@ -150,6 +150,7 @@ class Checkpoints:
             "epoch_steps": state.epoch_steps,
             "epoch_samples": state.epoch_samples,
             "steps": state.steps,
+            "micro_batch": state.micro_batch,
             "phase": state.phase,
             "seconds": seconds,
             **self._description,
@@ -178,6 +179,7 @@ class Checkpoints:
             epoch_steps=int(values["epoch_steps"]),
             epoch_samples=int(values["epoch_samples"]),
             steps=int(values["steps"]),
+            micro_batch=values["micro_batch"],
             phase=str(values["phase"]),
             members=members,
         )

@@ -22,19 +22,19 @@ def member_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the samples so far, one value per member."""
+    """Means over the samples so far, one value per member; not a number where no sample counts."""
 
     loss: tuple[float, ...]
     acc: tuple[float, ...]
+    num_skipped: tuple[int, ...] = ()  # batches that do not count, because a loss or gradient was not finite
 
 
 class Reading:
     """Sums on their way from the device; nothing waits for them."""
 
-    def __init__(self, sums: torch.Tensor, *, count: int) -> None:
-        """Send a copy of the sums (2, K) over samples whose number is `count`."""
+    def __init__(self, sums: torch.Tensor) -> None:
+        """Send a copy of the sums (4, K)."""
         on_gpu = sums.device.type == "cuda"
-        self._count = count
         self._sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=on_gpu).copy_(sums, non_blocking=True)
         self._event = torch.cuda.Event() if on_gpu else None
         if self._event is not None:
@@ -43,37 +43,59 @@ class Reading:
     def means(self) -> Means | None:
         """Return the means; None until they have arrived."""
         arrived = self._event is None or self._event.query()
-        return _means(self._sums, self._count) if arrived else None
+        return _means(self._sums) if arrived else None
 
 
 class Sums:
     """Sums over an epoch for K members, in float64 on the device."""
 
     def __init__(self, *, num_members: int, device: torch.device) -> None:
-        self._sums = torch.zeros(2, num_members, dtype=torch.float64, device=device)
-        self._count = 0
+        # Of losses, hits, samples that count, and batches that do not.
+        self._sums = torch.zeros(4, num_members, dtype=torch.float64, device=device)
         self._asked: Reading | None = None
 
     @torch.no_grad()
-    def add(self, logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor) -> None:
-        """Add a batch: logits (K, B, C), labels (K, B) and losses (K, B)."""
+    def add(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        losses: torch.Tensor,
+        *,
+        updated: torch.Tensor | None = None,
+        skips: bool = False,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (K, B, C).
+            labels: (K, B).
+            losses: (K, B).
+            updated: bool (K,), the members that the batch has taught; None is all.
+            skips: leave the batch out for the others; else its loss, which may not be finite, spoils their mean.
+        """
         hits = logits.argmax(dim=-1) == labels
-        self._sums += torch.stack([losses.double().sum(dim=1), hits.double().sum(dim=1)])
-        self._count += labels.shape[1]
+        rows = torch.stack([losses.double().sum(dim=1), hits.double().sum(dim=1)])
+        if updated is None:
+            self._sums[:2] += rows
+            self._sums[2] += labels.shape[1]
+            return
+        counts = updated if skips else torch.ones_like(updated)
+        self._sums[:2] += torch.where(counts, rows, 0.0)
+        self._sums[2] += counts * labels.shape[1]
+        self._sums[3] += ~updated
 
     def state(self, member: int) -> torch.Tensor:
-        """Return the sums of one member, (2,) float64; not a copy."""
+        """Return the sums of one member, (4,) float64; not a copy."""
         return self._sums[:, member]
 
-    def load(self, states: Sequence[torch.Tensor], *, count: int) -> None:
-        """Go on with what `state` returned for each of K members, over so many samples."""
+    def load(self, states: Sequence[torch.Tensor]) -> None:
+        """Go on with what `state` returned for each of K members."""
         self._sums.copy_(torch.stack(list(states), dim=1))
-        self._count = count
 
     def ask(self) -> None:
         """Send for the sums so far, unless others are still on their way; nothing waits."""
         if self._asked is None:
-            self._asked = Reading(self._sums, count=self._count)
+            self._asked = Reading(self._sums)
 
     def arrived(self) -> Means | None:
         """Return what was asked for, once, as soon as it is here."""
@@ -84,9 +106,9 @@ class Sums:
 
     def means(self) -> Means:
         """Wait for the device and divide by the samples so far."""
-        return _means(self._sums, self._count)
+        return _means(self._sums)
 
 
-def _means(sums: torch.Tensor, count: int) -> Means:
-    loss, acc = (sums / max(count, 1)).tolist()
-    return Means(loss=tuple(loss), acc=tuple(acc))
+def _means(sums: torch.Tensor) -> Means:
+    loss, acc = (sums[:2] / sums[2]).tolist()
+    return Means(loss=tuple(loss), acc=tuple(acc), num_skipped=tuple(int(count) for count in sums[3].tolist()))

@@ -38,9 +38,11 @@ class EpochRecord:
     improved: tuple[bool, ...]  # the best so far: highest val/acc, of equal ones the lowest val/loss
     images_per_second: float  # training only
     seconds: float  # training and validation
+    num_skipped: tuple[int, ...] = ()  # steps that changed no weight, because a loss or gradient was not finite
 
     def metrics(self, member: int) -> dict[str, float]:
         """Return the epoch's metrics of one member under the names that trackers show."""
+        skipped = sum(self.num_skipped[member : member + 1])
         return {
             "train/loss": self.train_loss[member],
             "train/acc": self.train_acc[member],
@@ -49,6 +51,7 @@ class EpochRecord:
             "lr": self.lr[member],
             "perf/images_per_second": self.images_per_second,
             "perf/epoch_seconds": self.seconds,
+            **({"train/skipped_steps": skipped} if skipped else {}),
         }
 
 
@@ -81,4 +84,11 @@ class Diverged:
     reason: str
 
 
-Record = Progress | EpochRecord | Diverged | FinalRecord
+@dataclass(frozen=True)
+class Halved:
+    """A batch did not fit into memory: from here on it is computed in parts, whose gradients add up to its own."""
+
+    micro_batch: int  # samples at a time
+
+
+Record = Progress | EpochRecord | Diverged | Halved | FinalRecord

@@ -28,6 +28,7 @@ class TrainerState:
         epoch_steps: optimizer steps of the epoch that is going on; all of them while it is validated.
         epoch_samples: that those steps saw, of each member.
         steps: optimizer steps since training began.
+        micro_batch: samples that are computed at a time, if a whole batch did not fit into memory.
         phase: name of the phase that is going on.
         members: K of them.
     """
@@ -36,6 +37,7 @@ class TrainerState:
     epoch_steps: int
     epoch_samples: int
     steps: int
+    micro_batch: int | None
     phase: str
     members: tuple[MemberState, ...]
 

@@ -12,7 +12,8 @@ from tl_experiments.data.batches import Batch
 from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.metrics import Means, Sums, member_losses
-from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Progress, Record
+from tl_experiments.engine.micro_batches import MicroBatches
+from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.updates import Done, Updates
 from tl_experiments.runtime.errors import RunFailed
@@ -36,6 +37,8 @@ class Trainer:
         device: torch.device,
         log_every_steps: int,
         compile: bool,
+        skips_nonfinite: bool = False,
+        halves: bool = False,
     ) -> None:
         """Prepare; nothing is computed yet.
 
@@ -46,12 +49,16 @@ class Trainer:
             device: of the batches.
             log_every_steps: steps between two looks at the loss; the device is not waited for.
             compile: run the modules under `torch.compile`.
+            skips_nonfinite: go on without steps whose loss or gradient is not finite; else they end a member's run.
+            halves: compute batches in smaller parts when memory does not hold them; else that is an error.
         """
         self._workload = workload
         self._updates = updates
         self._seed = seed
         self._device = device
         self._log_every_steps = log_every_steps
+        self._skips = skips_nonfinite
+        self._micro_batches = MicroBatches(halves=halves)
         self._networks: list[nn.Module] = [
             cast(nn.Module, torch.compile(phase.module)) if compile else phase.module for phase in workload.phases
         ]
@@ -70,8 +77,9 @@ class Trainer:
         """Train all phases, or what is left of them.
 
         Yields:
-            Progress for every step, EpochRecord for every epoch, Diverged for a member whose loss is no longer finite,
-            which is noticed when the loss is next looked at.
+            Progress for every step, EpochRecord for every epoch, Diverged for a member whose loss or gradient is no
+            longer finite, which is noticed when the loss is next looked at, Halved before the first step for which
+            batches are computed in smaller parts.
 
         Raises:
             RunFailed: no member is left.
@@ -118,6 +126,7 @@ class Trainer:
             epoch_steps=self._epoch_steps,
             epoch_samples=self._epoch_samples,
             steps=self._steps,
+            micro_batch=self._micro_batches.size,
             phase=self._phase,
             members=tuple(self._member_state(member) for member in range(self._workload.num_members)),
         )
@@ -137,6 +146,7 @@ class Trainer:
         """Go on from a state of the same workload; its members may be fewer than there were."""
         self._epochs, self._epoch_steps, self._steps = state.position
         self._epoch_samples, self._phase = state.epoch_samples, state.phase
+        self._micro_batches.size = state.micro_batch
         for member, own in enumerate(state.members):
             for name, tensor in self._workload.trained_tensors(member).items():
                 tensor.copy_(own.tensors[f"weights/{name}"])
@@ -145,7 +155,7 @@ class Trainer:
                 self._diverged[member] = own.reason
         tensors = [own.tensors for own in state.members]
         self._updates.load([compartment("optimizer", own) for own in tensors], steps=state.steps)
-        self._sums.load([own["sums"] for own in tensors], count=state.epoch_samples)
+        self._sums.load([own["sums"] for own in tensors])
         self._scores = list(zip(*(own["scores"].tolist() for own in tensors), strict=True))
 
     def _fit_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
@@ -171,6 +181,7 @@ class Trainer:
             improved=self._best.update(epoch, validation.means),  # never by a loss that is not finite
             images_per_second=num_seen / train_seconds,
             seconds=time.perf_counter() - start,
+            num_skipped=train.num_skipped,
         )
 
     def _train_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
@@ -179,7 +190,10 @@ class Trainer:
             held.eval()
         start, behind, num_steps = time.perf_counter(), self._epoch_samples, len(phase.train)
         for batch in phase.train.epoch(epoch, skip=self._epoch_steps):
+            whole = self._micro_batches.size
             self._update(phase, module, batch)
+            if self._micro_batches.size not in (None, whole):
+                yield Halved(self._micro_batches.size)
             step = self._epoch_steps
             if step % self._log_every_steps == 0:
                 self._sums.ask()
@@ -199,26 +213,38 @@ class Trainer:
             )
 
     def _newly_diverged(self, kind: str, means: Means, *, where: str) -> Iterator[Diverged]:
-        """Leave members alone whose loss is not finite; the others share nothing with them."""
-        reason = f"the {kind} loss is not finite in {where}; try a smaller lr, or scheduler.warmup_epochs=1"
-        lost = {member for member, loss in enumerate(means.loss) if not math.isfinite(loss)} - self._diverged.keys()
-        self._diverged |= dict.fromkeys(lost, reason)
+        """Leave members alone whose loss or gradient is not finite; the others share nothing with them."""
+        mended = "try a smaller lr, or scheduler.warmup_epochs=1"
+        reasons = {}
+        for member, loss in enumerate(means.loss):
+            if not math.isfinite(loss):
+                reasons[member] = f"the {kind} loss is not finite in {where}; {mended}"
+            elif not self._skips and any(means.num_skipped[member : member + 1]):
+                reasons[member] = f"a gradient is not finite in {where}; {mended}"
+        lost = {member: reason for member, reason in reasons.items() if member not in self._diverged}
+        self._diverged |= lost
         if len(self._diverged) == self._workload.num_members:
-            raise RunFailed(reason)
-        yield from (Diverged(member=member, reason=reason) for member in sorted(lost))
+            raise RunFailed(next(iter(lost.values()), next(iter(self._diverged.values()))))
+        yield from (Diverged(member=member, reason=reason) for member, reason in lost.items())
 
     def _update(self, phase: Phase, module: nn.Module, batch: Batch) -> None:
         """Make one optimizer step."""
+
+        def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+            with phase.train_precision.autocast():
+                logits = module(part.inputs)
+            losses = member_losses(logits, part.labels)
+            # Members share no parameter, so that each gets its own gradient.
+            (losses.sum(dim=1) / batch.num_samples).sum().backward()
+            return logits.detach(), losses.detach()
+
         seed_step(self._seed, self._steps)
-        with phase.train_precision.autocast():
-            logits = module(batch.inputs)
-        losses = member_losses(logits, batch.labels)
-        losses.mean(dim=1).sum().backward()  # members share no parameter, so that each gets its own gradient
-        self._updates.step()
-        self._sums.add(logits.detach(), batch.labels, losses.detach())
+        logits, losses = self._micro_batches.run(backward, batch, module=phase.module)
+        updated = self._updates.step(losses.isfinite().all(dim=1))
+        self._sums.add(logits, batch.labels, losses, updated=updated, skips=self._skips)
         self._steps += 1
         self._epoch_steps += 1
-        self._epoch_samples += batch.labels.shape[1]
+        self._epoch_samples += batch.num_samples
 
     def _evaluate(
         self, phase: Phase, module: nn.Module, stage: Literal["val", "test"], *, epoch: int

@@ -1,13 +1,16 @@
 """What changes the weights after each step: an optimizer and its schedule, for one member or for K side by side."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, read_settings
+from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, like, read_settings
 from tl_experiments.engine.optimizer_state import load_optimizer_state, optimizer_state
 from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, make_optimizer
 from tl_experiments.engine.rates import Rates, ScheduleFactory
@@ -46,8 +49,16 @@ class Updates(Protocol):
         """
         ...
 
-    def step(self) -> None:
-        """Update the weights, forget the gradients and move the schedule."""
+    def step(self, finite: torch.Tensor) -> torch.Tensor:
+        """Update the weights, forget the gradients and move the schedule.
+
+        Args:
+            finite: bool (K,), on the device: the members whose loss is finite.
+
+        Returns:
+            bool (K,), on the device: the members that were updated. Where the loss or a gradient is not finite, weights
+            and what is remembered of gradients stay as they are; the host does not wait to know.
+        """
         ...
 
     def after_epoch(self, val_acc: Sequence[float]) -> None: ...
@@ -72,6 +83,9 @@ class SingleUpdates:
         self._schedule: Schedule | None = None
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._lr = base_lr(self._optimizer)
+        # Fused optimizers leave all as it is where they are told so on the device; for others the host has to wait.
+        fuses = all(group.get("fused") for group in self._optimizer.param_groups)
+        self._looks_itself = fuses and getattr(self._optimizer, "_step_supports_amp_scaling", False)
 
     @property
     def lr(self) -> tuple[float, ...]:
@@ -95,12 +109,22 @@ class SingleUpdates:
             if self._schedule is not None:
                 self._schedule.after_step()
 
-    def step(self) -> None:
+    def step(self, finite: torch.Tensor) -> torch.Tensor:
         self._lr = base_lr(self._optimizer)
-        self._optimizer.step()
+        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+        finite = finite & get_total_norm(gradients, norm_type=math.inf).isfinite()
+        if self._looks_itself:
+            self._optimizer.found_inf = (~finite[0]).float()  # type: ignore[attr-defined]  # as GradScaler tells it
+            self._optimizer.step()
+        elif finite[0]:
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._schedule is not None:
             self._schedule.after_step()
+        return finite
+
+    def _parameters(self) -> Iterator[torch.Tensor]:
+        return (parameter for group in self._optimizer.param_groups for parameter in group["params"])
 
     def after_epoch(self, val_acc: Sequence[float]) -> None:
         if self._schedule is not None:
@@ -167,8 +191,12 @@ class BankUpdates:
             rates.after_step()
 
     @torch.no_grad()
-    def step(self) -> None:
-        self._num_steps += 1
+    def step(self, finite: torch.Tensor) -> torch.Tensor:
+        self._num_steps += 1  # of those that are left out too, as the host does not know of them
+        for group in self._groups:
+            for gradient in (parameter.grad for parameter in group.params if parameter.grad is not None):
+                largest = torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.ndim)))
+                finite = finite & largest.isfinite()
         self._lr = self._rates.current if self._rates else self._lr
         for group in self._groups:
             columns = as_columns(
@@ -180,10 +208,27 @@ class BankUpdates:
             )
             for parameter in group.params:
                 if parameter.grad is not None:
-                    self._rule.apply(parameter, parameter.grad, self._state[parameter], columns)
+                    self._apply(parameter, parameter.grad, columns, finite)
                     parameter.grad = None
         if self._rates:
             self._rates.after_step()
+        return finite
+
+    def _apply(
+        self,
+        parameter: nn.Parameter,
+        gradient: torch.Tensor,
+        columns: Sequence[torch.Tensor],
+        finite: torch.Tensor,
+    ) -> None:
+        state = self._state[parameter]
+        if finite.device.type == "cpu" and finite.all():  # on a GPU the host would wait
+            self._rule.apply(parameter, gradient, state, columns)
+            return
+        before = [tensor.clone() for tensor in (parameter, *state)]
+        self._rule.apply(parameter, gradient, state, columns)
+        for tensor, old in zip((parameter, *state), before, strict=True):
+            tensor.copy_(torch.where(like(finite, tensor), tensor, old))
 
     def after_epoch(self, val_acc: Sequence[float]) -> None:
         if self._rates:

@@ -1,0 +1,64 @@
+"""Batches that do not fit into memory, computed in parts whose gradients add up to those of the whole."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from tl_experiments.data.batches import Batch
+from tl_experiments.runtime.memory import is_out_of_memory
+
+Backward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
+
+
+class MicroBatches:
+    """How many samples are computed at a time: all of a batch, until that proves too many.
+
+    What the parts add up to is the gradient of the whole batch but for rounding, for dropout, whose masks are drawn for
+    each part, and for BatchNorm in train mode, which normalises by the part.
+    """
+
+    def __init__(self, *, halves: bool) -> None:
+        self.size: int | None = None  # None: the whole batch
+        self._halves = halves
+
+    def run(self, backward: Backward, batch: Batch, *, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the gradients of a batch.
+
+        Args:
+            backward: adds a part's gradients to those that are there; returns its logits (K, b, C) and losses (K, b).
+            batch: K members' samples.
+            module: whose gradients and buffers are as they were when a part fails.
+
+        Returns:
+            logits (K, B, C) and losses (K, B).
+
+        Raises:
+            RuntimeError, MemoryError: memory is too small, and parts may not be smaller or cannot be.
+        """
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if self._halves else {}
+        while True:
+            outcome = self._try(backward, batch)
+            if outcome is not None:
+                return outcome
+            module.zero_grad(set_to_none=True)
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _try(self, backward: Backward, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return None when the parts were too large, and are smaller now."""
+        try:
+            parts = [backward(part) for part in self._parts(batch)]
+        except (RuntimeError, MemoryError) as error:
+            size = self.size or batch.num_samples
+            if not self._halves or size == 1 or not is_out_of_memory(error):
+                raise
+            self.size = (size + 1) // 2
+            return None  # once the frames that hold the tensors are gone
+        logits, losses = zip(*parts, strict=True)
+        return torch.cat(logits, dim=1), torch.cat(losses, dim=1)
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        return iter([batch]) if self.size is None or self.size >= batch.num_samples else batch.split(self.size)
