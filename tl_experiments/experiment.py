@@ -1,7 +1,7 @@
 """The story of one run, told for one or more members that share data, backbone, strategy and epochs."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 from tl_experiments import build
@@ -13,7 +13,7 @@ from tl_experiments.engine.trainer import Trainer
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
-from tl_experiments.runtime.signals import obey, shielded, stop_asked
+from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog, RunResult
@@ -75,6 +75,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             watch=console,
         )
         _go_on(trainer, checkpoints, console=console, logs=logs)
+        stack.enter_context(_told_where(checkpoints, console=console))
         _train(trainer, checkpoints, console=console, logs=logs)
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")
@@ -109,13 +110,22 @@ def _train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
             if checkpoints.due(record) or stop_asked():
-                newest = checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
-                if stop_asked():
-                    console.notice(f"stopped after the step; the run goes on from {newest}")
+                checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
             obey()
         for record in trainer.test():
             _tell(record, console=console, logs=logs)
             obey()
+
+
+@contextmanager
+def _told_where(checkpoints: Checkpoints, *, console: Console) -> Iterator[None]:
+    """Say where a run goes on from that is stopped inside the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        if checkpoints.newest is not None:
+            console.notice(f"stopped; the run goes on from {checkpoints.newest}")
+        raise
 
 
 def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:

@@ -125,6 +125,11 @@ class Checkpoints:
             else:
                 self._position = state.position
                 self._remove_old(state)
+        return self.newest
+
+    @property
+    def newest(self) -> Path | None:
+        """The folder of the last one; None where there is none."""
         return next(reversed(self._all()), None)
 
     def remove(self) -> None:
