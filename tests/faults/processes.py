@@ -15,12 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_SECONDS = 120
@@ -143,6 +146,28 @@ class Server:
 def server() -> Server:
     """The one server, which ends with this process."""
     return Server()
+
+
+@contextmanager
+def two_at_a_time(
+    work: Callable[..., Any], request: pytest.FixtureRequest, *, first: Sequence[Callable[[], Any]] = ()
+) -> Iterator[dict[str, Future[Any]]]:
+    """Do the work of all tests of a module that ask for it, by their ids, before they do; two at a time.
+
+    Args:
+        work: given a test's parameters.
+        request: of a fixture with the scope of the module.
+        first: what others are going to need.
+    """
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    name = request.fixturename
+    asking = [test.callspec for test in tests if test.module is request.module and name in test.fixturenames]
+    with ThreadPoolExecutor(2) as pool:
+        ahead = [pool.submit(needed) for needed in first]
+        for future in ahead:
+            future.result()
+        yield {call.id: pool.submit(work, **call.params) for call in asking}
+        pool.shutdown(cancel_futures=True)
 
 
 def processes_of(group: int) -> list[int]:
