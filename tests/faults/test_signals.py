@@ -36,7 +36,7 @@ PHASES = {
     "decoding": ("finetune", "decoding 1", 0.0),
     "extracting": ("feature", "extracting 2", 0.0),
     "training": ("finetune", "train 1 2", 0.0),
-    "training, 2nd epoch": ("finetune", "train 2 3", 0.01),
+    "training, 2nd epoch": ("finetune", "train 2 3", 0.0),
     "evaluation": ("finetune", "val 1 1", 0.0),
     "saving": ("finetune", "save 1 sync 2", 0.0),
     "test": ("finetune", "test 2 1", 0.0),
@@ -81,6 +81,14 @@ def undisturbed(kind: str) -> Truth:
         program = type_in(Path(folder), *typed(kind, workers=0))
         assert program.wait() == 0, program.output
         return Truth.of(Path(folder) / "run")
+
+
+def steps_at(place: str) -> int:
+    """Return the steps that a run has made when it comes to a place."""
+    kind, *numbers = place.split()
+    if kind == "train":
+        return (int(numbers[0]) - 1) * STEPS_OF_EPOCH + int(numbers[1])
+    return {"val": 1, "save": 1, "test": 2}.get(kind, 0) * STEPS_OF_EPOCH  # all of them are of the first epoch
 
 
 def steps_made(desk: Path) -> int:
@@ -167,6 +175,7 @@ def test_a_signal_in_any_phase_loses_nothing(
     assert run.left_over == []
     assert "Traceback" not in run.output
     assert run.status in ("KILLED", None)
+    assert run.made == steps_at(PHASES[phase][1]), "no step is begun after the signal"
     assert run.saved == run.made, "every step is saved"
     assert not run.made or "the run goes on from" in run.output
     assert run.truth == undisturbed(PHASES[phase][0]), run.again.output
