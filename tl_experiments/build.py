@@ -332,6 +332,8 @@ def build_trainer(
         device=device,
         log_every_steps=runtime["log_every_steps"],
         compile=runtime["compile"],
+        skips_nonfinite=member.config["on_nonfinite"] == "skip",
+        halves=runtime["on_oom"] == "halve",
     )
 
 

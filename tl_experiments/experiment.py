@@ -7,15 +7,13 @@ from dataclasses import asdict
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
-from tl_experiments.engine.checkpoint import Checkpoints
-from tl_experiments.engine.records import Diverged, Record
-from tl_experiments.engine.trainer import Trainer
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.process import describe_device
-from tl_experiments.runtime.signals import obey, shielded, stop_asked
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.recorded_training import go_on, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -51,6 +49,10 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             log.begin(config, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
 
+        size = backbone.input_spec.size
+        stack.enter_context(
+            memory_told(batch_size=shared.config["batch_size"], image_size=size, backbone=backbone.name)
+        )
         workload = strategy.prepare(
             Materials(
                 backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
@@ -74,8 +76,8 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             description={"class_names": dataset.class_names, "input": asdict(backbone.input_spec)},
             watch=console,
         )
-        _go_on(trainer, checkpoints, console=console, logs=logs)
-        _train(trainer, checkpoints, console=console, logs=logs)
+        go_on(trainer, checkpoints, console=console, logs=logs)
+        train(trainer, checkpoints, console=console, logs=logs)
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")
         results = [
@@ -88,42 +90,6 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
     if lost := [f"{log.name}: {log.failure}" for log in logs if log.failure is not None]:
         raise RunFailed("; ".join(lost))
     return results
-
-
-def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Begin where the last checkpoint of these members stands, or at the beginning."""
-    resumed = checkpoints.resume()
-    if resumed is not None:
-        trainer.load(resumed.state)
-        console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
-    for log in logs:
-        log.go_on(
-            epochs=resumed.state.epochs if resumed else 0,
-            seconds=resumed.seconds if resumed else 0.0,
-        )
-
-
-def _train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Train and test; what happens is shown and kept as it comes. Who is asked to stop does so after the step."""
-    with shielded():
-        for record in trainer.fit():
-            _tell(record, console=console, logs=logs)
-            if checkpoints.due(record) or stop_asked():
-                newest = checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
-                if stop_asked():
-                    console.notice(f"stopped after the step; the run goes on from {newest}")
-            obey()
-        for record in trainer.test():
-            _tell(record, console=console, logs=logs)
-            obey()
-
-
-def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:
-    if isinstance(record, Diverged):
-        console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
-    console.record(record)
-    for log in logs:
-        log.record(record)
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:

@@ -61,6 +61,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "runtime.image_memory_gb": ([0.0, 0.5], [-0.1]),
     "runtime.log_every_steps": ([1], [0]),
     "runtime.infer_batch_size": ([1, None], [0]),
+    "checkpoint.every_minutes": ([0.01], [0, -1]),
     "sweep.n_jobs": ([1], [0]),
     "sweep.max_heads": ([1], [0]),
     "sweep.timeout": ([0.1, None], [0, -1.0, math.inf]),
