@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 CHANGING = (
-    "open openat creat mkdir mkdirat write pwrite64 writev sendfile copy_file_range ftruncate fallocate fsync fdatasync "
-    "sync_file_range flock fcntl rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat rmdir "
-    "utime utimes utimensat chmod fchmod fchmodat"
-).split()
+    *("open", "openat", "creat", "mkdir", "mkdirat", "write", "pwrite64", "writev", "sendfile", "copy_file_range"),
+    *("ftruncate", "fallocate", "fsync", "fdatasync", "sync_file_range", "flock", "fcntl"),
+    *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir"),
+    *("utime", "utimes", "utimensat", "chmod", "fchmod", "fchmodat"),
+)
 CAN_BE_FULL = (
     *("mkdir", "mkdirat", "write", "pwrite64", "writev", "ftruncate", "fallocate", "fsync", "fdatasync"),
     *("rename", "renameat", "renameat2"),
@@ -36,9 +37,9 @@ class Call:
 
     @property
     def can_be_full(self) -> bool:
-        """Whether the system may answer that the disk is full."""
+        """Whether the system may answer that the disk is full; not where there was nothing to do."""
         creates = self.name in ("open", "openat") and "O_CREAT" in self.arguments
-        return creates or self.name in CAN_BE_FULL
+        return (creates or self.name in CAN_BE_FULL) and ") = -1 " not in self.arguments
 
     @property
     def kill(self) -> str:

@@ -30,6 +30,7 @@ for number in itertools.count():
     print(number, flush=True)
 """
 
+
 def test_text_is_written_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     for text in ("first: äöü ✓\n", "second\n", ""):
