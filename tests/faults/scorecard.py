@@ -40,7 +40,10 @@ def count(*, ordinary: int, full: int) -> int:
 
 
 def record(row: str, **figures: object) -> None:
-    """Keep the figures of a row of the scorecard; a row that is not in `ROWS` comes after them."""
+    """Keep the figures of a row of the scorecard; a row that is not in `ROWS` comes after them.
+
+    A figure named `tried` says what the others belong to, where a row has several lines.
+    """
     if path := os.environ.get(FILE):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"row": row, **figures}, default=str) + "\n")

@@ -60,11 +60,11 @@ def make_table(lines: Lines, *, title: str) -> Table:
 
 def _outcomes(lines: Lines) -> Iterator[str]:
     for line in lines:
-        figures = {name.replace("_", " "): value for name, value in line.items() if name != "row"}
-        if "skipped" in figures:
-            yield f"skipped: {figures['skipped']}"
+        figures = [f"{name.replace('_', ' ')} {_text(line[name])}" for name in line if name not in ("row", "tried")]
+        if "skipped" in line:
+            yield f"skipped: {line['skipped']}"
         else:
-            yield " · ".join(f"{name} {_text(value)}" for name, value in figures.items())
+            yield (f"{line['tried']}: " if "tried" in line else "") + " · ".join(figures)
 
 
 def _text(value: object) -> str:

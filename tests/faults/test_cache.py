@@ -1,11 +1,13 @@
 """Many processes on one key, a holder of the lock that dies, flipped bits and a full disk: the rows are right."""
 
 import errno
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.faults import scorecard
 from tests.faults.scorecard import count, record, skip
 from tests.faults.writers import STATE_BYTES, content
 from tests.runtime.row_store.filling import Job, digest, ended, in_child, row, settled
@@ -32,6 +35,7 @@ RACE, HOLDER, FLIPS, COST, FULL = (
     "disk full while caching",
 )
 PROCESSES, IMAGES = 16, 10
+ROOT = Path(__file__).parent.parent.parent
 BIG_ROW, BIG_ROWS = 1280, 1000  # features of the default backbone: 5 MB
 
 
@@ -95,8 +99,8 @@ def test_sixteen_processes_compute_once(tmp_path: Path, root: Path) -> None:
         computed += len((tmp_path / str(number)).read_text())
         assert settled(root)
         shutil.rmtree(root)
-    figures = {"rounds": rounds, "processes": PROCESSES, "extractions": computed / rounds / IMAGES, "torn_reads": torn}
-    record(RACE, **figures)
+    extractions = computed / rounds / IMAGES
+    record(RACE, tried=f"{PROCESSES} with locks", rounds=rounds, extractions=extractions, torn_reads=torn)
     assert (computed, torn) == (rounds * IMAGES, 0)
 
 
@@ -117,7 +121,7 @@ def test_where_locks_do_not_work_sixteen_processes_are_right_all_the_same(
         assert settled(root)
         shutil.rmtree(root)
     extractions = computed / rounds / IMAGES
-    record(RACE, locks=f"flock {broken}", rounds=rounds, extractions=extractions, torn_reads=torn)
+    record(RACE, tried=f"flock {broken}", rounds=rounds, extractions=extractions, torn_reads=torn)
     assert torn == 0
     assert extractions > 1
 
@@ -149,7 +153,7 @@ def test_reads_that_are_torn_are_found(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Shard, "read", read)
     monkeypatch.setattr("fcntl.flock", flock_that("does nothing"))
     codes = race(tmp_path / "log", locks=False, apart_seconds=0.02)
-    record(RACE, control="written in place and believed", torn_reads=codes.count(2))
+    record(RACE, tried="control, written in place and believed", torn_reads=codes.count(2))
     assert 2 in codes
 
 
@@ -224,7 +228,7 @@ def test_every_flipped_bit_of_the_cache_is_found_and_mended(root: Path) -> None:
         path = paths[number * 7 % len(paths)]
         flip(path, random.Random(number).randrange(path.stat().st_size * 8))
         told += len(Job(range(40)).fill().told)  # which sees that the rows are right
-    record(FLIPS, of="cache", flips=times, detected=found, read_and_mended=f"{told}/{mended}")
+    record(FLIPS, tried="cache", flips=times, detected=found, read_and_mended=f"{told}/{mended}")
     assert (found, told) == (times, mended)
     assert settled(root, range(40))
 
@@ -240,7 +244,7 @@ def test_flips_that_are_not_checked_are_not_found(root: Path, monkeypatch: pytes
     monkeypatch.setattr(Shard, "read", read)
     payloads = [path for path in cached_files(root) if path.suffix == ".rows"]
     found = flips_found(payloads, damaged=lambda: bool(list(verify(root))), times=100)
-    record(FLIPS, control="sizes alone are checked", flips=100, detected=found)
+    record(FLIPS, tried="control, sizes alone are checked", flips=100, detected=found)
     assert found == 0
     flip(payloads[0], 77)
     with pytest.raises(AssertionError):
@@ -267,7 +271,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_found(tmp_path: Path) -> None:
         flip(manifest, bit)
         found += damaged()
         flip(manifest, bit)
-    record(FLIPS, of="checkpoint", flips=100 + bits, detected=found)
+    record(FLIPS, tried="checkpoint", flips=100 + bits, detected=found)
     assert found == 100 + bits
 
 
@@ -328,4 +332,25 @@ def test_rows_that_find_no_room_are_the_same_and_what_was_cached_stays(small_cac
     assert payloads == {path.stem for path in small_cache.rglob("*.json")} - {"key"}
     again = Job(range(400)).fill()
     assert again.computed == list(range(4 * len(payloads), 400))
-    record(FULL, rows=400, wrong=0, warnings=1, leftovers=0, cached_before_it_was_full=4 * len(payloads))
+    record(FULL, tried="rows", rows=400, wrong=0, warnings=1, leftovers=0, cached_before_it_was_full=4 * len(payloads))
+
+
+def run_of_a_head(folder: Path, *, cache: Path) -> tuple[str, str]:
+    """Train a head; the digest of its weights, and what was told."""
+    overrides = ("dataset.train_size=100", "epochs=2", "backbone.image_size=32", "runtime.device=cpu", "tracking=none")
+    command = [sys.executable, str(ROOT / "run.py"), *overrides, f"hydra.run.dir={folder}"]
+    environment = {**os.environ, "TL_CACHE_DIR": str(cache)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads((folder / "result.json").read_text())["weights_sha256"], ended.stdout + ended.stderr
+
+
+def test_a_run_whose_cache_is_full_has_the_same_bits(small_cache: Path, tmp_path: Path) -> None:
+    if not scorecard.FULL:
+        skip(FULL, "whole runs are for scripts/faults")
+    with_room, quiet = run_of_a_head(tmp_path / "with-room", cache=tmp_path / "room")
+    without, told = run_of_a_head(tmp_path / "without", cache=small_cache)
+    record(FULL, tried="a run", same_bits=with_room == without, warned=told.count("No space left on device"))
+    assert with_room == without
+    assert "cannot be written" not in quiet
+    assert told.count("No space left on device") >= 1

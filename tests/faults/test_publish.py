@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tests.faults.writers import WRITERS
 from tl_experiments.runtime.files import disk_fault, remove_unfinished
 
 KILL, FULL, FULL_FOR_GOOD = "kill at every syscall", "disk full at every write", "disk full for good"
+NAIVE = "control, naive writers"
 PAGE, DISK = 4096, 4 << 20
 BEFORE = (0, 3)  # saves that are there: the first one is made, or others make way
 
@@ -25,6 +26,24 @@ def server() -> Iterator[Writers]:
         skip(KILL, reason)
     with writers() as started:
         yield started
+
+
+class Tally:
+    """Sums of figures over all writers, by row and by what was tried."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+
+    def add(self, row: str, tried: str, **figures: int) -> None:
+        self.sums[row, tried].update({"writers": 1, **figures})
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Tally]:
+    made = Tally()
+    yield made
+    for (row, tried), figures in made.sums.items():
+        record(row, tried=tried, **figures)
 
 
 def saved(writer: str, folder: Path, *, upto: int) -> Path:
@@ -64,7 +83,7 @@ def survivors(
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_killed_at_any_call_a_save_is_there_or_not(server: Writers, writer: str, tmp_path: Path) -> None:
+def test_killed_at_any_call_a_save_is_there_or_not(server: Writers, tally: Tally, writer: str, tmp_path: Path) -> None:
     killed, failed = Counter[str](), []
     for before in BEFORE:
         for call, folder, sound in survivors(server, writer, tmp_path / str(before), before=before):
@@ -75,21 +94,21 @@ def test_killed_at_any_call_a_save_is_there_or_not(server: Writers, writer: str,
                 WRITERS[writer].write(folder, next_number)
             if not sound or not unharmed(writer, folder, allowed=(next_number,)):
                 failed.append((before, call))
-    record(KILL, writer=writer, points=killed.total(), unloadable=len(failed))
+    tally.add(KILL, "publish", points=killed.total(), unloadable=len(failed))
     assert not failed
     assert {"openat", "write", "fsync"} <= killed.keys()
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_the_kills_find_a_naive_writer(server: Writers, writer: str, tmp_path: Path) -> None:
+def test_the_kills_find_a_naive_writer(server: Writers, tally: Tally, writer: str, tmp_path: Path) -> None:
     found = [sound for _, _, sound in survivors(server, writer, tmp_path, before=3, care="naive")]
-    record(KILL, control=f"naive {writer}", points=len(found), unloadable=found.count(False))
+    tally.add(KILL, NAIVE, points=len(found), unloadable=found.count(False))
     assert not all(found)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_disk_that_is_full_at_any_call_loses_nothing_and_is_named(
-    server: Writers, writer: str, tmp_path: Path
+    server: Writers, tally: Tally, writer: str, tmp_path: Path
 ) -> None:
     tried = named = 0
     failed = []
@@ -105,7 +124,7 @@ def test_a_disk_that_is_full_at_any_call_loses_nothing_and_is_named(
             named += ended.error.startswith("ENOSPC: No space left on device")
             if ended.code != 0 or not whole or "ENOSPC" not in (ended.error or "ENOSPC"):
                 failed.append((before, call, ended))
-    record(FULL, writer=writer, points=tried, lost_or_left_over=len(failed), told_ENOSPC=named)
+    tally.add(FULL, "publish", points=tried, lost_or_left_over=len(failed), told_ENOSPC=named)
     assert not failed
     assert named == tried or writer == "ledger", "without a lock a line is added all the same"
 
@@ -120,7 +139,7 @@ def test_a_full_disk_that_is_ignored_is_found(server: Writers, tmp_path: Path) -
             folder = shutil.copytree(template, tmp_path / writer / str(number))
             server.write(writer, folder, 4, care="naive", inject=call.disk_full)
             lost.append(not unharmed(writer, folder, allowed=(3, 4)) or bool(WRITERS[writer].leftovers(folder)))
-    record(FULL, control="naive writers", points=len(lost), lost_or_left_over=sum(lost))
+    record(FULL, tried=NAIVE, writers=len(WRITERS), points=len(lost), lost_or_left_over=sum(lost))
     assert any(lost)
 
 
@@ -160,7 +179,7 @@ def refusal(work: Callable[[], None]) -> str | None:
 @pytest.mark.parametrize(
     ("writer", "naive"), [*((writer, False) for writer in WRITERS), ("checkpoint", True), ("cache", True)]
 )
-def test_a_disk_that_is_really_full_loses_nothing(writer: str, naive: bool, small_disk: Path) -> None:
+def test_a_disk_that_is_really_full_loses_nothing(writer: str, naive: bool, tally: Tally, small_disk: Path) -> None:
     """At every page that a save would need; when there is room again, it is made."""
     write: Callable[[Path, int], None] = WRITERS[writer].naive if naive else WRITERS[writer].write
     errors, harmed, pages = 0, 0, 0
@@ -181,5 +200,5 @@ def test_a_disk_that_is_really_full_loses_nothing(writer: str, naive: bool, smal
             break
         pages += count(ordinary=5, full=1)
     assert errors
-    record(FULL_FOR_GOOD, **{"control" if naive else "writer": writer}, disks=errors, lost_or_left_over=harmed)
+    tally.add(FULL_FOR_GOOD, NAIVE if naive else "publish", disks=errors, lost_or_left_over=harmed)
     assert bool(harmed) == naive
