@@ -45,9 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 def make_table(lines: Lines, *, title: str) -> Table:
     """Make the scorecard: a row for each fault in a fixed order, then tests that failed or were skipped without one."""
     table = Table("fault", "outcome", title=title, title_justify="left")
-    named = {line["row"]: None for line in lines if line["row"]}
-    for row in dict.fromkeys((*ROWS, *named)):
-        outcomes = list(_outcomes([line for line in lines if line["row"] == row]))
+    for row in _rows(lines):
+        outcomes = dict.fromkeys(_outcomes([line for line in lines if line["row"] == row]))
         table.add_row(row, "\n".join(outcomes) or "not tried")
     told = {line["skipped"] for line in lines if line["row"] and "skipped" in line}
     for line in (line for line in lines if not line["row"]):
@@ -56,6 +55,17 @@ def make_table(lines: Lines, *, title: str) -> Table:
         elif line["reason"] not in told:
             table.add_row(line["skipped"], f"skipped: {line['reason']}")
     return table
+
+
+def _rows(lines: Lines) -> Iterator[str]:
+    """Yield the rows in their order; `tracking, hung` is a part of `tracking`."""
+    named = dict.fromkeys(line["row"] for line in lines if line["row"])
+    for row in ROWS:
+        parts = [name for name in named if name == row or name.startswith(f"{row}, ")]
+        yield from parts or [row]
+        for part in parts:
+            del named[part]
+    yield from named
 
 
 def _outcomes(lines: Lines) -> Iterator[str]:

@@ -23,6 +23,7 @@ BEFORE = (0, 3)  # saves that are there: the first one is made, or others make w
 @pytest.fixture(scope="module")
 def server() -> Iterator[Writers]:
     if reason := why_not():
+        record(FULL, skipped=reason)
         skip(KILL, reason)
     with writers() as started:
         yield started
