@@ -6,6 +6,7 @@ from itertools import chain
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
+from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.engine.records import Diverged
 from tl_experiments.engine.trainer import Trainer
@@ -48,6 +49,8 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             )
             log.begin(config, member.choices, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
+            for path in keep_list(images.skipped, log.folder):
+                log.tracker.log_file(path)
 
         workload = strategy.prepare(
             Materials(

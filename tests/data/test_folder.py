@@ -10,7 +10,9 @@ from tl_experiments.data.source import Dataset, Split
 from tl_experiments.runtime.errors import DataError
 
 
-def opened(root: Path, *, train_size: int | float | None = None, split_seed: int = 0) -> Dataset:
+def opened(
+    root: Path, *, train_size: int | float | None = None, split_seed: int = 0, follow_links: bool = False
+) -> Dataset:
     return image_folder(
         root=str(root),
         train_size=train_size,
@@ -18,6 +20,8 @@ def opened(root: Path, *, train_size: int | float | None = None, split_seed: int
         test_fraction=0.2,
         split_seed=split_seed,
         crop_pct=None,
+        follow_links=follow_links,
+        on_bad_image="error",
     )
 
 

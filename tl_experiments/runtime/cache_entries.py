@@ -14,7 +14,7 @@ from typing import Any
 from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.runtime.shard import DamageError, Shard, publish, unfinished
 
-KINDS = ("features", "images")
+KINDS = ("features", "images", "checks")
 KEY_FILE = "key.json"
 ABANDONED_SECONDS = 3600.0  # nobody takes that long to write a shard
 
