@@ -80,12 +80,16 @@ def load_dataset_images(
 def _read(dataset: Dataset, *, workers: int, watch: Watch) -> list[Reading]:
     """Read all splits, under one title."""
     splits = (dataset.train, dataset.val, dataset.test)
-    num_images, readings = sum(len(split) for split in splits), list[Reading]()
+    num_images, before = sum(len(split) for split in splits), 0
     advance = watch.work(f"reading {num_images:,} images")
+    readings: list[Reading] = []
     for split in splits:
-        before = sum(len(reading.split) for reading in readings)
-        on_progress = lambda read, _, before=before: advance(before + read, num_images)  # noqa: E731
+
+        def on_progress(read: int, _: int, before: int = before) -> None:
+            advance(before + read, num_images)
+
         readings.append(read_split(split, workers=workers, on_progress=on_progress))
+        before += len(split)
     return readings
 
 

@@ -57,13 +57,13 @@ def repeat_notices(repeats: Sequence[Repeat], *, command: str | None) -> list[st
         repeats: of its splits.
         command: that lists all; None where there is none.
     """
-    told = {
-        "images are in more than one split, so that scores on them show memory": [r for r in repeats if r.leak],
-        "images are under more than one class": [r for r in repeats if r.mislabelled],
+    kinds = {
+        "images in more than one split, whose scores show memory": [repeat for repeat in repeats if repeat.leak],
+        "images under more than one class": [repeat for repeat in repeats if repeat.mislabelled],
     }
     more = f"; {command} lists all" if command else ""
     return [
-        f"warning: {len(found):,} {what}, such as {found[0].place.name}, which is {found[0].first.name}{more}"
-        for what, found in told.items()
+        f"warning: {kind}: {len(found):,}, such as {found[0].place.name}, the same as {found[0].first.name}{more}"
+        for kind, found in kinds.items()
         if found
     ]

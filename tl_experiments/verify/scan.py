@@ -89,10 +89,11 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
         DataError: there is no image in it.
     """
     found = scan_folder(root, follow_links=follow_links)
-    splits = {name: _split(name, classes, root, follow_links) for name, classes in found.splits.items()}
+    names = [name for name in ("train", "val", "test") if name in found.splits]
+    splits = [_split(name, found.splits[name], root, follow_links) for name in names]
     store = check_store(notice=console.notice)
     readings: list[Reading] = []
-    for split in splits.values():
+    for split in splits:
         on_progress = console.work(f"reading {len(split):,} {split.name} images")
         reading = read_split(split, workers=workers, on_progress=on_progress)
         readings.append(check_split(reading, workers=workers, store=store, work=console.work))
@@ -103,7 +104,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     ]
     return Scan(
         tuple(sorted(findings, key=lambda finding: (finding.kind, finding.name))),
-        {name: len(split) for name, split in splits.items()},
+        {split.name: len(split) for split in splits},
     )
 
 
