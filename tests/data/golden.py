@@ -46,9 +46,8 @@ def png(rows: np.ndarray, *, colour_type: int, bits: int, side: tuple[int, int] 
     width, height = side or (rows.shape[1] * 8 // (channels * bits), len(rows))
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows), 9)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    )
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
