@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted by Ctrl-C", file=sys.stderr)
+        return 130
 
 
 def is_run_id(named: str) -> bool:
