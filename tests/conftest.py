@@ -1,12 +1,13 @@
-"""What several rooms share: a member as the door would make it, and one thread where networks are small."""
+"""What several rooms share: a member as the door would make it, folders of images, one thread for small networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from PIL import Image
 
 from tl_experiments.config.member import GROUPS, Member, checked, make_uid
 from tl_experiments.config.register import register
@@ -55,5 +56,20 @@ def make_member(tmp_path: Path) -> Callable[..., Member]:
             name="test",
             uid=make_uid(),
         )
+
+    return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `counts[folder]` small PNGs of distinct content below `root/folder`; the root is tmp_path by default."""
+
+    def make(counts: Mapping[str, int], root: Path = tmp_path) -> Path:
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                colour = (index % 256, len(folder) * 7 % 256, sum(folder.encode()) % 256)
+                Image.new("RGB", (6, 5), colour).save(root / folder / f"{index}.png")
+        return root
 
     return make

@@ -52,11 +52,15 @@ def test_one_line_names_the_key_and_nothing_is_written(override: str, told: str,
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda root: (root / "empty").mkdir(), "empty class folder: .*empty"),
+        (lambda root: (root / "empty").mkdir(), "/empty: empty class folder"),
         (lambda root: (root / "cat" / "3.png").write_bytes(b"no image"), r"cat/3\.png: cannot be read as an image"),
+        (
+            lambda root: (root / "dog" / "5.png").write_bytes((root / "dog" / "5.png").read_bytes()[:50]),
+            r"dog/5\.png: ",
+        ),
         (lambda root: shutil.rmtree(root / "dog"), r"found one class \(cat\)"),
     ],
-    ids=["empty class folder", "damaged image", "one class"],
+    ids=["empty class folder", "no image", "damaged image", "one class"],
 )
 def test_images_that_cannot_be_used_are_named_before_a_run_is_made(
     spoil: Callable[[Path], Any], told: str, make_member: Callable[..., Member], tmp_path: Path

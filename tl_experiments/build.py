@@ -19,6 +19,7 @@ from tl_experiments.config.member import Member
 from tl_experiments.config.targets import HOMES, allowed_prefixes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_store
+from tl_experiments.data.check_store import check_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
@@ -303,7 +304,7 @@ def memory_bytes(member: Member) -> int:
 
 
 def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Read the dataset, to be decoded for the backbone's input."""
+    """Read and check the dataset, to be decoded for the backbone's input."""
     runtime, spec = member.config["runtime"], backbone.input_spec
     canvas = make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation)
     return load_dataset_images(
@@ -312,7 +313,8 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
         workers=runtime["workers"],
         memory_bytes=memory_bytes(member),
         store=canvas_store(canvas, notice=watch.notice) if runtime["cache"] else None,
-        work=watch.work,
+        checks=check_store(notice=watch.notice) if runtime["cache"] and dataset.files else None,
+        watch=watch,
     )
 
 

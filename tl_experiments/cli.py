@@ -17,7 +17,7 @@ FILE_WIDTH = 160  # columns of a table that no terminal limits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: 0 all is well, 1 a cache is damaged, 2 the input is wrong."""
+    """Run a verb and return the exit code: 0 all is well, 1 a cache or an image is damaged, 2 the input is wrong."""
     parser = argparse.ArgumentParser(
         prog="tlx", description="Verbs for sweeps, runs and caches that are there already."
     )
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--tracking-uri", metavar="URI", help="where RUN_ID is; default: $MLFLOW_TRACKING_URI, else outputs/mlflow.db"
     )
     report.set_defaults(verb=_report)
+    _add_scan(verbs.add_parser("scan", help="name every bad, repeated or mislabelled image of a folder"))
     _add_cache(verbs.add_parser("cache", help="what is kept of earlier runs: list it, verify it, remove it"))
     options = parser.parse_args(arguments)
     try:
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted by Ctrl-C", file=sys.stderr)
+        return 130
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -45,6 +49,21 @@ def _report(options: argparse.Namespace) -> None:
     from tl_experiments.sweep.report_again import folder_of, report_again  # noqa: PLC0415 - `--help` and errors are quick
 
     report_again(folder or folder_of(options.sweep, options.tracking_uri), tracking_uri=options.tracking_uri)
+
+
+def _add_scan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="ROOT", help="holds train/CLASS/*.jpg, or CLASS/*.jpg; as dataset.root")
+    parser.add_argument("--follow-links", action="store_true", help="out of ROOT too; as dataset.follow_links=true")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; default: one for each core")
+    parser.set_defaults(verb=_scan)
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from tl_experiments.tracking.console import Console  # noqa: PLC0415 - as above
+    from tl_experiments.verify.scan import scan  # noqa: PLC0415
+
+    with Console() as console:
+        return scan(options.root, follow_links=options.follow_links, workers=options.workers, console=console)
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +112,7 @@ def _told(fields: dict[str, Any]) -> str:
         _at(fields, "backbone", "name"),
         None if size is None else f"{size} px",
         _at(fields, "compute", "precision"),
+        _at(fields, "check"),
         None if view is None else f"view {view + 1}",
     )
     return ", ".join(str(word) for word in words if word is not None) or "?"

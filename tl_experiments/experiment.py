@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
+from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
@@ -48,6 +49,8 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             )
             log.begin(config, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
+            for path in keep_list(images.skipped, log.folder):
+                log.tracker.log_file(path)
 
         size = backbone.input_spec.size
         stack.enter_context(
