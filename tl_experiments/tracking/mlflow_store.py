@@ -24,6 +24,11 @@ UNKNOWN, FORBIDDEN = (401, 403)  # of HTTP
 class StoreAway(SettingError):  # noqa: N818 - it names what happened
     """The store may be right and does not answer as one now; the same may be tried later."""
 
+    def __init__(self, address: str, reason: str) -> None:
+        """Say where and why."""
+        super().__init__(f"tracking.uri={shown(address)} cannot be opened: {reason}")
+        self.reason = reason
+
 
 @dataclass(frozen=True)
 class Store:
@@ -61,8 +66,8 @@ def open_store(address: str, *, experiment_name: str) -> Store:
         is_wrong = isinstance(error, ImportError | InvalidUrlException) or (
             isinstance(error, SQLAlchemyError) and not isinstance(error, DBAPIError)
         )
-        kind = SettingError if is_wrong or address.startswith(SQLITE) else StoreAway
-        raise kind(f"tracking.uri={shown(address)} cannot be opened: {one_line(error, address)}") from cause
+        away = StoreAway(address, one_line(error, address))
+        raise (SettingError(str(away)) if is_wrong or address.startswith(SQLITE) else away) from cause
 
 
 def refused_credentials(error: Exception, address: str) -> SettingError | None:
@@ -133,6 +138,8 @@ def _required(experiment_id: str) -> str:
 
 def one_line(error: Exception, address: str) -> str:
     """Return what went wrong without secrets, SQLAlchemy's listing of statements, or MLflow's further advice."""
+    if isinstance(error, StoreAway):
+        return error.reason
     text = str(error).strip() or type(error).__name__
     for told, short in SHORT.items():
         if told in text:

@@ -111,8 +111,7 @@ class _Post:
                 if isinstance(error, SettingError) and not isinstance(error, StoreAway):
                     raise
                 if tried == MOST_TRIES or time.monotonic() - start > QUICK_SECONDS:
-                    reason = one_line(error, address)
-                    raise StoreAway(f"{shown(address)} cannot be reached ({reason})") from None
+                    raise StoreAway(address, one_line(error, address)) from None
                 time.sleep(tried)
             else:
                 return
