@@ -158,7 +158,8 @@ def build_tracker(member: Member) -> Tracker:
         "tracking",
         run_name=member.name,
         uid=member.uid,
-        parent_run_id=member.parent_run_id,
+        parent_uid=member.sweep_id,
+        folder=member.folder,
         tags={"tl.kind": "run"} | ({"tl.sweep_id": member.sweep_id} if member.sweep_id else {}),
     )
 
@@ -168,7 +169,7 @@ def build_sweep_tracker(member: Member, *, name: str, folder: Path) -> Tracker:
     if member.sweep_id is None:
         raise ValueError(f"{member.name} is not part of a sweep")
     tags = {"tl.kind": "sweep", "tl.sweep_id": member.sweep_id, "tl.run_dir": str(folder)}
-    return _build(member, "tracking", run_name=name, uid=member.sweep_id, parent_run_id=None, tags=tags)
+    return _build(member, "tracking", run_name=name, uid=member.sweep_id, parent_uid=None, folder=folder, tags=tags)
 
 
 def build_log(member: Member, *, index: int, num_members: int) -> RunLog:

@@ -17,7 +17,7 @@ FILE_WIDTH = 160  # columns of a table that no terminal limits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: 0 all is well, 1 a cache or an image is damaged, 2 the input is wrong."""
+    """Run a verb and return the exit code: 0 all is well, 1 something is damaged or away, 2 the input is wrong."""
     parser = argparse.ArgumentParser(
         prog="tlx", description="Verbs for sweeps, runs and caches that are there already."
     )
@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report.set_defaults(verb=_report)
     _add_scan(verbs.add_parser("scan", help="name every bad, repeated or mislabelled image of a folder"))
+    sync = verbs.add_parser("sync", help="deliver to the tracking store what it could not be told while runs went on")
+    sync.add_argument("path", type=Path, metavar="PATH", help="folder of a run or a sweep, or a folder of such folders")
+    sync.add_argument("--tracking-uri", metavar="URI", help="the store; default: where each run was to be tracked")
+    sync.set_defaults(verb=_sync)
     _add_cache(verbs.add_parser("cache", help="what is kept of earlier runs: list it, verify it, remove it"))
     options = parser.parse_args(arguments)
     try:
@@ -64,6 +68,12 @@ def _scan(options: argparse.Namespace) -> int:
 
     with Console() as console:
         return scan(options.root, follow_links=options.follow_links, workers=options.workers, console=console)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from tl_experiments.tracking.sync import sync  # noqa: PLC0415 - as above
+
+    return sync(options.path, tracking_uri=options.tracking_uri)
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:

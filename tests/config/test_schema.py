@@ -23,7 +23,7 @@ SUPPLIED = {  # what the code knows and the config does not
     "backbone": {"preferred_size", "seed"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "steps_per_epoch"},
-    "tracking": {"run_name", "uid", "parent_run_id", "tags"},
+    "tracking": {"run_name", "uid", "parent_uid", "folder", "tags"},
 }
 
 

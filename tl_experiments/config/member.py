@@ -30,7 +30,6 @@ class Member:
     name: str  # `2 finetune lr=0.001`
     uid: str  # the run's own id, known before any tracking store is asked
     sweep_id: str | None = None
-    parent_run_id: str | None = None  # the tracking store's id of the sweep's run
     host: Path | None = None  # folder of the first member, if it is another one that this one trains together with
 
 

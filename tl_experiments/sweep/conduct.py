@@ -35,7 +35,7 @@ def settle_plan(plan: Plan, folder: Path) -> Plan:
     Raises:
         ConfigError: a target does not exist, is not allowed, or refuses its values.
     """
-    members = [plan.member(job, folder=folder, parent_run_id=None) for job in plan.jobs]
+    members = [plan.member(job, folder=folder) for job in plan.jobs]
     for member in members:
         try:
             build.check_buildable(member)
@@ -87,7 +87,7 @@ def conduct(
     if not left and parent_ended(folder):
         show_results(console, write_results(plan, folder, link=read_link(folder)), folder)
         return []
-    first = plan.member(plan.jobs[0], folder=folder, parent_run_id=None)
+    first = plan.member(plan.jobs[0], folder=folder)
     settler = Settler(plan, folder, console)
     with build.build_sweep_tracker(first, name=f"sweep {plan.name}", folder=folder) as tracker:
         write_parent(folder, tracker.run_id, link=tracker.charts_link(), ended=False)

@@ -18,7 +18,6 @@ from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import identity, is_finished, own_cause, read_outcomes, read_result
-from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
 
@@ -149,6 +148,5 @@ def current_job(config: DictConfig) -> Job:
     left = [index for index in plan.groups[group] if not outcomes[index].finished]
     if not left:
         raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
-    parent = read_parent(folder)
-    members = tuple(plan.member(plan.jobs[index], folder=folder, parent_run_id=parent) for index in left)
+    members = tuple(plan.member(plan.jobs[index], folder=folder) for index in left)
     return Job(members=members, indices=tuple(left), ledger=Ledger(folder))

@@ -82,13 +82,12 @@ class Plan:
         """Return the job in whose folder the process of a job's group writes its log."""
         return next(self.jobs[group[0]] for group in self.groups if job.index in group)
 
-    def member(self, job: PlannedJob, *, folder: Path, parent_run_id: str | None) -> Member:
+    def member(self, job: PlannedJob, *, folder: Path) -> Member:
         """Return a job as the story of a run takes it.
 
         Args:
             job: of this plan.
             folder: of the sweep.
-            parent_run_id: id of the sweep's run in the tracking store.
         """
         return Member(
             config=job.config,
@@ -97,7 +96,6 @@ class Plan:
             name=job.name,
             uid=job.uid,
             sweep_id=self.uid,
-            parent_run_id=parent_run_id,
             host=folder / self.host(job).folder if self.groups else None,
         )
 

@@ -21,7 +21,7 @@ from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.sweep.typed import Typed
-from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking.address import lasting_uri
 
 PLACES = ("tracking.uri", "tracking.experiment_name")
 MOST_NAMED = 5  # jobs that an error names
@@ -154,7 +154,7 @@ def _make_absolute(config: dict[str, Any]) -> None:
     """Say where data and store are, so that the sweep can go on from any folder and under any environment."""
     tracking, dataset = config["tracking"], config["dataset"]
     if "uri" in tracking:
-        tracking["uri"] = absolute_uri(tracking["uri"])
+        tracking["uri"] = lasting_uri(tracking["uri"])  # None where only the environment may say it
     if dataset.get("root"):
         dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
 

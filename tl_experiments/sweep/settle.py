@@ -14,7 +14,6 @@ from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 from tl_experiments.sweep.job import still_runs
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import Outcome, identity, own_cause, read_outcomes
-from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.tracker import Tracker
@@ -111,5 +110,4 @@ class Settler:
         return Ledger(self.folder)
 
     def _tracker(self, outcome: Outcome) -> Tracker:
-        parent = read_parent(self.folder)
-        return build.build_tracker(self.plan.member(outcome.job, folder=self.folder, parent_run_id=parent))
+        return build.build_tracker(self.plan.member(outcome.job, folder=self.folder))

@@ -115,7 +115,7 @@ def _pictures(plan: Plan, run: Outcome, said: Predictions, order: np.ndarray, fo
     Raises:
         UserError, ConfigError, OSError, ImportError, ValueError: they are not there any more, or are others.
     """
-    member = plan.member(run.job, folder=folder, parent_run_id=None)
+    member = plan.member(run.job, folder=folder)
     data = member.config["dataset"]
     kept = {key: False for key in ("download",) if key in data}
     dataset = build.build_dataset(replace(member, config={**member.config, "dataset": {**data, **kept}}))
