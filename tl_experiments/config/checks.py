@@ -11,7 +11,7 @@ from typing import Any
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
-from tl_experiments.config.targets import target_problems
+from tl_experiments.config.targets import HOMES, target_problems
 
 SQLITE = "sqlite:///"
 MOST_SEED = 2**63 - 1
@@ -125,8 +125,16 @@ def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, accepts, expected in RANGES:
         value = _lookup(config, key)
-        if value is not None and not accepts(value):
+        if value is not None and not _holds(accepts, value):
             yield f"{key}={value}: expected {expected}"
+
+
+def _holds(accepts: Callable[[Any], bool], value: Any) -> bool:
+    """Whether a value is in its range; a list may hold anything, since its elements have no type."""
+    try:
+        return accepts(value)
+    except TypeError:
+        return False
 
 
 def _interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
@@ -177,6 +185,10 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         yield "dataset.root is empty; expected a folder of images"
     elif root is not None and downloads is None and not Path(root).expanduser().is_dir():
         yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
+    weights = _lookup(config, "backbone.weights")
+    own_code = not _lookup(config, "backbone._target_").startswith(HOMES["backbone"])
+    if weights not in (None, "default") and not own_code and not Path(weights).expanduser().is_file():
+        yield f"backbone.weights={weights}: no such file; expected a file of tensors, default, or null"
     if not _writable(folder):
         yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
     uri = _lookup(config, "tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""
