@@ -116,7 +116,7 @@ IN_A_GROUP = [
     "-m seed=0,1 strategy._target_=os.mkdir +strategy.path=MARK",
     "-m strategy._target_=tl_experiments.strategies.base.torch.os.mkdir,tl_experiments.strategies.feature.Feature",
     "tracking.experiment_name=${oc.env:SECRET}",
-    "tracking.experiment_name=${oc.decode:${oc.env:SECRET}}",
+    "tracking.experiment_name='${oc.decode:${oc.env:SECRET}}'",
     r"tracking.experiment_name=\${oc.env:SECRET}",
     "dataset=image_folder dataset.root=/tmp/${oc.env:SECRET} tracking.experiment_name=${dataset.root}",
     "-m sweep.resume=TMP/targets",

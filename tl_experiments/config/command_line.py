@@ -42,7 +42,7 @@ def _shown(argument: str) -> str:
 
 def _problem(argument: str) -> str | None:
     if argument.startswith("--e") and PICKLE_OPTION.startswith(argument.partition("=")[0]):
-        return "loads a pickle, which can run code; expected overrides such as lr=1e-4"
+        return f"stands for {PICKLE_OPTION}, whose pickle can run code; expected overrides such as lr=1e-4"
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:  # an option such as -m, or a mistake that Hydra tells itself
