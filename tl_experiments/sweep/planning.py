@@ -97,7 +97,7 @@ def _compose_all(
         try:
             config = compose(kept)
             candidate = _candidate(kept, config, index=len(found), folder=folder, swept=typed.swept)
-        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
             values = [line for line in kept if line.partition("=")[0] in typed.swept]
             for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
                 problems.setdefault(line, []).append(run_name(values, index=number))

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from tl_experiments.config.checks import check, lookup
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import GROUPS, Member
-from tl_experiments.config.record import check_record, read_record
+from tl_experiments.config.record import checked_record, read_record
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep.folder import LATEST, is_run_id
 from tl_experiments.sweep.job import Job
@@ -126,6 +126,6 @@ def _with(
             )
     if problems:
         raise ConfigError("\n".join(problems))
-    changed = check_record(changed, allow_targets=config["allow_targets"])
+    changed = checked_record(changed, allow_targets=config["allow_targets"])
     check({**changed, "resume": None, "sweep": {}}, folder=folder)
     return changed
