@@ -10,7 +10,8 @@ from typing import Any
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import SettingError, UserError
-from tl_experiments.sweep.folder import find_sweep, is_run_id
+from tl_experiments.sweep.folder import find_sweep
+from tl_experiments.tracking.named_run import is_run_id
 
 SWEEPS = Path("outputs/sweeps")
 FILE_WIDTH = 160  # columns of a table that no terminal limits
