@@ -37,27 +37,7 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def make_member(tmp_path: Path) -> Callable[..., Member]:
     """Compose and check a configuration from overrides; untracked and in a folder of its own."""
-
-    def make(*overrides: str) -> Member:
-        register()
-        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
-        choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        assert isinstance(choices, dict)
-        OmegaConf.set_struct(config, False)
-        config.pop("hydra")
-        values, _ = checked(config, folder=folder)
-        return Member(
-            config=values,
-            choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
-            folder=folder,
-            name="test",
-            uid=make_uid(),
-        )
-
-    return make
+    return lambda *overrides: compose_member(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", *overrides)
 
 
 @pytest.fixture
@@ -73,3 +53,23 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+def compose_member(folder: Path, *overrides: str) -> Member:
+    """Compose and check a configuration from overrides; untracked, in a folder that is made."""
+    register()
+    folder.mkdir(parents=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra")
+    values, _ = checked(config, folder=folder)
+    return Member(
+        config=values,
+        choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
+        folder=folder,
+        name="test",
+        uid=make_uid(),
+    )

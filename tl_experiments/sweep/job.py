@@ -17,9 +17,10 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import identity, is_finished, own_cause, read_outcomes, read_result
+from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
+from tl_experiments.tracking.result import is_finished, read_result
 
 if TYPE_CHECKING:
     from tl_experiments.tracking.run_log import RunResult

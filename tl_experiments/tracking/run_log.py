@@ -155,6 +155,7 @@ class RunLog:
         self._identity = {
             "fingerprint": run_fingerprint(self._config, dataset=self._dataset, weights=weights),
             "dataset_fingerprint": self._dataset,
+            "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,
         }
