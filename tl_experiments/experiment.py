@@ -14,7 +14,7 @@ from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import go_on, train
+from tl_experiments.tracking.recorded_training import go_on, told_where, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -80,6 +80,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             watch=console,
         )
         go_on(trainer, checkpoints, console=console, logs=logs)
+        stack.enter_context(told_where(checkpoints, console=console))
         train(trainer, checkpoints, console=console, logs=logs)
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")

@@ -13,7 +13,7 @@ from tl_experiments.data.decoding import ImageError, check
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, draw
 from tl_experiments.runtime.errors import DataError
-from tl_experiments.runtime.signals import leave_signals_to_parent
+from tl_experiments.runtime.signals import die_with_parent, leave_signals_to_parent, shielded
 
 Made = TypeVar("Made")
 
@@ -50,11 +50,13 @@ def _made(values: "_Values", index_batches: Sequence[np.ndarray], *, workers: in
         generator=torch.Generator(),  # its own, so that workers do not move the global one
         worker_init_fn=_begin_worker,
     )
-    return iter(loader)
+    with shielded():  # who is interrupted while workers start has some that nobody ends
+        return iter(loader)
 
 
 def _begin_worker(_number: int) -> None:
     leave_signals_to_parent()
+    die_with_parent()  # whose files and locks it holds open
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Training of which nothing is lost: records are shown and kept as they come, and checkpoints written between steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.records import Diverged, Halved, Record
 from tl_experiments.engine.trainer import Trainer
-from tl_experiments.runtime.signals import obey, shielded, stop_asked
+from tl_experiments.runtime.files import sync_files
+from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
@@ -29,13 +31,23 @@ def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs:
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
             if checkpoints.due(record) or stop_asked():
-                newest = checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
-                if stop_asked():
-                    console.notice(f"stopped after the step; the run goes on from {newest}")
+                sync_files(path for log in logs for path in log.told)  # before a checkpoint counts it as told
+                checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
             obey()
         for record in trainer.test():
             _tell(record, console=console, logs=logs)
             obey()
+
+
+@contextmanager
+def told_where(checkpoints: Checkpoints, *, console: Console) -> Iterator[None]:
+    """Say where a run goes on from that is stopped inside the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        if checkpoints.newest is not None:
+            console.notice(f"stopped; the run goes on from {checkpoints.newest}")
+        raise
 
 
 def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:

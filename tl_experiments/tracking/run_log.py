@@ -13,10 +13,11 @@ import yaml
 from tl_experiments.data.images import Images
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated
+from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
@@ -83,6 +84,7 @@ class RunLog:
         self._together_seconds: float | None = None  # until the members were tested
 
     def __enter__(self) -> Self:
+        remove_unfinished(self.folder)
         (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         self.tracker.__enter__()
         return self
@@ -128,6 +130,11 @@ class RunLog:
         """
         keep_epochs(self.folder / "metrics.jsonl", epochs)
         self._start -= seconds
+
+    @property
+    def told(self) -> tuple[Path, ...]:
+        """The files that are written while the run goes on."""
+        return self.folder / "metrics.jsonl", self.folder / journal.FILE
 
     @property
     def elapsed(self) -> float:
