@@ -174,7 +174,7 @@ def append_lines(path: Path, text: str) -> None:
 
 
 def sync_files(paths: Iterable[Path]) -> None:
-    """Force the contents of files to the disk, those that are there; side by side, since one motion of it serves many."""
+    """Force the contents of files to the disk, those that are there; side by side, as one motion of it serves many."""
     with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
         list(threads.map(_sync_file, paths))
 
