@@ -374,6 +374,19 @@ def test_a_file_that_cannot_be_stored_is_left_for_later_and_holds_up_nothing(
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["result.json"]
 
 
+def test_what_was_delivered_of_an_earlier_run_says_nothing_of_another_one_in_its_folder(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_tracker(database, tmp_path / "run", uid="earlier") as tracker:
+        Trainer(tracker).train(epochs=2, seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", None)  # the store is away
+        with make_tracker(database, tmp_path / "run", uid="later") as tracker:
+            Trainer(tracker).train(epochs=2, seconds=0)
+    assert sync(tmp_path, tracking_uri=None) == 0
+    assert is_exact(figures_of(MlflowClient(database), "later", [1, 2]))
+
+
 def test_a_database_that_another_process_locks_stalls_nothing(database: str, tmp_path: Path) -> None:
     with make_tracker(database, tmp_path, uid="locked") as tracker:
         trainer = Trainer(tracker)
