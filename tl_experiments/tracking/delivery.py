@@ -162,7 +162,8 @@ class Delivery:
     def is_done_by_record(self) -> bool:
         """Whether an earlier delivery to the same store has sent everything; the store is not asked."""
         sent = self._sent()
-        everything = {"store": self._place, "entries": len(self.journal.entries), "left": [], "linked": True}
+        whole = {"uid": self.journal.header.uid, "entries": len(self.journal.entries)}
+        everything = {**whole, "store": self._place, "left": [], "linked": True}
         return everything.items() <= sent.items()
 
     def remember(self) -> None:
@@ -170,6 +171,7 @@ class Delivery:
         if self.run is None or self.journal.fault is not None:
             return
         sent = {
+            "uid": self.journal.header.uid,
             "store": self._place,
             "run_id": self.run.run_id,
             "entries": self._position,

@@ -20,7 +20,7 @@ from tl_experiments.runtime.errors import DataError, SettingError
 
 FILE = "tracking.jsonl"
 LOCK = ".tracking.lock"
-LOCK_SECONDS = 10
+LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some seconds, and hold what it held
 HEADER, BEGIN, PARAMS, TAGS, METRICS, DATASET, DATA_FILE, MODEL, END = (
     "header", "begin", "params", "tags", "metrics", "dataset", "file", "model", "end",
 )  # fmt: skip

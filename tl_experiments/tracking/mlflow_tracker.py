@@ -166,7 +166,7 @@ class MlflowTracker:
             if nonfinite:
                 self._nonfinite |= nonfinite
                 kept.append(journal.TAGS, values={"tl.nonfinite": ", ".join(sorted(self._nonfinite))})
-        uploader_of(self._uri).wake()
+            uploader_of(self._uri).wake()
 
     def log_dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
         """Log a data set as the run's input.
@@ -201,13 +201,13 @@ class MlflowTracker:
         kept = self._entered()
         with shielded():  # a line is written as a whole
             kept.append(kind, **facts)
-        uploader_of(self._uri).wake()
+            uploader_of(self._uri).wake()
 
     def _append_path(self, kind: str, path: Path) -> None:
         kept = self._entered()
         with shielded():
             kept.append_path(kind, path)
-        uploader_of(self._uri).wake()
+            uploader_of(self._uri).wake()
 
     def _entered(self) -> Journal:
         if self._journal is None:
