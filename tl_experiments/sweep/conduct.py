@@ -14,6 +14,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import cause_of
+from tl_experiments.sweep.dead import close_what_died
 from tl_experiments.sweep.grouping import group_jobs
 from tl_experiments.sweep.launcher import IsolatedLauncher
 from tl_experiments.sweep.ledger import PLANNED, Ledger
@@ -81,6 +82,7 @@ def conduct(
         RunFailed: a line for each job that did not finish.
     """
     console = Console()
+    close_what_died(folder)
     outcomes = read_outcomes(plan, folder)
     left = [outcome.job.index for outcome in outcomes if not outcome.finished]
     _announce(plan, folder, left=left, changed=changed, console=console)
