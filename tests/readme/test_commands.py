@@ -83,7 +83,9 @@ def test_run(command: str, images: Path, desk: Path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert any(text in done.stdout for text in (UI, "report.html", "hydra/launcher", "IDENTICAL: ", *OF_CACHES)), done.stdout
+    assert any(text in done.stdout for text in (UI, "report.html", "hydra/launcher", "IDENTICAL: ", *OF_CACHES)), (
+        done.stdout
+    )
 
 
 @pytest.mark.slow
