@@ -169,6 +169,26 @@ def test_code_in_a_record_is_not_run(job: Path, refused: Callable[..., str]) -> 
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_code_of_ones_own_is_allowed_by_who_types_alone(
+    job: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.py").write_text("from tl_experiments.strategies.feature import Feature\nclass Own(Feature): ...\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    strategy = yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))["strategy"]
+    edit(job / "config.yaml", strategy={**strategy, "_target_": "mine.Own"}, allow_targets=["mine."])
+    assert "strategy._target_=mine.Own: not an allowed target" in refused(job)
+    assert main(["reproduce", str(job), "--allow-targets", "mine.", "other."]) == 0
+
+
+def test_a_run_that_fails_now_is_different(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    optimizer = yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))["optimizer"]
+    edit(job / "config.yaml", lr=1e30, optimizer={**optimizer, "lr": 1e30})
+    assert main(["reproduce", str(job)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: DIFFERENT: the run finished then, and failed now: ")
+    assert "loss is not finite" in told
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [

@@ -78,7 +78,7 @@ def _ending(folder: Path, result: Mapping[str, Any]) -> Ending:
         for row in read_metrics(folder / "metrics.jsonl")
     ]
     return Ending(
-        weights_sha256=result["weights_sha256"],
+        weights_sha256=str(result["weights_sha256"]),
         epochs=epochs,
         summary={key: result[key] for key in SUMMARY},
         predictions=(folder / "predictions.csv").read_bytes().splitlines(keepends=True),
@@ -90,7 +90,7 @@ def _circumstances(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict
     device, own = result["device"], _is_its_own(config, result)
     left_out = (*WITHOUT_EFFECT["runtime"], *AS_RESOLVED)
     runtime = {f"runtime.{key}": str(value) for key, value in config["runtime"].items() if key not in left_out}
-    return {
+    told = {
         CODE: result["git_commit"] or NO_COMMIT,
         CONFIGURATION: "as config.yaml says" if own else "not as config.yaml says",
         DATA: result["dataset_fingerprint"],
@@ -102,6 +102,7 @@ def _circumstances(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict
         **(runtime if own else {}),
         **result["versions"],
     }
+    return {what: str(value) for what, value in told.items()}
 
 
 def _is_its_own(config: Mapping[str, Any], result: Mapping[str, Any]) -> bool:

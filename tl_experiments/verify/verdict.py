@@ -150,17 +150,18 @@ def _beyond(then: Ending, now: Ending, circumstances: Sequence[Difference]) -> I
         return
     for key in FIRST_EPOCH:
         before, after = then.epochs[0].get(key), now.epochs[0].get(key)
-        if not _near(before, after, within=LOSS_TOLERANCE * abs(before or 0.0)):
+        if not _near(before, after, relative=LOSS_TOLERANCE):
             yield f"{key} of epoch 1 {_value(before)} then, {_value(after)} now"
     for key in AT_THE_END:
         before, after = then.summary.get(key), now.summary.get(key)
-        if not _near(before, after, within=ACC_TOLERANCE):
+        if not _near(before, after, absolute=ACC_TOLERANCE):
             yield f"{key} {_value(before)} then, {_value(after)} now"
 
 
-def _near(before: Any, after: Any, *, within: float) -> bool:
-    if before is None or after is None:  # a number that was not finite
-        return before is after
+def _near(before: Any, after: Any, *, absolute: float = 0.0, relative: float = 0.0) -> bool:
+    if not (isinstance(before, int | float) and isinstance(after, int | float)):
+        return before == after  # null stands for what was not finite
+    within = max(absolute, relative * abs(before))
     return round(abs(before - after), 12) <= within  # one image of 200 is 0.005 but for the last bit
 
 
