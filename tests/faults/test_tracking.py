@@ -273,7 +273,9 @@ def test_a_store_that_was_made_anew_is_told_everything(
 
 
 @pytest.mark.slow
-def test_many_runs_of_a_process_wait_for_a_hung_server_together(stub: FaultyServer, tmp_path: Path) -> None:
+def test_many_runs_of_a_process_wait_for_a_hung_server_together(
+    stub: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stub.mode = HANG
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -284,6 +286,9 @@ def test_many_runs_of_a_process_wait_for_a_hung_server_together(stub: FaultyServ
             trainer.train(epochs=2, seconds=0)
         end = time.perf_counter()
     end_seconds = time.perf_counter() - end
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2, told
+    assert told[1].endswith(f"of 20 runs were not delivered to {stub.uri}; deliver by: tlx sync {tmp_path}")
     record("tracking, 20 runs, hung", start_seconds=round(start_seconds, 1), end_seconds=round(end_seconds, 1))
     assert start_seconds < 10
     assert end_seconds < 10

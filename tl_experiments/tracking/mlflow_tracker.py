@@ -2,8 +2,9 @@
 
 import contextlib
 import math
+import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -129,24 +130,27 @@ class MlflowTracker:
             try:
                 ended = uploader_of(self._uri).end(self._delivery, seconds=seconds)
             except BaseException:  # a signal: nobody wants to wait any more
-                self._tell(self._delivery)
+                self._tell([self._delivery])
                 raise
-            for delivery in ended:
-                self._tell(delivery)
+            self._tell(ended)
 
-    def _tell(self, delivery: Delivery) -> None:
-        """Keep how far a journal was delivered, and say what is left of it."""
-        with contextlib.suppress(OSError):
-            delivery.remember()
-        store, folder = shown(self._uri), delivery.journal.folder
-        if fault := delivery.journal.fault:
-            self._notice(f"{folder / journal.FILE} lacks entries, as it could not be written to: {fault}")
-        if reasons := delivery.refused:
-            self._notice(f"{store} refused {_entries(len(reasons))} of {folder / journal.FILE}: {reasons[0]}")
-        if delivery.num_missing:
-            command = f"tlx sync {shlex.quote(str(folder))}"
-            was = "was" if delivery.num_missing == 1 else "were"
-            self._notice(f"{_entries(delivery.num_missing)} {was} not delivered to {store}; deliver by: {command}")
+    def _tell(self, ended: Sequence[Delivery]) -> None:
+        """Keep how far journals were delivered, and say what is left of them."""
+        store = shown(self._uri)
+        for delivery in ended:
+            with contextlib.suppress(OSError):
+                delivery.remember()
+            path = delivery.journal.folder / journal.FILE
+            if fault := delivery.journal.fault:
+                self._notice(f"{path} lacks entries, as it could not be written to: {fault}")
+            if reasons := delivery.refused:
+                self._notice(f"{store} refused {_entries(len(reasons))} of {path}: {reasons[0]}")
+        missing = {delivery.journal.folder: delivery.num_missing for delivery in ended if delivery.num_missing}
+        if missing:
+            number, of_all = sum(missing.values()), f" of {len(missing)} runs" if len(missing) > 1 else ""
+            command = f"tlx sync {shlex.quote(os.path.commonpath(missing))}"
+            was = "was" if number == 1 else "were"
+            self._notice(f"{_entries(number)}{of_all} {was} not delivered to {store}; deliver by: {command}")
 
     def log_params(self, params: Mapping[str, ParamValue]) -> None:
         self._append(journal.PARAMS, values={key: as_text(value) for key, value in params.items()})

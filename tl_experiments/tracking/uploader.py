@@ -29,12 +29,13 @@ class Uploader:
         self._stores: dict[str, Store] = {}
         self._thread: threading.Thread | None = None
         self._left_to_wait = START_SECONDS
+        self._is_told = False  # that the store is away
 
     def begin(self, delivery: Delivery) -> str | None:
         """Take a journal, and wait until its run is there, or for as long as a start may take.
 
         Returns:
-            Why it is not there yet; None where it is.
+            Why it is not there yet; None where it is, or where another run of the process was told already.
 
         Raises:
             SettingError: it can never be there.
@@ -44,6 +45,7 @@ class Uploader:
             if is_first:
                 self._left_to_wait = float("inf") if self._address.startswith(SQLITE) else START_SECONDS
                 self._patience.ask_at = 0.0
+                self._is_told = False
             num_failed, start = self._patience.num_failed, time.monotonic()
 
             def is_known() -> bool:
@@ -64,7 +66,10 @@ class Uploader:
                 self._left_to_wait = max(0.0, self._left_to_wait - (time.monotonic() - start))
             if delivery.fault:
                 raise delivery.fault
-            return None if delivery.has_begun else self._patience.reason or "no answer in time"
+            if delivery.has_begun or self._is_told:
+                return None
+            self._is_told = True
+            return self._patience.reason or "no answer in time"
 
     def wake(self) -> None:
         """There are more entries."""
