@@ -64,11 +64,14 @@ def _option_problem(override: Override, values: Sequence[str]) -> str | None:
 
 
 def _hydra_problem(key: str, value: Any, values: Sequence[str]) -> str | None:
-    names = [*key.split("."), *_keys(value)]
+    inner = list(_keys(value))
+    names = [*key.split("."), *inner, *(part for name in inner for part in name.split("."))]
     if any(name in CODE_KEYS or name.startswith("_") for name in names) or _holds(values, CODE_VALUES):
         return "names code, which Hydra would run; expected plain values (hydra/launcher=... chooses what is there)"
     if (key == "hydra" or key.split(".")[1] in BUILT) and _holds(values, ("${",)):
         return "Hydra would build what this leads to; expected the value itself"
+    if "hydra" in names[1:]:  # as a sweeper's params would have it
+        return "sets Hydra's configuration in a roundabout way; expected it as an argument of its own"
     if key in PLACES and not all(_stays_below(value) for value in values):
         return "leads out of the folder of the run; expected a folder below it"
     if f"{key}.".startswith(f"{ENVIRONMENT}.") and any(name.upper().startswith(LOADED) for name in names):
