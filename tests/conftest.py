@@ -1,12 +1,13 @@
-"""What several rooms share: a member as the door would make it, and one thread where networks are small."""
+"""What several rooms share: a member as the door would make it, folders of images, one thread for small networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from PIL import Image
 
 from tl_experiments.config.member import GROUPS, Member, checked, make_uid
 from tl_experiments.config.register import register
@@ -36,24 +37,39 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def make_member(tmp_path: Path) -> Callable[..., Member]:
     """Compose and check a configuration from overrides; untracked and in a folder of its own."""
+    return lambda *overrides: compose_member(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", *overrides)
 
-    def make(*overrides: str) -> Member:
-        register()
-        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
-        choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        assert isinstance(choices, dict)
-        OmegaConf.set_struct(config, False)
-        config.pop("hydra")
-        values, _ = checked(config, folder=folder)
-        return Member(
-            config=values,
-            choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
-            folder=folder,
-            name="test",
-            uid=make_uid(),
-        )
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `counts[folder]` small PNGs of distinct content below `root/folder`; the root is tmp_path by default."""
+
+    def make(counts: Mapping[str, int], root: Path = tmp_path) -> Path:
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                colour = (index % 256, len(folder) * 7 % 256, sum(folder.encode()) % 256)
+                Image.new("RGB", (6, 5), colour).save(root / folder / f"{index}.png")
+        return root
 
     return make
+
+
+def compose_member(folder: Path, *overrides: str) -> Member:
+    """Compose and check a configuration from overrides; untracked, in a folder that is made."""
+    register()
+    folder.mkdir(parents=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra")
+    values, _ = checked(config, folder=folder)
+    return Member(
+        config=values,
+        choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
+        folder=folder,
+        name="test",
+        uid=make_uid(),
+    )

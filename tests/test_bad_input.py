@@ -30,8 +30,14 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         ("lr=abc", "lr: Value 'abc'"),
         ("lr=-1", "lr=-1.0: expected a number above 0"),
         ("lr=nan", "lr=nan: expected a number above 0"),
-        ("epochs=0", "epochs=0: expected 1 or more"),
-        ("batch_size=0", "batch_size=0: expected 1 or more"),
+        ("epochs=0", "epochs=0: expected 1 to 1000000"),
+        ("batch_size=0", "batch_size=0: expected 1 to 65536"),
+        ("lr=1" + "0" * 400, "lr: int too large to convert to float"),
+        ("seed='${oc.decode:${oc.env:LINES,3}}'", "seed: takes a value from the environment"),
+        ("backbone.weights=/nowhere/mine.pth", "backbone.weights=/nowhere/mine.pth: no such file; expected"),
+        ("+hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x._target_=os.system: names code"),
+        ("sweep.group=0", "sweep.group is for the processes that a sweep starts"),
+        ("sweep.dry_run=true", "sweep.resume and sweep.dry_run are about sweeps; expected -m beside them"),
         ("strategy=finetun", "strategy=finetun: no such option"),
         ("optimizer.momentumm=1", "optimizer.momentumm: no such key; did you mean optimizer.momentum?"),
         ("dataset.train_size=1.5", "dataset.train_size=1.5: expected a count"),
@@ -46,17 +52,29 @@ def test_one_line_names_the_key_and_nothing_is_written(override: str, told: str,
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"error: {told}")
     assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "mlflow.db").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_full_error_a_bad_value_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = run("lr=-1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("ConfigError: lr=-1.0: expected a number above 0")
+    assert "callback" not in done.stderr.lower()
 
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda root: (root / "empty").mkdir(), "empty class folder: .*empty"),
+        (lambda root: (root / "empty").mkdir(), "/empty: empty class folder"),
         (lambda root: (root / "cat" / "3.png").write_bytes(b"no image"), r"cat/3\.png: cannot be read as an image"),
+        (
+            lambda root: (root / "dog" / "5.png").write_bytes((root / "dog" / "5.png").read_bytes()[:50]),
+            r"dog/5\.png: ",
+        ),
         (lambda root: shutil.rmtree(root / "dog"), r"found one class \(cat\)"),
     ],
-    ids=["empty class folder", "damaged image", "one class"],
+    ids=["empty class folder", "no image", "damaged image", "one class"],
 )
 def test_images_that_cannot_be_used_are_named_before_a_run_is_made(
     spoil: Callable[[Path], Any], told: str, make_member: Callable[..., Member], tmp_path: Path

@@ -19,6 +19,7 @@ from tl_experiments.config.member import Member
 from tl_experiments.config.targets import HOMES, allowed_prefixes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_store
+from tl_experiments.data.check_store import check_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
@@ -157,7 +158,8 @@ def build_tracker(member: Member) -> Tracker:
         "tracking",
         run_name=member.name,
         uid=member.uid,
-        parent_run_id=member.parent_run_id,
+        parent_uid=member.sweep_id,
+        folder=member.folder,
         tags={"tl.kind": "run"} | ({"tl.sweep_id": member.sweep_id} if member.sweep_id else {}),
     )
 
@@ -167,7 +169,7 @@ def build_sweep_tracker(member: Member, *, name: str, folder: Path) -> Tracker:
     if member.sweep_id is None:
         raise ValueError(f"{member.name} is not part of a sweep")
     tags = {"tl.kind": "sweep", "tl.sweep_id": member.sweep_id, "tl.run_dir": str(folder)}
-    return _build(member, "tracking", run_name=name, uid=member.sweep_id, parent_run_id=None, tags=tags)
+    return _build(member, "tracking", run_name=name, uid=member.sweep_id, parent_uid=None, folder=folder, tags=tags)
 
 
 def build_log(member: Member, *, index: int, num_members: int) -> RunLog:
@@ -303,7 +305,7 @@ def memory_bytes(member: Member) -> int:
 
 
 def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Read the dataset, to be decoded for the backbone's input."""
+    """Read and check the dataset, to be decoded for the backbone's input."""
     runtime, spec = member.config["runtime"], backbone.input_spec
     canvas = make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation)
     return load_dataset_images(
@@ -312,7 +314,8 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
         workers=runtime["workers"],
         memory_bytes=memory_bytes(member),
         store=canvas_store(canvas, notice=watch.notice) if runtime["cache"] else None,
-        work=watch.work,
+        checks=check_store(notice=watch.notice) if runtime["cache"] and dataset.files else None,
+        watch=watch,
     )
 
 
@@ -332,6 +335,8 @@ def build_trainer(
         device=device,
         log_every_steps=runtime["log_every_steps"],
         compile=runtime["compile"],
+        skips_nonfinite=member.config["on_nonfinite"] == "skip",
+        halves=runtime["on_oom"] == "halve",
     )
 
 

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.runtime.errors import SettingError, UserError
-from tl_experiments.sweep.folder import find_sweep, is_run_id
+from tl_experiments.runtime.errors import RunFailed, SettingError, UserError
+from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.sweep.folder import find_sweep
+from tl_experiments.tracking.named_run import is_run_id
 
 SWEEPS = Path("outputs/sweeps")
 FILE_WIDTH = 160  # columns of a table that no terminal limits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: 0 all is well, 1 a cache is damaged, 2 the input is wrong."""
+    """Run a verb and return the exit code.
+
+    0 all is well · 1 something is damaged, away, or came out otherwise · 2 the input is wrong · 130 Ctrl-C ·
+    143 SIGTERM.
+    """
     parser = argparse.ArgumentParser(
         prog="tlx", description="Verbs for sweeps, runs and caches that are there already."
     )
@@ -30,6 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--tracking-uri", metavar="URI", help="where RUN_ID is; default: $MLFLOW_TRACKING_URI, else outputs/mlflow.db"
     )
     report.set_defaults(verb=_report)
+    _add_scan(verbs.add_parser("scan", help="name every bad, repeated or mislabelled image of a folder"))
+    sync = verbs.add_parser("sync", help="deliver to the tracking store what it could not be told while runs went on")
+    sync.add_argument("path", type=Path, metavar="PATH", help="folder of a run or a sweep, or a folder of such folders")
+    sync.add_argument("--tracking-uri", metavar="URI", help="the store; default: where each run was to be tracked")
+    sync.set_defaults(verb=_sync)
+    _add_reproduce(verbs.add_parser("reproduce", help="do a finished run again from its record, and compare"))
     _add_cache(verbs.add_parser("cache", help="what is kept of earlier runs: list it, verify it, remove it"))
     options = parser.parse_args(arguments)
     try:
@@ -37,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, UserError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunFailed) else 2
+    except KeyboardInterrupt:
+        print("error: interrupted by Ctrl-C", file=sys.stderr)
+        return 130
+    except Terminated as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 143
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -45,6 +63,69 @@ def _report(options: argparse.Namespace) -> None:
     from tl_experiments.sweep.report_again import folder_of, report_again  # noqa: PLC0415 - `--help` and errors are quick
 
     report_again(folder or folder_of(options.sweep, options.tracking_uri), tracking_uri=options.tracking_uri)
+
+
+def _add_scan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="ROOT", help="holds train/CLASS/*.jpg, or CLASS/*.jpg; as dataset.root")
+    parser.add_argument("--follow-links", action="store_true", help="out of ROOT too; as dataset.follow_links=true")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; default: one for each core")
+    parser.set_defaults(verb=_scan)
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from tl_experiments.tracking.console import Console  # noqa: PLC0415 - as above
+    from tl_experiments.verify.scan import scan  # noqa: PLC0415
+
+    with Console() as console:
+        return scan(options.root, follow_links=options.follow_links, workers=options.workers, console=console)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from tl_experiments.tracking.sync import sync  # noqa: PLC0415 - as above
+
+    return sync(options.path, tracking_uri=options.tracking_uri)
+
+
+def _add_reproduce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run", metavar="PATH|latest|RUN_ID", help="folder of the run, the latest one of outputs/runs, or its MLflow id"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what may change of its configuration: dataset.root, dataset.download, runtime.* and checkpoint.*",
+    )
+    parser.add_argument(
+        "--allow-targets",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PREFIX",
+        help="your own code that it may use",
+    )
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="where RUN_ID is; default: $MLFLOW_TRACKING_URI, else outputs/mlflow.db"
+    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new one; default: in outputs/reproductions")
+    parser.set_defaults(verb=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    """Return 0 for the same bits, and for what rounding may do; 1 for anything else."""
+    from tl_experiments.verify.reproduce import reproduce  # noqa: PLC0415 - as above
+    from tl_experiments.verify.verdict import Word  # noqa: PLC0415
+
+    with terminable():
+        verdict = reproduce(
+            options.run,
+            changes=options.set,
+            allow_targets=options.allow_targets,
+            tracking_uri=options.tracking_uri,
+            keep=options.keep,
+        )
+    return 1 if verdict.word is Word.DIFFERENT else 0
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +174,7 @@ def _told(fields: dict[str, Any]) -> str:
         _at(fields, "backbone", "name"),
         None if size is None else f"{size} px",
         _at(fields, "compute", "precision"),
+        _at(fields, "check"),
         None if view is None else f"view {view + 1}",
     )
     return ", ".join(str(word) for word in words if word is not None) or "?"

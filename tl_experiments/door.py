@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tl_experiments.config.command_line import require_values
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import explain
+from tl_experiments.config.member import check_before_folder
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
 from tl_experiments.runtime.signals import Terminated, terminable
@@ -29,6 +32,18 @@ def _report(error: Exception, *, prefix: str = "") -> int:
     for line in message.splitlines():
         print(f"error: {prefix}{line}", file=sys.stderr)
     return 1 if isinstance(error, RunFailed) else 2
+
+
+class Threshold(Callback):
+    """Has Hydra refuse what the task would refuse, before it makes the folder of a run (`hydra.callbacks`)."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        if wants_traceback():
+            return  # the task will show it; of an error in here Hydra would make a warning
+        try:
+            check_before_folder(config)
+        except MENDABLE as error:
+            sys.exit(_report(error))
 
 
 def task(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -84,13 +99,14 @@ def enter(main: Callable[[], Any]) -> int:
     """Run a `@hydra.main` program and return its exit code."""
     # Only while this is set do composition errors reach the caller; `task` restores the user's value.
     borrow()
-    sys.argv[1:] = as_choices(sys.argv[1:])
     try:
         if is_resume(sys.argv[1:]):
             _go_on(sys.argv[1:])
         else:
+            require_values(sys.argv[1:])
+            sys.argv[1:] = as_choices(sys.argv[1:])
             main()
-    except (*MENDABLE, OSError, ValueError) as error:  # while it composes, Hydra raises the last two as well
+    except (*MENDABLE, OSError, ValueError, OverflowError) as error:  # while it composes, Hydra raises the last three
         if wants_traceback() or getattr(error, "is_defect", False):
             raise
         reported = getattr(error, "exit_code", None)

@@ -1,21 +1,20 @@
 """The story of one run, told for one or more members that share data, backbone, strategy and epochs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
+from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
-from tl_experiments.engine.checkpoint import Checkpoints
-from tl_experiments.engine.records import Diverged, Record
-from tl_experiments.engine.trainer import Trainer
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.process import describe_device
-from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.recorded_training import go_on, told_where, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -50,7 +49,13 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             )
             log.begin(config, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
+            for path in keep_list(images.skipped, log.folder):
+                log.tracker.log_file(path)
 
+        size = backbone.input_spec.size
+        stack.enter_context(
+            memory_told(batch_size=shared.config["batch_size"], image_size=size, backbone=backbone.name)
+        )
         workload = strategy.prepare(
             Materials(
                 backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
@@ -74,9 +79,9 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             description={"class_names": dataset.class_names, "input": asdict(backbone.input_spec)},
             watch=console,
         )
-        _go_on(trainer, checkpoints, console=console, logs=logs)
-        stack.enter_context(_told_where(checkpoints, console=console))
-        _train(trainer, checkpoints, console=console, logs=logs)
+        go_on(trainer, checkpoints, console=console, logs=logs)
+        stack.enter_context(told_where(checkpoints, console=console))
+        train(trainer, checkpoints, console=console, logs=logs)
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")
         results = [
@@ -89,51 +94,6 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
     if lost := [f"{log.name}: {log.failure}" for log in logs if log.failure is not None]:
         raise RunFailed("; ".join(lost))
     return results
-
-
-def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Begin where the last checkpoint of these members stands, or at the beginning."""
-    resumed = checkpoints.resume()
-    if resumed is not None:
-        trainer.load(resumed.state)
-        console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
-    for log in logs:
-        log.go_on(
-            epochs=resumed.state.epochs if resumed else 0,
-            seconds=resumed.seconds if resumed else 0.0,
-        )
-
-
-def _train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Train and test; what happens is shown and kept as it comes. Who is asked to stop does so after the step."""
-    with shielded():
-        for record in trainer.fit():
-            _tell(record, console=console, logs=logs)
-            if checkpoints.due(record) or stop_asked():
-                checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
-            obey()
-        for record in trainer.test():
-            _tell(record, console=console, logs=logs)
-            obey()
-
-
-@contextmanager
-def _told_where(checkpoints: Checkpoints, *, console: Console) -> Iterator[None]:
-    """Say where a run goes on from that is stopped inside the block."""
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated):
-        if checkpoints.newest is not None:
-            console.notice(f"stopped; the run goes on from {checkpoints.newest}")
-        raise
-
-
-def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:
-    if isinstance(record, Diverged):
-        console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
-    console.record(record)
-    for log in logs:
-        log.record(record)
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:

@@ -95,7 +95,7 @@ def test_a_bad_value_is_refused(start: Callable[..., DictConfig]) -> None:
 
 def test_a_job_of_a_foreign_sweeper_is_named_by_its_index_and_its_overrides(start: Callable[..., DictConfig]) -> None:
     member = current_member(start("strategy=finetune", "lr=1e-4", job=7))
-    assert (member.name, member.sweep_id, member.parent_run_id) == ("7 finetune lr=0.0001", None, None)
+    assert (member.name, member.sweep_id) == ("7 finetune lr=0.0001", None)
 
 
 @pytest.mark.parametrize("override", ["sweep.resume=latest", "sweep.dry_run=true"])

@@ -1,7 +1,6 @@
 """Images and datasets that the tests of this room share."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -31,21 +30,6 @@ def make_photo() -> Callable[..., Image.Image]:
         coarse = (max(2, height // 5), max(2, width // 5), 3)
         noise = np.random.default_rng(seed).integers(0, 256, coarse, dtype=np.uint8)
         return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-
-    return make
-
-
-@pytest.fixture
-def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Writes `counts[folder]` small PNGs of distinct content below `root/folder`; the root is tmp_path by default."""
-
-    def make(counts: Mapping[str, int], root: Path = tmp_path) -> Path:
-        for folder, count in counts.items():
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            for index in range(count):
-                colour = (index % 256, len(folder) * 7 % 256, sum(folder.encode()) % 256)
-                Image.new("RGB", (6, 5), colour).save(root / folder / f"{index}.png")
-        return root
 
     return make
 

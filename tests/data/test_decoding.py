@@ -1,6 +1,5 @@
 """Every kind of image file becomes the right RGB, and damaged ones are named."""
 
-import io
 import struct
 import zlib
 
@@ -8,23 +7,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_experiments.data.decoding import decode, recognise
+from tests.data.golden import FLOAT_TIFF, GOLDEN, encoded
+from tl_experiments.data.decoding import check, decode, recognise
 from tl_experiments.runtime.errors import DataError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 NOISE = Image.effect_noise((64, 64), 50)
 
 
-def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=file_format, **options)
-    return buffer.getvalue()
-
-
 def pixel(content: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
     image = decode(content, name="x")
     assert image.mode == "RGB"
     return image.getpixel(at)
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_golden(kind):
+    golden = GOLDEN[kind]
+    pixels = np.asarray(decode(golden.content, name="x")).astype(int)
+    np.testing.assert_allclose(pixels, golden.pixels, rtol=0, atol=golden.tolerance)
+    check(golden.content, name="x")
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "TIFF", "PPM", "JPEG", "WEBP"])
@@ -126,17 +128,18 @@ def bomb(side: int) -> bytes:
         (b"this is text", "none of BMP, GIF, JPEG"),
         (encoded(NOISE, "JPEG")[:900], "truncated"),
         (encoded(NOISE, "PNG")[:900], "cannot be read"),
-        (encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "floating-point"),
+        (FLOAT_TIFF, "floating-point"),
         (bomb(10_000), "pixels; make it smaller"),
         (bomb(40_000), "pixels; make it smaller"),
     ],
     ids=["empty", "text", "truncated jpeg", "truncated png", "float", "large", "bomb"],
 )
 def test_what_cannot_be_read_is_named_in_one_line(content, reason):
-    with pytest.raises(DataError, match=reason) as caught:
-        decode(content, name="cats/7.jpg")
-    assert str(caught.value).startswith("cats/7.jpg: ")
-    assert "\n" not in str(caught.value)
+    for look in (decode, check):
+        with pytest.raises(DataError, match=reason) as caught:
+            look(content, name="cats/7.jpg")
+        assert str(caught.value).startswith("cats/7.jpg: ")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", bomb(10_000), bomb(40_000)])
@@ -164,6 +167,25 @@ def test_a_good_header_is_enough_to_be_recognised(file_format):
     recognise(cut, name="x")
     with pytest.raises(DataError):
         decode(cut, name="x")
+
+
+def fails(look, content: bytes) -> bool:
+    try:
+        look(content, name="x")
+    except DataError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_anywhere_fails_its_check_as_it_fails_to_decode(mode, progressive):
+    """The check decodes an eighth of the pixels, and still has to see all of the bytes."""
+    content = encoded(NOISE.convert(mode).crop((0, 0, 24, 20)), "JPEG", progressive=progressive)
+    cuts = [content[:end] for end in range(0, len(content), 3)]
+    assert [fails(check, cut) for cut in cuts] == [fails(decode, cut) for cut in cuts]
+    assert all(fails(check, cut) for cut in cuts[:-1])
+    assert not fails(check, content)
 
 
 def test_formats_outside_the_list_are_not_decoded():

@@ -1,16 +1,20 @@
 """A folder of images becomes three splits by rule, and a malformed one is refused in one line that names the place."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tl_experiments.data.decoding import ImageError
 from tl_experiments.data.folder import image_folder
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.runtime.errors import DataError
 
 
-def opened(root: Path, *, train_size: int | float | None = None, split_seed: int = 0) -> Dataset:
+def opened(
+    root: Path, *, train_size: int | float | None = None, split_seed: int = 0, follow_links: bool = False
+) -> Dataset:
     return image_folder(
         root=str(root),
         train_size=train_size,
@@ -18,6 +22,8 @@ def opened(root: Path, *, train_size: int | float | None = None, split_seed: int
         test_fraction=0.2,
         split_seed=split_seed,
         crop_pct=None,
+        follow_links=follow_links,
+        on_bad_image="error",
     )
 
 
@@ -83,24 +89,85 @@ def test_images_in_deeper_folders_belong_to_the_class(make_folder):
     assert sum(np.bincount(split.labels)[0] for split in (dataset.train, dataset.val, dataset.test)) == 6
 
 
-def test_links_are_followed_and_a_folder_is_entered_once(make_folder, tmp_path):
+@pytest.fixture
+def linked(make_folder, tmp_path) -> Path:
+    """A root with a link to a file inside it, and a file and a folder outside it."""
     root = make_folder({"a": 5, "b": 5}, tmp_path / "root")
     disk = make_folder({"cow": 4}, tmp_path / "disk")
-    (root / "a" / "linked.png").symlink_to(disk / "cow" / "0.png")
+    (root / "a" / "inside.png").symlink_to(root / "b" / "0.png")
+    (root / "a" / "outside.png").symlink_to(disk / "cow" / "0.png")
     (root / "cow").symlink_to(disk / "cow")
-    (root / "b" / "loop").symlink_to(root)
-    dataset = opened(root)
+    return root
+
+
+def test_links_out_of_the_root_are_followed_if_they_may_be(linked):
+    dataset = opened(linked, follow_links=True)
     found = names(dataset.train) | names(dataset.val) | names(dataset.test)
     expected = {f"{label}/{index}.png" for label in "ab" for index in range(5)}
-    assert found == expected | {"a/linked.png"} | {f"cow/{index}.png" for index in range(4)}
+    assert found == expected | {"a/inside.png", "a/outside.png"} | {f"cow/{index}.png" for index in range(4)}
+    for split in (dataset.train, dataset.val, dataset.test):
+        assert all(split.source.content(int(index)) for index in split.indices)
 
 
-@pytest.mark.parametrize("target", ["nowhere.png", "broken.png"], ids=["broken", "to itself"])
-def test_a_link_that_leads_nowhere_is_named(make_folder, target):
+def test_links_do_not_leave_the_root_by_themselves(linked):
+    told = r"root/cow: the link leaves the folder, to .*/disk/cow; .* dataset\.follow_links=true$"
+    with pytest.raises(DataError, match=told):
+        opened(linked)
+    (linked / "cow").unlink()
+    train = opened(linked, train_size=None).train
+    at = {train.source.name(index): index for index in range(len(train.source))}
+    assert train.source.content(at["a/inside.png"]) == (linked / "b" / "0.png").read_bytes()
+    for read in (train.source.content, train.source.image):
+        with pytest.raises(ImageError, match=r"a/outside\.png: the link leaves the folder, to .*/disk/cow/0\.png; "):
+            read(at["a/outside.png"])
+
+
+def test_a_folder_is_entered_once_however_links_lead_to_it(make_folder):
     root = make_folder({"a": 5, "b": 5})
-    (root / "b" / "broken.png").symlink_to(root / "b" / target)
-    with pytest.raises(DataError, match=r"b/broken.png: the link leads nowhere; repair or remove it"):
+    (root / "b" / "loop").symlink_to(root)
+    (root / "b" / "again").symlink_to(root / "b")
+    (root / "b" / "deeper").mkdir()
+    (root / "b" / "deeper" / "up").symlink_to("..")
+    dataset = opened(root)
+    found = [split.source.name(int(at)) for split in (dataset.train, dataset.val, dataset.test) for at in split.indices]
+    assert sorted(found) == [f"{label}/{index}.png" for label in "ab" for index in range(5)]
+
+
+@pytest.mark.parametrize("target", ["nowhere", "broken"], ids=["broken", "to itself"])
+def test_a_link_that_leads_nowhere_is_named(make_folder, target):
+    """One that is called as an image is told of with all other images that are bad."""
+    root = make_folder({"a": 5, "b": 5})
+    (root / "b" / "broken").symlink_to(root / "b" / target)
+    with pytest.raises(DataError, match=r"b/broken: the link leads nowhere; repair or remove it"):
         opened(root)
+
+
+def test_a_link_to_a_split_that_is_gone_is_named(make_folder, tmp_path):
+    """Otherwise a part of train would silently be taken for it."""
+    root = make_folder({"train/a": 5, "train/b": 5})
+    (root / "test").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"/test: the link leads nowhere"):
+        opened(root)
+
+
+def test_val_is_labelled_by_name_whichever_classes_it_lacks(make_folder):
+    """By position, val's c would be taken for b."""
+    root = make_folder({"train/a": 3, "train/b": 3, "train/c": 3, "val/c": 2, "val/a": 1, "test/b": 1})
+    dataset = opened(root)
+    assert dataset.val.labels.tolist() == [0, 2, 2]
+    assert dataset.test.labels.tolist() == [1]
+
+
+def test_names_that_are_no_text_can_be_printed(make_folder):
+    root = make_folder({"a": 4, "b": 4, "Ünï çødé 图": 4})
+    odd = os.fsencode(root / "a") + b"/new\nline \xff \x1b[1m.png"
+    Path(os.fsdecode(odd)).write_bytes((root / "a" / "0.png").read_bytes())
+    train = opened(root).train
+    found = [train.source.name(index) for index in range(len(train.source))]
+    assert r"a/new\nline \udcff \x1b[1m.png" in found
+    assert "Ünï çødé 图/0.png" in found
+    "".join(found).encode()
+    train.source.image(found.index(r"a/new\nline \udcff \x1b[1m.png"))
 
 
 def test_the_root_itself_may_be_a_link(make_folder, tmp_path):
@@ -123,14 +190,17 @@ def test_train_size_leaves_val_and_test_alone(make_folder):
     [
         ({}, "no folders in it, so no images"),
         ({"a": 0, "b": 0}, "no images in its folders"),
-        ({"a": 3, "b": 0}, "empty class folder: .*b;"),
+        ({"a": 3, "b": 0}, "/b: empty class folder; add images .* or remove it"),
+        ({"a": 3, "b": 0, "c": 0}, r"/b: empty class folder; .* \(1 more; tlx scan .* lists all\)"),
         ({"a": 5}, r"found one class \(a\)"),
         ({"a": 5, "b": 2}, r"'b' has too few images to split off a val set \(found 1\)"),
         ({"val/a": 3, "test/a": 3}, "no train/"),
         ({"train": 3, "val": 3}, "train: no class folders"),
         ({"train/a": 3, "train/b": 3, "val/a": 1, "valid/a": 1}, "two folders for one split"),
-        ({"train/a": 3, "train/b": 3, "test/c": 1}, "test has classes that train has not: c"),
-        ({"train/a": 3, "train/b": 0, "val/a": 1}, "empty class folder: .*train/b"),
+        ({"train/a": 3, "train/b": 3, "test/c": 1}, "test/c: test has a class that train has not; add or remove it"),
+        ({"train/a": 3, "train/b": 0, "val/a": 1}, "/train/b: empty class folder"),
+        ({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 0}, "/val/b: empty class folder"),
+        ({"train/a": 3, "train/b": 3, "val/b": 1, "val/c": 1}, "/val/c: val has a class that train has not"),
     ],
 )
 def test_malformed_folders_are_refused(make_folder, counts, message):

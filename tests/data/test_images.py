@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.watching import Notes
 from tl_experiments.data.dataset_images import load_dataset_images
 from tl_experiments.data.folder import image_folder
 from tl_experiments.data.images import Images, fingerprint, load_images
@@ -111,13 +112,19 @@ def test_memory_is_given_to_train_first(make_split):
     parts = (("train", 0, 6), ("val", 6, 10), ("test", 10, 12))
     train, val, test = (Split(name, whole.source, np.arange(start, end)) for name, start, end in parts)
     told: list[tuple[str, int, int]] = []
+
+    class Told(Notes):
+        def work(self, title: str) -> Callable[[int, int], None]:
+            return lambda done, total: told.append((title, done, total))
+
     images = load_dataset_images(
         Dataset("test", ("x", "y", "z"), train, val, test),
         canvas=CANVAS,
         workers=0,
         memory_bytes=8 * CANVAS.num_bytes,
         store=None,
-        work=lambda title: lambda done, total: told.append((title, done, total)),
+        checks=None,
+        watch=Told(),
     )
     assert [part.fit for part in (images.train, images.val, images.test)] == [True, False, True]
     assert told == [("reading 12 images", done, 12) for done in (6, 10, 12)]
@@ -169,7 +176,14 @@ def test_a_gpu_holds_the_same_bytes(make_split, workers, memory_bytes):
 
 def folder_split(root) -> Split:
     return image_folder(
-        root=str(root), train_size=None, val_fraction=0.1, test_fraction=0.1, split_seed=0, crop_pct=None
+        root=str(root),
+        train_size=None,
+        val_fraction=0.1,
+        test_fraction=0.1,
+        split_seed=0,
+        crop_pct=None,
+        follow_links=False,
+        on_bad_image="error",
     ).train
 
 

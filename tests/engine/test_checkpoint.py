@@ -180,8 +180,13 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_counts(tmp_path: Path) 
 
 
 def test_another_run_in_the_same_folder_begins_anew(tmp_path: Path) -> None:
-    _saved(tmp_path)
-    assert make_checkpoints(tmp_path, "b").resume() is None
+    _saved(tmp_path, epochs=9)
+    trainer = make_trainer(make_workload((0,), epochs=(1,)), OPTIMIZERS["sgd"], SCHEDULES["cosine"])
+    checkpoints = make_checkpoints(tmp_path, "b")
+    assert checkpoints.resume() is None
+    [*_, _] = trainer.fit()
+    assert checkpoints.save(trainer.state(), seconds=1.0) == tmp_path / "epoch-0001-step-00000005"
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001-step-00000005"]
 
 
 def test_data_that_changed_are_refused_by_name(tmp_path: Path) -> None:

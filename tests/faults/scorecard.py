@@ -19,8 +19,7 @@ ROWS = (
     "bit flips",
     "cost of verification",
     "disk full while caching",
-    "tracking server",
-    "one run per uid",
+    "tracking",
     "SIGTERM and SIGINT",
     "reproducibility",
     "malicious configs",
@@ -40,7 +39,7 @@ def count(*, ordinary: int, full: int) -> int:
 
 
 def record(row: str, **figures: object) -> None:
-    """Keep the figures of a row of the scorecard; a row that is not in `ROWS` comes after them.
+    """Keep the figures of a row of the scorecard; a row that is not in `ROWS`, or part of one, comes after them.
 
     A figure named `tried` says what the others belong to, where a row has several lines.
     """

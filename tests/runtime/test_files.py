@@ -1,5 +1,6 @@
 """A published file is whole or not there, whoever reads it and whenever its writer dies."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tl_experiments.runtime.files import DamageError, publish_text, published_folder, remove_unfinished, verify_folder
+from tl_experiments.runtime import files
+from tl_experiments.runtime.files import (
+    DamageError,
+    append_lines,
+    publish_text,
+    published_folder,
+    remove_unfinished,
+    verify_folder,
+)
 
 WRITE_FOREVER = """
 import itertools, sys
@@ -19,15 +28,6 @@ from tl_experiments.runtime.files import publish_text
 for number in itertools.count():
     publish_text(Path(sys.argv[1]), str(number % 10) * 3_000_000)
     print(number, flush=True)
-"""
-
-DIE_WRITING = """
-import os, sys
-from pathlib import Path
-from tl_experiments.runtime.files import published_folder
-with published_folder(Path(sys.argv[1])) as making:
-    (making / "x").touch()
-    os.kill(os.getpid(), 9)
 """
 
 
@@ -158,3 +158,52 @@ def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_is_replaced_where_two_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "exchanged", lambda *_: False)
+    _save(tmp_path / "a", b"first")
+    _save(tmp_path / "a", b"second")
+    verify_folder(tmp_path / "a")
+    assert (tmp_path / "a" / "state.safetensors").read_bytes() == b"second"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_the_old_folder_comes_back_where_the_new_one_is_refused_its_name(
+    refused: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path / "a", b"first")
+    real, calls = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == refused:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        real(source, target)
+
+    monkeypatch.setattr(files, "exchanged", lambda *_: False)
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="No space left"):
+        _save(tmp_path / "a", b"second")
+    verify_folder(tmp_path / "a")
+    assert (tmp_path / "a" / "state.safetensors").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_manifest_that_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    _save(tmp_path / "a", b"first")
+    (tmp_path / "a" / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "a" / "manifest.json")
+    with pytest.raises(DamageError, match="never finished"):
+        verify_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("torn", ["", '{"number"', '{"number": 1}'])
+def test_lines_are_added_after_half_a_line(torn: str, tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_lines(path, "first\n")
+    with path.open("a") as file:
+        file.write(torn)
+    append_lines(path, "second\nthird\n")
+    assert path.read_text().splitlines() == ["first", *([torn] if torn else []), "second", "third"]

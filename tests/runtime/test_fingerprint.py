@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
-from tl_experiments.runtime.process import machine
+from tl_experiments.runtime.process import machine, processor_name
 
 FIELDS = {"lr": 1e-3, "seed": 0, "backbone": {"name": "resnet18", "weights": None}, "betas": [0.9, 0.999]}
 
@@ -45,7 +45,12 @@ def test_versions_and_machine_are_those_of_this_process() -> None:
     assert told["torch"] == version("torch")
     assert told["python"] == platform.python_version()
     assert {"torchvision", "timm", "numpy", "pillow"} <= told.keys()
-    assert machine("cpu") == {"host": platform.node(), "device": "cpu", "threads": str(torch.get_num_threads())}
+    assert machine("cpu") == {
+        "host": platform.node(),
+        "processor": processor_name(),
+        "device": "cpu",
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -49,7 +49,8 @@ def images() -> DatasetImages:
         workers=0,
         memory_bytes=10**9,
         store=None,
-        work=Notes().work,
+        checks=None,
+        watch=Notes(),
     )
 
 

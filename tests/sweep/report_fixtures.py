@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_experiments.sweep.outcome import Outcome, read_result
+from tl_experiments.sweep.outcome import Outcome
 from tl_experiments.sweep.plan import Plan, PlannedJob
+from tl_experiments.tracking.result import read_result
 
 DIGITS = {
     "_target_": "tl_experiments.data.digits.digits",

@@ -111,8 +111,8 @@ def test_all_problems_of_all_jobs_are_told_at_once(plan_of: Planner) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_of("lr=1,-1", "epochs=0,1", "batch_size=0")
     assert sorted(str(caught.value).splitlines()) == [
-        "batch_size=0: expected 1 or more",  # of all jobs, so that none is named
-        "job 0 lr=1 epochs=0, 2 lr=-1 epochs=0: epochs=0: expected 1 or more",
+        "batch_size=0: expected 1 to 65536",  # of all jobs, so that none is named
+        "job 0 lr=1 epochs=0, 2 lr=-1 epochs=0: epochs=0: expected 1 to 1000000",
         "job 2 lr=-1 epochs=0, 3 lr=-1 epochs=1: lr=-1.0: expected a number above 0",
     ]
 

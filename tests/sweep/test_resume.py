@@ -51,6 +51,9 @@ def test_a_sweep_that_was_killed_and_had_failures_goes_on_to_the_results_of_an_u
     assert [path.parent.name for path in done] == ["0"]
 
     ended = desk.sweep("sweep.resume=latest", tiny=False)
+    assert ended.code == 2
+    assert "runs code of faults.; expected allow_targets=[...] to name it again" in ended.errors[0]
+    ended = desk.sweep("sweep.resume=latest", FAULTY[1], tiny=False)
     assert ended.code == 1
     assert f"job 1 seed={RAISES} FAILED: FaultError: by design" in ended.errors[1]
     [failed] = [run for run in desk.runs("run") if run.info.status == "FAILED"]
@@ -58,7 +61,7 @@ def test_a_sweep_that_was_killed_and_had_failures_goes_on_to_the_results_of_an_u
 
     plan = desk.sweep_folder / "plan.json"
     plan.write_text(plan.read_text().replace(f'"seed": {RAISES}', '"seed": 1'))  # the fault is mended
-    ended = desk.sweep(f"sweep.resume={desk.sweep_folder}", tiny=False)
+    ended = desk.sweep(f"sweep.resume={desk.sweep_folder}", FAULTY[1], tiny=False)
     assert ended.code == 0, ended.err
     assert "2 of 3 jobs are finished" in ended.out
 
@@ -77,7 +80,7 @@ def test_a_sweep_that_was_killed_and_had_failures_goes_on_to_the_results_of_an_u
 @pytest.mark.slow
 def test_a_finished_sweep_says_so_and_leaves_everything_as_it_is(undisturbed: Desk) -> None:
     before = finished(undisturbed), [(run.info.run_id, run.info.end_time) for run in undisturbed.runs("sweep")]
-    ended = undisturbed.sweep("sweep.resume=latest", tiny=False)
+    ended = undisturbed.sweep("sweep.resume=latest", FAULTY[1], tiny=False)
     assert ended.code == 0, ended.err
     assert "this sweep is finished, all 3 jobs" in ended.out
     after = finished(undisturbed), [(run.info.run_id, run.info.end_time) for run in undisturbed.runs("sweep")]
@@ -87,7 +90,7 @@ def test_a_finished_sweep_says_so_and_leaves_everything_as_it_is(undisturbed: De
 @pytest.mark.slow
 def test_what_does_not_agree_with_the_plan_is_refused_and_changes_nothing(undisturbed: Desk) -> None:
     before = undisturbed.ledger()
-    ended = undisturbed.sweep("sweep.resume=latest", "seed=0,1", tiny=False)
+    ended = undisturbed.sweep("sweep.resume=latest", FAULTY[1], "seed=0,1", tiny=False)
     assert ended.code == 2
     [error] = ended.errors
     assert error.startswith("seed=0,1: the plan of ")
@@ -100,7 +103,7 @@ def test_a_job_whose_folder_was_removed_is_left_to_do(undisturbed: Desk) -> None
     removed = undisturbed.sweep_folder / "1"
     kept = removed.rename(removed.with_name("kept"))
     try:
-        ended = undisturbed.sweep("sweep.resume=latest", "sweep.dry_run=true", tiny=False)
+        ended = undisturbed.sweep("sweep.resume=latest", FAULTY[1], "sweep.dry_run=true", tiny=False)
         assert ended.code == 0, ended.err
         assert "2 of 3 jobs are finished" in ended.out
         assert "PLANNED   1 seed=1" in ended.out
@@ -112,7 +115,7 @@ def test_a_job_whose_folder_was_removed_is_left_to_do(undisturbed: Desk) -> None
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["sweep.resume=latest", "sweep.n_jobs=0"], "sweep.n_jobs=0: expected 1 or more"),
+        (["sweep.resume=latest", "sweep.n_jobs=0"], "sweep.n_jobs=0: expected 1 to 1024"),
         (["sweep.resume=latest"], "latest: no sweep was planned in"),
         (["sweep.resume=nowhere"], "no sweep was planned here"),
         (["hydra.sweep.dir=taken", "lr=1,2"], "another sweep was planned here"),

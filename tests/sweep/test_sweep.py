@@ -157,11 +157,16 @@ def test_other_launchers_have_the_same_parent_ledger_and_report(launcher: str, p
     assert (desk.sweep_folder / "report.html").exists()
 
 
-@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "slurm")])
-def test_a_launcher_that_is_not_installed_names_its_extra(launcher: str, extra: str, empty_desk: Desk) -> None:
-    package = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher"}[extra]
-    missing = f"hydra.launcher._target_=hydra_plugins.{package}.nowhere.Launcher"
-    ended = empty_desk.sweep("seed=0,1", f"hydra/launcher={launcher}", missing)
+@pytest.mark.parametrize(
+    ("package", "extra"), [("hydra_joblib_launcher", "joblib"), ("hydra_submitit_launcher", "slurm")]
+)
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    package: str, extra: str, empty_desk: Desk, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    conf = tmp_path_factory.mktemp("conf")
+    (conf / "hydra" / "launcher").mkdir(parents=True)
+    (conf / "hydra" / "launcher" / "mine.yaml").write_text(f"_target_: hydra_plugins.{package}.nowhere.Launcher\n")
+    ended = empty_desk.sweep("seed=0,1", f"hydra.searchpath=[file://{conf}]", "hydra/launcher=mine")
     assert ended.code == 2
     assert f"pip install -e '.[{extra}]'" in ended.errors[0]
     assert list(empty_desk.folder.iterdir()) == []

@@ -21,14 +21,18 @@ def client(store_uri: str) -> MlflowClient:
 
 
 @pytest.fixture
-def make_tracker(store_uri: str) -> Callable[..., MlflowTracker]:
-    def make(uid: str | None = None, **tags: str) -> MlflowTracker:
+def make_tracker(store_uri: str, tmp_path: Path) -> Callable[..., MlflowTracker]:
+    def make(
+        uid: str | None = None, *, folder: Path | None = None, parent_uid: str | None = None, **tags: str
+    ) -> MlflowTracker:
+        uid = uid or uuid.uuid4().hex
         return MlflowTracker(
             uri=store_uri,
             experiment_name="tests",
             run_name="0 feature",
-            uid=uid or uuid.uuid4().hex,
-            parent_run_id=None,
+            uid=uid,
+            parent_uid=parent_uid,
+            folder=folder or tmp_path / "runs" / uid,
             tags=tags,
         )
 

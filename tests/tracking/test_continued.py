@@ -1,11 +1,16 @@
 """A run that was stopped is continued under its uid: one run in MLflow, every point once, its end told anew."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import tl_experiments
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 
@@ -50,20 +55,49 @@ def test_another_uid_is_another_run(make_tracker: Callable[..., MlflowTracker]) 
         assert one.run_id != other.run_id
 
 
-def test_a_run_may_be_closed_for_a_process_that_died(
+DIES = """
+import os, sys
+from pathlib import Path
+from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+tracker = MlflowTracker(
+    uri=sys.argv[1], experiment_name="tests", run_name="0", uid="died",
+    parent_uid=None, folder=Path(sys.argv[2]), tags={},
+)
+with tracker:
+    tracker.log_metrics({"val/acc": 0.5}, step=1)
+    print(tracker.run_id, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_run_may_be_closed_for_a_process_that_died_and_what_it_had_not_sent_is_sent(
+    make_tracker: Callable[..., MlflowTracker], client: MlflowClient, store_uri: str, tmp_path: Path
+) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(tl_experiments.__file__).parents[1])}
+    command = [sys.executable, "-c", DIES, store_uri, str(tmp_path)]
+    run_id = subprocess.run(command, check=False, env=environment, stdout=subprocess.PIPE, text=True).stdout.strip()
+    with (tmp_path / "tracking.jsonl").open("a") as file:
+        file.write('{"kind": "metrics", "st')  # as a process leaves it that is killed while it writes
+    assert client.get_run(run_id).info.status == "RUNNING"
+    with pytest.raises(Terminated), make_tracker("died", folder=tmp_path):
+        raise Terminated("killed by SIGKILL")
+    run = client.get_run(run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.metrics == {"val/acc": 0.5}
+
+
+def test_a_run_belongs_to_its_parent_by_the_parents_uid(
     make_tracker: Callable[..., MlflowTracker], client: MlflowClient
 ) -> None:
-    died = make_tracker("died").__enter__()
-    assert died.run_id is not None
-    with pytest.raises(Terminated), make_tracker("died"):
-        raise Terminated("killed by SIGKILL")
-    assert client.get_run(died.run_id).info.status == "KILLED"
+    with make_tracker("a-parent") as parent, make_tracker("a-child", parent_uid="a-parent") as child:
+        assert client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
-def test_a_run_belongs_to_its_parent(store_uri: str, client: MlflowClient) -> None:
-    tracker = MlflowTracker(
-        uri=store_uri, experiment_name="tests", run_name="0", uid="child", parent_run_id="a-parent", tags={}
-    )
-    with tracker:
-        assert tracker.run_id is not None
-        assert client.get_run(tracker.run_id).data.tags["mlflow.parentRunId"] == "a-parent"
+def test_a_parent_that_comes_later_is_found_at_the_end(
+    make_tracker: Callable[..., MlflowTracker], client: MlflowClient
+) -> None:
+    with make_tracker("early", parent_uid="late") as child:
+        assert "mlflow.parentRunId" not in client.get_run(child.run_id).data.tags
+        with make_tracker("late") as parent:
+            pass
+    assert client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id

@@ -29,7 +29,14 @@ def root(tmp_path: Path) -> Path:
 
 def images_in(root: Path) -> Images:
     dataset = image_folder(
-        root=str(root), train_size=None, val_fraction=0.1, test_fraction=0.1, split_seed=0, crop_pct=1.0
+        root=str(root),
+        train_size=None,
+        val_fraction=0.1,
+        test_fraction=0.1,
+        split_seed=0,
+        crop_pct=1.0,
+        follow_links=False,
+        on_bad_image="error",
     )
     canvas = make_canvas(size=8, crop_pct=1.0, interpolation="bilinear")
     return load_images(dataset.test, canvas=canvas, workers=0, memory_bytes=0)

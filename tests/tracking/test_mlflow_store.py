@@ -21,7 +21,9 @@ Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)
 name = sys.argv[1]
-tracker = MlflowTracker(uri=None, experiment_name="e", run_name=name, uid=name, parent_run_id=None, tags={})
+tracker = MlflowTracker(
+    uri=None, experiment_name="e", run_name=name, uid=name, parent_uid=None, folder=Path(name), tags={}
+)
 with tracker:
     for epoch in range(5):
         tracker.log_metrics({"val/acc": epoch / 10, "train/loss": 1.0}, step=epoch)

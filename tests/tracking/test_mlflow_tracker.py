@@ -120,7 +120,7 @@ def test_files_and_model_lie_under_the_store(
     make_tracker: Make, client: MlflowClient, store_uri: str, tmp_path: Path, model_folder: Path
 ) -> None:
     (tmp_path / "curves.png").write_bytes(b"picture")
-    with make_tracker() as tracker:
+    with make_tracker(folder=tmp_path) as tracker:
         tracker.log_file(tmp_path / "curves.png")
         tracker.log_model(model_folder)
     artifacts = Path(store_uri.removeprefix("sqlite:///")).parent / "mlartifacts" / str(tracker.run_id) / "artifacts"
@@ -172,7 +172,9 @@ def test_tracking_leaves_the_global_random_generator_alone(make_tracker: Make) -
 
 def test_nothing_is_touched_before_the_run_begins(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/deep/mlflow.db"
-    tracker = MlflowTracker(uri=uri, experiment_name="tests", run_name="0", uid="u", parent_run_id=None, tags={})
+    tracker = MlflowTracker(
+        uri=uri, experiment_name="tests", run_name="0", uid="u", parent_uid=None, folder=tmp_path, tags={}
+    )
     assert tracker.run_id is None
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="inside its `with` block"):

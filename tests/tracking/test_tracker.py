@@ -11,7 +11,7 @@ from tl_experiments.tracking.tracker import NullTracker, Tracker
 
 def test_the_null_tracker_takes_every_call_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tracker: Tracker = NullTracker(run_name="0", uid="u", parent_run_id=None, tags={})
+    tracker: Tracker = NullTracker(run_name="0", uid="u", parent_uid=None, folder=tmp_path, tags={})
     with tracker as run:
         run.log_params({"lr": 1e-3})
         run.set_tags({"tl.device": "cpu"})

@@ -11,9 +11,11 @@ from typing import Any
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
-from tl_experiments.config.targets import target_problems
+from tl_experiments.config.targets import HOMES, target_problems
 
 SQLITE = "sqlite:///"
+MOST_SEED = 2**63 - 1
+MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
 
 Check = tuple[str, Callable[[Any], bool], str]
 
@@ -39,7 +41,12 @@ def _probability(value: float) -> bool:
 
 
 def _at_least_one(value: float) -> bool:
-    return value >= 1
+    return math.isfinite(value) and value >= 1
+
+
+def _up_to(most: int, *, least: int = 1) -> Callable[[int], bool]:
+    """Accept counts that a machine could have; larger ones are slips, and would take all memory or raise far below."""
+    return lambda value: least <= value <= most
 
 
 def _train_size(value: float) -> bool:
@@ -52,18 +59,18 @@ def _range(value: list[float]) -> bool:
 
 def _device(value: str) -> bool:
     kind, _, index = value.partition(":")
-    return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdigit())
+    return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal() and len(index) < 4)
 
 
 # Keys that are absent or null are not checked: which keys exist is the schema's business.
 RANGES: tuple[Check, ...] = (
     ("lr", _positive, "a number above 0"),
-    ("epochs", _at_least_one, "1 or more"),
-    ("batch_size", _at_least_one, "1 or more"),
-    ("seed", lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1"),
-    ("backbone.image_size", _at_least_one, "1 or more pixels, or null"),
-    ("strategy.views", _at_least_one, "1 or more, or null"),
-    ("strategy.num_stages", _at_least_one, "1 or more"),
+    ("epochs", _up_to(1_000_000), "1 to 1000000"),
+    ("batch_size", _up_to(65_536), "1 to 65536"),
+    ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
+    ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
+    ("strategy.views", _up_to(1000), "1 to 1000, or null"),
+    ("strategy.num_stages", _up_to(1000), "1 to 1000"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -82,23 +89,23 @@ RANGES: tuple[Check, ...] = (
     ("dataset.train_size", _train_size, "a count of 1 or more, or a fraction in (0, 1]"),
     ("dataset.val_fraction", _proper_fraction, "in (0, 1)"),
     ("dataset.test_fraction", _proper_fraction, "in (0, 1)"),
-    ("dataset.split_seed", _non_negative, "0 or more"),
-    ("dataset.image_size", _at_least_one, "1 or more pixels"),
+    ("dataset.split_seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
+    ("dataset.image_size", _up_to(4096), "1 to 4096 pixels"),
     ("dataset.crop_pct", _fraction, "in (0, 1]"),
     ("augmentation.hflip_prob", _probability, "in [0, 1], or null"),
     ("augmentation.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
     ("augmentation.scale", lambda value: _range(value) and value[1] <= 1, "two rising fractions in (0, 1]"),
     ("augmentation.ratio", _range, "two rising numbers above 0"),
     ("runtime.device", _device, "auto, cpu, cuda or cuda:N"),
-    ("runtime.infer_batch_size", _at_least_one, "1 or more, or null"),
-    ("runtime.threads", _at_least_one, "1 or more, or null"),
-    ("runtime.workers", _non_negative, "0 or more"),
+    ("runtime.infer_batch_size", _up_to(65_536), "1 to 65536, or null"),
+    ("runtime.threads", _up_to(1024), "1 to 1024, or null"),
+    ("runtime.workers", _up_to(256, least=0), "0 to 256"),
     ("runtime.image_memory_gb", _non_negative, "0 or more"),
     ("runtime.log_every_steps", _at_least_one, "1 or more"),
     ("checkpoint.every_minutes", _positive, "minutes above 0"),
-    ("sweep.n_jobs", _at_least_one, "1 or more"),
-    ("sweep.max_heads", _at_least_one, "1 or more"),
-    ("sweep.timeout", _positive, "seconds above 0, or null"),
+    ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
+    ("sweep.max_heads", _up_to(65_536), "1 to 65536"),
+    ("sweep.timeout", lambda value: 0 < value <= MOST_SECONDS, "seconds above 0 and up to 10^8, or null"),
     ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
@@ -120,8 +127,16 @@ def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, accepts, expected in RANGES:
         value = lookup(config, key)
-        if value is not None and not accepts(value):
+        if value is not None and not _holds(accepts, value):
             yield f"{key}={value}: expected {expected}"
+
+
+def _holds(accepts: Callable[[Any], bool], value: Any) -> bool:
+    """Whether a value is in its range; a list may hold anything, since its elements have no type."""
+    try:
+        return accepts(value)
+    except TypeError:
+        return False
 
 
 def _interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
@@ -172,6 +187,10 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         yield "dataset.root is empty; expected a folder of images"
     elif root is not None and downloads is None and not Path(root).expanduser().is_dir():
         yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
+    weights = lookup(config, "backbone.weights")
+    own_code = not lookup(config, "backbone._target_").startswith(HOMES["backbone"])
+    if weights not in (None, "default") and not own_code and not Path(weights).expanduser().is_file():
+        yield f"backbone.weights={weights}: no such file; expected a file of tensors, default, or null"
     if not _writable(folder):
         yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
     uri = lookup(config, "tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or ""

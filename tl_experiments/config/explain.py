@@ -84,4 +84,6 @@ def explain(error: Exception) -> str:
     for cause in _causes(error):
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_in_words((cause.msg or str(cause)).splitlines()[0])}"
+    if match := re.search(r"^\s*full_key: (\S+)$", text, re.MULTILINE):  # OmegaConf's note on an error of Python's
+        return f"{match[1]}: {text.splitlines()[0]}"
     return text.replace("\n", " ").strip()

@@ -1,7 +1,8 @@
 """One job as Hydra composed it, turned into plain values: the last place that sees a DictConfig."""
 
+import copy
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tl_experiments.config.checks import check
+from tl_experiments.config.environment import require_no_secrets
 from tl_experiments.config.errors import ConfigError
 
 GROUPS = (
@@ -30,7 +32,6 @@ class Member:
     name: str  # `2 finetune lr=0.001`
     uid: str  # the run's own id, known before any tracking store is asked
     sweep_id: str | None = None
-    parent_run_id: str | None = None  # the tracking store's id of the sweep's run
     host: Path | None = None  # folder of the first member, if it is another one that this one trains together with
 
 
@@ -83,14 +84,45 @@ def checked(config: DictConfig, *, folder: Path) -> tuple[dict[str, Any], dict[s
         folder: where the run will write.
 
     Raises:
-        ConfigError: a value is out of range, a rule across groups is broken, or a target is not allowed.
+        ConfigError: a value is out of range or from the environment, a rule across groups is broken, or a target is
+            not allowed.
         omegaconf.MissingMandatoryValue: a value such as `dataset.root` was not given.
     """
     values = plain(config)
+    require_no_secrets(config)
     check(values, folder=folder)
     if (resume := values.pop("resume")) is not None:
         raise ConfigError(f"resume={resume}: goes on with one run; a sweep goes on by -m sweep.resume=FOLDER")
     return values, values.pop("sweep")
+
+
+def check_before_folder(config: DictConfig) -> None:
+    """Check the config that Hydra has composed for one run, the node `hydra` included, before it makes a folder.
+
+    Raises:
+        ConfigError, omegaconf.MissingMandatoryValue: as `checked`.
+    """
+    state, config = HydraConfig.instance(), copy.deepcopy(config)
+    before = state.cfg
+    OmegaConf.set_struct(config, False)
+    OmegaConf.set_readonly(config.hydra.runtime, False)
+    try:
+        state.set_config(config)  # where `${hydra:...}` looks
+        folder = Path(config.hydra.run.dir).absolute()
+        config.hydra.runtime.output_dir = str(folder)
+        state.set_config(config)
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        _, sweep = checked(task, folder=folder)
+    finally:
+        state.cfg = before
+    _require_no_sweep(sweep)
+    if sweep["group"] is not None:
+        raise ConfigError("sweep.group is for the processes that a sweep starts; expected -m with sweep.resume=PATH")
+
+
+def _require_no_sweep(sweep: Mapping[str, Any]) -> None:
+    if sweep["resume"] is not None or sweep["dry_run"]:
+        raise ConfigError("sweep.resume and sweep.dry_run are about sweeps; expected -m beside them")
 
 
 def current_member(config: DictConfig) -> Member:
@@ -103,8 +135,8 @@ def current_member(config: DictConfig) -> Member:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).absolute()
     values, sweep = checked(config, folder=folder)
-    if hydra.mode != RunMode.MULTIRUN and (sweep["resume"] is not None or sweep["dry_run"]):
-        raise ConfigError("sweep.resume and sweep.dry_run are about sweeps; expected -m beside them")
+    if hydra.mode != RunMode.MULTIRUN:
+        _require_no_sweep(sweep)
     return Member(
         config=values,
         choices=chosen_options(hydra),

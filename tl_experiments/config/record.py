@@ -36,18 +36,26 @@ def read_record(path: Path, *, allow_targets: Sequence[str]) -> dict[str, Any]:
         ConfigError: one line per problem, each with the path before it.
     """
     try:
-        return check_record(_parse(_read(path)), allow_targets=allow_targets)
+        return checked_record(_parse(_read(path)), allow_targets=allow_targets)
     except ConfigError as error:
         raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 
 
-def check_record(document: Mapping[str, Any], *, allow_targets: Sequence[str]) -> dict[str, Any]:
-    """Return the values of a record with the types of the schema, checked.
+def checked_record(values: Mapping[str, Any], *, allow_targets: Sequence[str]) -> dict[str, Any]:
+    """Return a run's recorded values with the types of the schema, once they have passed every check of a typed one.
+
+    Args:
+        values: as they were read.
+        allow_targets: prefixes of the caller's own code.
 
     Raises:
         ConfigError: one line per problem.
     """
-    config = _typed({key: value for key, value in document.items() if key not in OF_THE_COMMAND})
+    if not isinstance(values, dict):
+        raise ConfigError("holds no keys with values; expected the configuration of a run")
+    if problems := list(_strange_values(values)):
+        raise ConfigError("\n".join(problems))
+    config = _typed({key: value for key, value in values.items() if key not in OF_THE_COMMAND})
     config["allow_targets"] = list(allow_targets)
     check_values(config)
     return config
@@ -72,14 +80,12 @@ def _parse(text: str) -> dict[str, Any]:
     """Return a document of plain values; aliases, by which a short one can stand for a huge one, are refused."""
     try:
         _require_small(text)
-        document = yaml.safe_load(text)
+        document: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or a date that is none
         told = " ".join(str(error).split())
         raise ConfigError(f"cannot be read as YAML: {told}") from error
     if not isinstance(document, dict):
         raise ConfigError("holds no keys with values; expected the config.yaml of a run")
-    if problems := list(_strange_values(document)):
-        raise ConfigError("\n".join(problems))
     return document
 
 

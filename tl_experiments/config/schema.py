@@ -26,6 +26,13 @@ class MemoryFormat(Enum):
     channels_last = "channels_last"
 
 
+class OnBadImage(Enum):
+    """What is done about images that cannot be read or decoded."""
+
+    error = "error"
+    skip = "skip"
+
+
 # Made by a call, because `continue` cannot be written as a name.
 OnError = Enum("OnError", ["continue", "stop"])
 
@@ -220,6 +227,8 @@ class ImageFolder:
     test_fraction: float = MISSING
     split_seed: int = MISSING
     crop_pct: float | None = MISSING
+    follow_links: bool = MISSING
+    on_bad_image: OnBadImage = MISSING
 
 
 @dataclass

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import PIL
 import torch
-from PIL import features
 
-from tl_experiments.data.decoding import DECODING
+from tl_experiments.data.decoding import DECODING, decoders
 from tl_experiments.data.transforms import DRAWING, Canvas
 from tl_experiments.runtime.row_store import RowStore
 
@@ -34,5 +32,4 @@ def canvas_store(canvas: Canvas, *, notice: Callable[[str], None]) -> RowStore:
 
 def canvas_fields(canvas: Canvas) -> dict[str, Any]:
     """What decides the bytes of a canvas besides the image's content, as plain values."""
-    decoders = {"pillow": PIL.__version__, "jpeg": features.version("libjpeg_turbo") or features.version("jpg")}
-    return {"canvas": asdict(canvas), "decoding": DECODING, "drawing": DRAWING, "decoders": decoders}
+    return {"canvas": asdict(canvas), "decoding": DECODING, "drawing": DRAWING, "decoders": decoders()}

@@ -1,11 +1,17 @@
 """The images of all splits of a dataset."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tl_experiments.data.images import Images, fingerprint, load_images
+import numpy as np
+
+from tl_experiments.data.bad_images import BadImage, skip_notice, skippable
+from tl_experiments.data.images import Images, fingerprint, make_images
+from tl_experiments.data.reading import Reading, check_split, read_split
+from tl_experiments.data.repeats import Place, find_repeats, repeat_notices
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import Canvas
-from tl_experiments.data.watch import Work
+from tl_experiments.data.watch import Watch
 from tl_experiments.runtime.row_store import RowStore
 
 
@@ -16,12 +22,14 @@ class DatasetImages:
     Attributes:
         train, val, test: the splits, drawn on the same canvas.
         fingerprint: identity of the contents, labels and splits, in hexadecimal.
+        skipped: what was left out of the splits, because it cannot be read or decoded.
     """
 
     train: Images = field(repr=False)
     val: Images = field(repr=False)
     test: Images = field(repr=False)
     fingerprint: str
+    skipped: tuple[BadImage, ...] = ()
 
     @property
     def canvas(self) -> Canvas:
@@ -35,9 +43,10 @@ def load_dataset_images(
     workers: int,
     memory_bytes: int,
     store: RowStore | None,
-    work: Work,
+    checks: RowStore | None,
+    watch: Watch,
 ) -> DatasetImages:
-    """Read every image of a dataset once; none is decoded.
+    """Read every image of a dataset once; of files, those that are not known to decode are decoded, to be checked.
 
     Args:
         dataset: what to read.
@@ -45,26 +54,60 @@ def load_dataset_images(
         workers: processes that read and decode; 0 does so in this one.
         memory_bytes: for the canvases of all splits; train comes first, since it is read most often.
         store: keeps canvases from run to run; None keeps none.
-        work: given a title, returns a callback (images done, images).
+        checks: keeps from run to run which images decode; None keeps nothing.
+        watch: told of the work, and of what is left out, occurs twice or is missing.
 
     Raises:
-        DataError: an image cannot be read, or does not begin like one.
+        DataError: images cannot be read or decoded, and are not to be left out or too many.
     """
-    splits = (dataset.train, dataset.val, dataset.test)
-    num_images, done = sum(len(split) for split in splits), 0
-    advance = work(f"reading {num_images:,} images")
+    readings = _read(dataset, workers=workers, watch=watch)
+    if dataset.files is not None:
+        readings = [check_split(reading, workers=workers, store=checks, work=watch.work) for reading in readings]
+    skipped = skippable(dataset, readings)
+    if skipped:
+        watch.notice(skip_notice(skipped, total=sum(len(reading.split) for reading in readings)))
     loaded: list[Images] = []
-    for split in splits:
-        images = load_images(
-            split,
-            canvas=canvas,
-            workers=workers,
-            memory_bytes=memory_bytes,
-            store=store,
-            on_progress=lambda read, _, before=done: advance(before + read, num_images),
-        )
-        done += len(split)
-        memory_bytes -= len(split) * canvas.num_bytes if images.fit else 0
+    for reading in readings:
+        images = make_images(reading, canvas=canvas, workers=workers, memory_bytes=memory_bytes, store=store)
+        memory_bytes -= len(images) * canvas.num_bytes if images.fit else 0
         loaded.append(images)
+    for line in (*_absent(dataset, loaded), *_repeated(dataset, loaded)):
+        watch.notice(line)
     train, val, test = loaded
-    return DatasetImages(train=train, val=val, test=test, fingerprint=fingerprint(dataset, *loaded))
+    return DatasetImages(train, val, test, fingerprint(dataset, *loaded), tuple(skipped))
+
+
+def _read(dataset: Dataset, *, workers: int, watch: Watch) -> list[Reading]:
+    """Read all splits, under one title."""
+    splits = (dataset.train, dataset.val, dataset.test)
+    num_images, before = sum(len(split) for split in splits), 0
+    advance = watch.work(f"reading {num_images:,} images")
+    readings: list[Reading] = []
+    for split in splits:
+
+        def on_progress(read: int, _: int, before: int = before) -> None:
+            advance(before + read, num_images)
+
+        readings.append(read_split(split, workers=workers, on_progress=on_progress))
+        before += len(split)
+    return readings
+
+
+def _absent(dataset: Dataset, loaded: Sequence[Images]) -> list[str]:
+    """Name the classes of which val or test has no image, so that their scores say nothing of them."""
+    told = []
+    for images in loaded[1:]:
+        absent = [dataset.class_names[label] for label in np.setdiff1d(loaded[0].labels, images.labels)]
+        if absent:
+            names = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
+            told.append(f"warning: {images.split} has no image of {len(absent)} of train's classes: {names}")
+    return told
+
+
+def _repeated(dataset: Dataset, loaded: Sequence[Images]) -> list[str]:
+    places = (
+        (digest, Place(images.split, label, name))
+        for images in loaded
+        for digest, label, name in zip(images.digests, images.labels.tolist(), images.names, strict=True)
+    )
+    return repeat_notices(find_repeats(places), command=dataset.files.scan_command if dataset.files else None)

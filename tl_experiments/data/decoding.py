@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+import PIL
+from PIL import Image, features
+from PIL.JpegImagePlugin import JpegImageFile
 
 from tl_experiments.runtime.errors import DataError
 
@@ -41,6 +43,28 @@ _TRANSPOSE = {
 }
 
 
+class ImageError(DataError):
+    """One image cannot be used; reads `name: reason`.
+
+    Attributes:
+        name: of the image.
+        kind: of the fault, in a word or two.
+        reason: what is wrong and what to do about it.
+    """
+
+    def __init__(self, name: str, kind: str, reason: str) -> None:
+        super().__init__(name, kind, reason)  # all three, of which its copy is made on the way from a worker
+        self.name, self.kind, self.reason = name, kind, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def decoders() -> dict[str, str | None]:
+    """Return the versions of what decodes; other ones may give other pixels."""
+    return {"pillow": PIL.__version__, "jpeg": features.version("libjpeg_turbo") or features.version("jpg")}
+
+
 def decode(content: bytes, *, name: str) -> Image.Image:
     """Decode one image to RGB.
 
@@ -49,11 +73,30 @@ def decode(content: bytes, *, name: str) -> Image.Image:
         name: for the message.
 
     Raises:
-        DataError: the bytes are no complete image of a known format, or it has too many pixels.
+        ImageError: the bytes are no complete image of a known format, or it has too many pixels.
     """
     with _opened(content, name) as image:
         image.load()
         return _to_rgb(_upright(image))
+
+
+def check(content: bytes, *, name: str) -> None:
+    """See that one image can be decoded, and keep nothing of it.
+
+    A JPEG is decoded at an eighth of its size, for which all of its bytes are read in half the time.
+
+    Args:
+        content: the bytes of an image file.
+        name: for the message.
+
+    Raises:
+        ImageError: `decode` would raise it.
+    """
+    with _opened(content, name) as image:
+        if isinstance(image, JpegImageFile):
+            image.draft(image.mode, (1, 1))
+        image.load()
+        _to_rgb(_upright(image))
 
 
 def recognise(content: bytes, *, name: str) -> None:
@@ -64,7 +107,7 @@ def recognise(content: bytes, *, name: str) -> None:
         name: for the message.
 
     Raises:
-        DataError: they are of no known format, or their image has too many pixels.
+        ImageError: they are of no known format, or their image has too many pixels.
     """
     with _opened(content, name):
         pass
@@ -72,18 +115,20 @@ def recognise(content: bytes, *, name: str) -> None:
 
 @contextmanager
 def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
-    """Read the header; whatever goes wrong then or later becomes a DataError."""
+    """Read the header; whatever goes wrong then or later becomes an ImageError."""
     if not content:
-        raise DataError(f"{name}: the file is empty; replace or remove it")
+        raise ImageError(name, "empty", "the file is empty; replace or remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller") from error
+        reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+        raise ImageError(name, "oversized", reason) from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
-        raise DataError(f"{name}: cannot be read as an image ({_reason(error)}); replace or remove it") from error
+        reason = f"cannot be read as an image ({_reason(error)}); replace or remove it"
+        raise ImageError(name, "undecodable", reason) from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,68 @@
-"""Which image files a folder of classes holds: in natural order, without hidden files; links are followed."""
+"""What a folder of images holds: splits, classes and files in natural order, and what is wrong with the folder.
+
+Hidden files and folders are ignored, and so is every file without an image's extension. Links are followed inside the
+root. Whatever else has an image's name, a pipe or a broken link too, is listed: reading it tells what is wrong with it.
+"""
 
 import os
 import re
+import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tl_experiments.data.decoding import EXTENSIONS
+from tl_experiments.data.image_files import NOWHERE, leaves, leaving, printable
 from tl_experiments.runtime.errors import DataError
+
+_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_KNOWN = " ".join(EXTENSIONS)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a folder, or with a link to one.
+
+    Attributes:
+        path: relative to the root, as it can be printed.
+        kind: of the fault, in a word or two.
+        reason: what is wrong and what to do about it.
+    """
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What a folder holds.
+
+    Attributes:
+        root: resolved.
+        splits: split → class → sorted paths relative to the root, with forward slashes; classes in natural order. A
+            root without split folders is all train.
+        problems: for each of which the folder cannot be learnt from.
+    """
+
+    root: Path
+    splits: dict[str, dict[str, list[str]]]
+    problems: tuple[Problem, ...]
+
+
+def scan_folder(root: Path, *, follow_links: bool) -> FolderScan:
+    """Find the images of each class folder, at any depth; none is read.
+
+    Args:
+        root: resolved; holds train/, and val/ (or valid/, validation/) and test/ where they exist (folders beside them
+            are ignored), or else one folder per class.
+        follow_links: out of the root too.
+
+    Raises:
+        DataError: there is nothing that could be classes of images.
+    """
+    walk = _Walk(root, follow_links)
+    splits = _scan_splits(walk)
+    return FolderScan(root, splits, tuple(walk.problems.values()))
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -14,66 +71,103 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def folders_in(folder: Path) -> list[str]:
-    """Names of the visible folders, in natural order."""
-    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
-    return sorted(names, key=natural_key)
+def _scan_splits(walk: "_Walk") -> dict[str, dict[str, list[str]]]:
+    """The classes of every split that has its own folder; a folder of classes alone is all train."""
+    root, names = walk.root, walk.folders_in(walk.root)
+    folders = [(_SPLIT_NAMES[name.lower()], root / name) for name in names if name.lower() in _SPLIT_NAMES]
+    kinds = [kind for kind, _ in folders]
+    has_classes = any(kind == "train" and walk.folders_in(folder) for kind, folder in folders)
+    if (not has_classes and len(folders) < len(names)) or (not names and walk.problems):
+        folders = [("train", root)]
+    elif not names:
+        raise DataError(f"{root}: no folders in it, so no images; expected train/CLASS/*.jpg or CLASS/*.jpg")
+    elif "train" not in kinds:
+        raise DataError(f"{root}: found {', '.join(names)} but no train/; expected train/CLASS/*.jpg or CLASS/*.jpg")
+    elif len(set(kinds)) < len(kinds):
+        raise DataError(f"{root}: two folders for one split ({', '.join(names)}); keep one of each")
+    splits = {kind: _scan_classes(walk, folder) for kind, folder in folders}
+    for kind, folder in folders:
+        for name in (name for name in splits[kind] if name not in splits["train"]):
+            walk.tell(folder / name, "unknown class", f"{kind} has a class that train has not; add or remove it")
+    return splits
 
 
-def scan_classes(folder: Path, *, root: Path) -> dict[str, list[str]]:
-    """Find the images of each class folder, at any depth.
-
-    Args:
-        folder: holds one folder per class.
-        root: resolved; paths are relative to it.
-
-    Returns:
-        class name -> sorted paths relative to the root, with forward slashes; classes in natural order.
-
-    Raises:
-        DataError: there are no class folders or no images, or a class folder is empty.
-    """
-    names = folders_in(folder)
-    if not names:
-        raise DataError(f"{folder}: no class folders; expected one folder per class, such as {folder}/cat/1.jpg")
-    classes = {name: _images_below(folder / name, root=root) for name in names}
-    empty = [name for name, files in classes.items() if not files]
-    known = " ".join(EXTENSIONS)
-    if len(empty) == len(classes):
-        raise DataError(f"{folder}: no images in its folders; expected {known}")
-    if empty:
-        listed = ", ".join(str(folder / name) for name in empty[:3]) + (" ..." if len(empty) > 3 else "")
-        raise DataError(f"empty class folder: {listed}; add images ({known}) or remove it")
+def _scan_classes(walk: "_Walk", folder: Path) -> dict[str, list[str]]:
+    """Find the images of each class folder; raises DataError where there are no class folders or no images."""
+    names = walk.folders_in(folder)
+    classes = {name: walk.images_below(folder / name) for name in names}
+    if not any(classes.values()) and not walk.problems:
+        if not names:
+            raise DataError(f"{folder}: no class folders; expected one folder per class, such as {folder}/cat/1.jpg")
+        raise DataError(f"{folder}: no images in its folders; expected {_KNOWN}")
+    for name in (name for name, files in classes.items() if not files):
+        walk.tell(folder / name, "empty class", f"empty class folder; add images ({_KNOWN}) or remove it")
     return classes
 
 
-def _images_below(folder: Path, *, root: Path) -> list[str]:
-    found: list[str] = []
-    _walk(folder, root, {root, *folder.parents}, found)
-    return sorted(found)
+@dataclass(frozen=True)
+class _Walk:
+    """Looks into folders, and gathers what is wrong with them, by path."""
 
+    root: Path
+    follow_links: bool
+    problems: dict[Path, Problem] = field(default_factory=dict)
 
-def _walk(folder: Path, root: Path, seen: set[Path], found: list[str]) -> None:
-    """Collect images; a folder that was seen, as a link to a parent is, is not entered again."""
-    resolved = folder.resolve()
-    if resolved in seen:
-        return
-    seen.add(resolved)
-    for entry in _entries(folder):
-        if entry.is_dir():
-            _walk(Path(entry.path), root, seen, found)
-        elif Path(entry.name).suffix.lower() in EXTENSIONS and entry.is_file():
-            found.append(Path(entry.path).relative_to(root).as_posix())
+    def tell(self, path: Path, kind: str, reason: str) -> None:
+        """Note what is wrong with a path, unless something was noted before."""
+        self.problems.setdefault(path, Problem(printable(self._below(path)), kind, reason))
 
+    def folders_in(self, folder: Path) -> list[str]:
+        """Names of the visible folders, in natural order."""
+        names = [entry.name for entry in self._entries(folder) if self._kind(entry) == "folder"]
+        return sorted(names, key=natural_key)
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is visible in a folder, by name: of a folder that is linked twice, the same path is always found first."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read ({error.strerror})") from error
-    for entry in visible:
-        if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 - False for a link to itself too
-            raise DataError(f"{entry.path}: the link leads nowhere; repair or remove it")
-    return sorted(visible, key=lambda entry: entry.name)
+    def images_below(self, folder: Path) -> list[str]:
+        """Paths of the images in a folder and the folders in it, relative to the root and sorted."""
+        found: list[str] = []
+        self._enter(folder, {self.root, *folder.parents}, found)
+        return sorted(found)
+
+    def _enter(self, folder: Path, seen: set[Path], found: list[str]) -> None:
+        """Collect images; a folder that was seen, as a link to a parent is, is not entered again."""
+        resolved = folder.resolve()
+        if resolved in seen:
+            return
+        seen.add(resolved)
+        for entry in self._entries(folder):
+            kind = self._kind(entry)
+            if kind == "folder":
+                self._enter(Path(entry.path), seen, found)
+            elif kind == "image":
+                found.append(self._below(Path(entry.path)))
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What is visible in a folder, by name: of a folder that is linked twice, always the same path is found."""
+        try:
+            with os.scandir(folder) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            self.tell(folder, "unreadable", f"the folder cannot be read ({error.strerror})")
+            return []
+        return sorted(visible, key=lambda entry: entry.name)
+
+    def _kind(self, entry: os.DirEntry[str]) -> str | None:
+        """Say whether it is a folder to enter or called as an image is; a link that is neither is told of."""
+        path, named = Path(entry.path), Path(entry.name).suffix.lower() in EXTENSIONS
+        try:
+            if not stat.S_ISDIR(entry.stat().st_mode):
+                return "image" if named else None
+            if not entry.is_symlink() or self.follow_links or not leaves(path, self.root):
+                return "folder"
+            self.tell(path, "link", leaving(path))
+        except OSError as error:
+            if named:
+                return "image"
+            if entry.is_symlink() and error.errno in NOWHERE:
+                self.tell(path, "link", "the link leads nowhere; repair or remove it")
+            else:
+                self.tell(path, "unreadable", f"cannot be read ({error.strerror})")
+        return None
+
+    def _below(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()

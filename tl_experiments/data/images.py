@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tl_experiments.data.canvases import Canvases, cut
-from tl_experiments.data.loading import DrawCanvases, ReadDigests, load
+from tl_experiments.data.canvases import Canvases
+from tl_experiments.data.loading import DrawCanvases
+from tl_experiments.data.reading import Reading, read_split
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.transforms import Canvas
 from tl_experiments.data.watch import Work
 from tl_experiments.runtime.row_store import RowStore
 
-_CHUNK = 256  # images that are read between two reports of progress
 _CPU = torch.device("cpu")
 
 
@@ -83,7 +83,7 @@ def load_images(
     store: RowStore | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Images:
-    """Read every image of a split once; none is decoded.
+    """Read every image of one split once; none is decoded.
 
     Args:
         split: M images.
@@ -96,19 +96,23 @@ def load_images(
     Raises:
         DataError: an image cannot be read, or does not begin like one.
     """
-    digests: list[str] = []
-    for chunk in load(ReadDigests(split), cut(np.arange(len(split)), _CHUNK), workers=workers):
-        digests += chunk
-        if on_progress is not None:
-            on_progress(len(digests), len(split))
+    reading = read_split(split, workers=workers, on_progress=on_progress or (lambda *_: None))
+    for fault in reading.faults.values():
+        raise fault
+    return make_images(reading, canvas=canvas, workers=workers, memory_bytes=memory_bytes, store=store)
+
+
+def make_images(reading: Reading, *, canvas: Canvas, workers: int, memory_bytes: int, store: RowStore | None) -> Images:
+    """Take a split that was read without what is wrong in it; the other arguments are those of `load_images`."""
+    split, digests = reading.sound(), tuple(reading.digests.values())
     return Images(
         split=split.name,
         canvas=canvas,
         labels=torch.from_numpy(split.labels),
         names=tuple(split.source.name(int(index)) for index in split.indices),
-        digests=tuple(digests),
+        digests=digests,
         canvases=Canvases(
-            DrawCanvases(split, canvas, tuple(digests)),
+            DrawCanvases(split, canvas, digests),
             workers=workers,
             fit=len(split) * canvas.num_bytes <= memory_bytes,
             store=store,

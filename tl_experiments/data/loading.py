@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from tl_experiments.data.decoding import ImageError, check
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, draw
 from tl_experiments.runtime.errors import DataError
@@ -72,12 +73,44 @@ class _Values:
 
 @dataclass(frozen=True)
 class ReadDigests:
-    """Positions → sha256 of every image's content, in hexadecimal; nothing is decoded."""
+    """Positions → sha256 of every image's content, in hexadecimal, or what is wrong with it; nothing is decoded."""
 
     split: Split
 
-    def __call__(self, positions: np.ndarray) -> list[str]:
-        return [_digest(self.split, index) for index in self.split.indices[positions].tolist()]
+    def __call__(self, positions: np.ndarray) -> list[str | ImageError]:
+        return [self._read(index) for index in self.split.indices[positions].tolist()]
+
+    def _read(self, index: int) -> str | ImageError:
+        try:
+            return _digest(self.split.source.content(index))
+        except ImageError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class CheckImages:
+    """Positions → what is wrong with each image, None where it decodes.
+
+    Attributes:
+        split: the images; their contents are the bytes of image files.
+        digests: of the contents, as they were read.
+    """
+
+    split: Split
+    digests: Sequence[str]
+
+    def __call__(self, positions: np.ndarray) -> list[ImageError | None]:
+        return [self._fault(position) for position in positions.tolist()]
+
+    def _fault(self, position: int) -> ImageError | None:
+        index = int(self.split.indices[position])
+        try:
+            content = self.split.source.content(index)
+            _require_unchanged(self.split, index, content, self.digests[position])
+            check(content, name=self.split.source.name(index))
+        except ImageError as error:
+            return error
+        return None
 
 
 @dataclass(frozen=True)
@@ -100,10 +133,15 @@ class DrawCanvases:
     def _draw(self, position: int) -> np.ndarray:
         source, index = self.split.source, int(self.split.indices[position])
         drawn = draw(source.image(index), self.canvas)
-        if _digest(self.split, index) != self.digests[position]:  # others would find it under a wrong name
-            raise DataError(f"{source.name(index)}: has changed since the run began; start it again")
+        _require_unchanged(self.split, index, source.content(index), self.digests[position])
         return drawn
 
 
-def _digest(split: Split, index: int) -> str:
-    return hashlib.sha256(split.source.content(index)).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _require_unchanged(split: Split, index: int, content: bytes, digest: str) -> None:
+    """See that an image is what was read; what is made of it would else be found under a wrong name."""
+    if _digest(content) != digest:
+        raise DataError(f"{split.source.name(index)}: has changed since the run began; start it again")

@@ -1,6 +1,8 @@
 """What a dataset is: decoded images by index, and the three splits that point into them."""
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -82,6 +84,26 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Where images are files, any of which may be damaged; the bytes of such a file are the image's content.
+
+    Attributes:
+        root: of all files.
+        follow_links: out of the root too.
+        on_bad_image: what is done about images that cannot be read or decoded: error, or skip.
+    """
+
+    root: Path
+    follow_links: bool
+    on_bad_image: str
+
+    @property
+    def scan_command(self) -> str:
+        """The shell command that lists everything that is wrong with the images."""
+        return f"tlx scan {'--follow-links ' if self.follow_links else ''}{shlex.quote(str(self.root))}"
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Three splits over the same classes.
 
@@ -92,6 +114,7 @@ class Dataset:
         image_size: the size in pixels that the dataset asks for; None leaves it to the backbone.
         crop_pct: the share of the canvas that the centre crop keeps; None leaves it to the backbone.
         mirror_safe: whether a mirrored image still shows its class.
+        files: where images are files; None: pixels in memory, which are not checked.
     """
 
     name: str
@@ -102,6 +125,7 @@ class Dataset:
     image_size: int | None = None
     crop_pct: float | None = None
     mirror_safe: bool = True
+    files: Files | None = None
 
     @property
     def num_classes(self) -> int:

@@ -20,6 +20,7 @@ from tl_experiments.runtime.files import (
     DamageError,
     disk_fault,
     published_folder,
+    remove_folder,
     remove_unfinished,
     verify_folder,
 )
@@ -79,25 +80,32 @@ class Checkpoints:
     def resume(self) -> Resumed | None:
         """Read the newest checkpoint that is sound; None where there is none of these members.
 
+        What is later than it, of another run in the same folder or damaged, is removed: it would pass for the newest.
+
         Raises:
             SettingError: the members' configuration, data or weights are not those of their checkpoint, or another
                 version of the program wrote it.
         """
         remove_unfinished(self._folder)
         for folder in reversed(self._all()):
-            try:
-                verify_folder(folder)
-                values = json.loads((folder / VALUES).read_bytes())
-                if not {*self._uids} <= {*values["uids"]}:
-                    continue  # of another run in the same folder
-                self._require_same(values, folder)
-                resumed = Resumed(folder, self._read(folder, values), float(values["seconds"]))
-            except (DamageError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-                self._notice(f"checkpoint {folder} is left out, the one before counts: {error}")
-                continue
-            self._position = resumed.state.position
-            return resumed
+            resumed = self._resume(folder)
+            if resumed is not None:
+                self._position = resumed.state.position
+                return resumed
+            remove_folder(folder)
         return None
+
+    def _resume(self, folder: Path) -> Resumed | None:
+        try:
+            verify_folder(folder)
+            values = json.loads((folder / VALUES).read_bytes())
+            if not {*self._uids} <= {*values["uids"]}:
+                return None
+            self._require_same(values, folder)
+            return Resumed(folder, self._read(folder, values), float(values["seconds"]))
+        except (DamageError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._notice(f"checkpoint {folder} is left out, the one before counts: {error}")
+            return None
 
     def due(self, record: Record) -> bool:
         """Whether it is time for a checkpoint: an epoch is over, or a long one goes on."""
@@ -196,7 +204,7 @@ class Checkpoints:
         of_best = [folder for folder in everything if _order(folder)[0] == best][:1]  # others are of the epoch after it
         for folder in everything:
             if folder not in (*everything[-KEPT:], *of_best):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
 
 
 def _order(folder: Path) -> tuple[int, int]:

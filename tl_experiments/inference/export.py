@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tl_experiments.data.transforms import ENLARGING, Canvas
 from tl_experiments.models.model import Model
-from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.files import published_folder
 
 FORMAT = 1  # of model.json
 
@@ -24,23 +24,20 @@ def save_model(
     canvas: Canvas,
     weights_sha256: str,
 ) -> None:
-    """Write `model.safetensors`, then `model.json`, which describes it: its presence says that both are whole.
+    """Publish a folder with `model.safetensors` and `model.json`, which describes it; an earlier model makes way.
 
     Args:
         model: images (B, 3, S, S), normalised → logits (B, C).
-        folder: made when missing.
+        folder: of the model.
         class_names: C of them, in the order of the logits.
         backbone: how it was built, as its group of the configuration says.
         canvas: how an image is resized and cropped.
         weights_sha256: digest of the tensors.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.json").unlink(missing_ok=True)  # of an earlier model in the same folder
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, folder / "model.safetensors")
     spec = model.backbone.input_spec
     description = {
         "format": FORMAT,
@@ -64,4 +61,6 @@ def save_model(
         },
         "weights_sha256": weights_sha256,
     }
-    publish_text(folder / "model.json", json.dumps(description, indent=2) + "\n")
+    with published_folder(folder) as making:
+        save_file(tensors, making / "model.safetensors")
+        (making / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

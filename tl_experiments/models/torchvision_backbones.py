@@ -11,7 +11,14 @@ from torchvision.transforms import InterpolationMode
 
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, SMALLEST, Backbone, choose_image_size
 from tl_experiments.models.input_spec import InputSpec
-from tl_experiments.models.weights import OFFLINE, as_state_dict, first_line, load_weights, read_weights
+from tl_experiments.models.weights import (
+    OFFLINE,
+    as_state_dict,
+    first_line,
+    load_weights,
+    read_weights,
+    require_bounded,
+)
 from tl_experiments.runtime.errors import SettingError, WeightsError
 from tl_experiments.runtime.seeding import seeded
 
@@ -120,6 +127,8 @@ def _download(enum: models.WeightsEnum) -> dict[str, torch.Tensor]:
     """Take the weights from PyTorch's cache, or download them into it."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(enum.url).path).name
     try:
+        if file.is_file():
+            require_bounded(file)
         loaded = enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # no network, another hash, or a damaged pickle and whatever it makes of itself
         raise WeightsError(

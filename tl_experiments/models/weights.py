@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -19,8 +20,10 @@ PREFIXES = (
     "backbone.",
     "body.",
 )  # put before every name by wrappers, this project's export included
+ARCHIVE = b"PK\x03\x04"  # how PyTorch's files begin, but for old ones
 OFFLINE = "backbone=efficientnet_lite0 needs no download"
 NUM_LISTED = 3
+LONGEST_SHOWN = 120  # characters of a name that a file may have from anywhere
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -36,6 +39,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"backbone.weights={path}: no such file; {expected}, default, or null")
     try:
+        require_bounded(path)
         loaded: Any = (
             load_file(path)
             if path.suffix == ".safetensors"
@@ -67,7 +71,41 @@ def as_state_dict(loaded: Any, *, source: str) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
     ):
         raise WeightsError(f"backbone.weights={source}: holds no state dict; expected tensors by name")
+    if special := [name for name, tensor in loaded.items() if not _is_plain(tensor)]:
+        raise WeightsError(
+            f"backbone.weights={source}: {_some(special)}: sparse, quantized or otherwise special; "
+            "expected plain tensors of numbers"
+        )
     return dict(loaded)
+
+
+def require_bounded(path: Path) -> None:
+    """Refuse an archive whose members would take more memory than the file has bytes; PyTorch compresses none.
+
+    Raises:
+        ValueError: it is such an archive.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ARCHIVE)) != ARCHIVE:
+            return
+    try:
+        with ZipFile(path) as archive:
+            declared = sum(member.file_size for member in archive.infolist())
+    except (BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"damaged archive: {error}") from error
+    if declared > path.stat().st_size:
+        raise ValueError(
+            f"its {path.stat().st_size:,} bytes stand for {declared:,}: compressed, or made to fill memory"
+        )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is a dense array of numbers: the code behind other kinds was not written for what strangers send."""
+    return (
+        type(tensor) in (torch.Tensor, nn.Parameter)
+        and tensor.layout is torch.strided
+        and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+    )
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], *, heads: Iterable[str], source: str) -> None:
@@ -111,7 +149,8 @@ def _strip(name: str, own: Mapping[str, torch.Tensor]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    listed = ", ".join(names[:NUM_LISTED])
+    shown = (name if name.isprintable() else ascii(name) for name in names[:NUM_LISTED])
+    listed = ", ".join(name[:LONGEST_SHOWN] for name in shown)
     return f"{listed}, ..." if len(names) > NUM_LISTED else listed
 
 

@@ -1,4 +1,4 @@
-"""The lock of a cache's entry: who holds it computes its rows, or removes it. Nothing heavy is imported."""
+"""A lock beside what it guards: who holds that of a cache's entry computes its rows. Nothing heavy is imported."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +11,7 @@ PATIENCE_SECONDS = 1.0  # before a process says that it waits
 
 @contextmanager
 def locked(entry: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[bool | None]:
-    """Hold the lock of an entry, which need not exist.
+    """Hold the lock of an entry, or of a file, which need not exist.
 
     Args:
         waiting: is called once if another process has the lock, which is then waited for; None does not wait.

@@ -10,11 +10,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tl_experiments.runtime.exchange import exchanged
+
+SIDE_BY_SIDE = 16
 MANIFEST = "manifest.json"
 READ_BYTES = 1_000_000  # at once, to digest a file
 MOST_MANIFEST_BYTES = 1_000_000
@@ -28,7 +32,7 @@ def publish_text(path: Path, text: str) -> None:
     """Write a text file so that a reader, or a later run after a crash, never sees half of it.
 
     Raises:
-        OSError: it could not be written; the old file is as it was, and nothing else is left.
+        OSError: it could not be written; the old file is as it was, or the new one is there whole, and nothing else is.
     """
     with unfinished(path.parent) as file:
         file.write(text.encode())
@@ -59,19 +63,19 @@ def publish(file: BinaryIO, path: Path) -> None:
 def published_folder(path: Path) -> Iterator[Path]:
     """Yield a folder to write into, which becomes `path` when the block ends well: with a manifest, all at once.
 
-    A folder that is there already, of an earlier attempt, makes way just before.
+    A folder that is there already changes places with it, and then goes. Only where the file system cannot exchange
+    two folders is there, for an instant, none of that name.
 
     Raises:
-        OSError: it could not be written; what was there is as it was, and nothing else is left.
+        OSError: it could not be written; what was there is as it was, or the new one is there whole, and nothing else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     making = path.parent / _hidden_name()
     making.mkdir()
     try:
         yield making
         _finish(making)
-        _make_way(path)
-        os.replace(making, path)  # noqa: PTH105 - as a file is moved above
+        _put(making, path)
         sync_folder(path.parent)
     finally:
         shutil.rmtree(making, ignore_errors=True)
@@ -91,11 +95,27 @@ def _finish(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _make_way(path: Path) -> None:
-    if path.exists():
-        old = path.parent / _hidden_name()
-        os.replace(path, old)  # noqa: PTH105
-        shutil.rmtree(old, ignore_errors=True)
+def _put(making: Path, path: Path) -> None:
+    """Give a finished folder its name; what had it until then is afterwards where the folder was made."""
+    if not path.exists():
+        os.replace(making, path)  # noqa: PTH105 - as a file is moved above
+    elif not exchanged(making, path):
+        aside = path.parent / _hidden_name()
+        os.replace(path, aside)  # noqa: PTH105
+        try:
+            os.replace(making, path)  # noqa: PTH105
+        except OSError:
+            os.replace(aside, path)  # noqa: PTH105
+            raise
+        os.replace(aside, making)  # noqa: PTH105
+
+
+def remove_folder(path: Path) -> None:
+    """Take a published folder away in one motion, so that a reader finds all of it or nothing."""
+    aside = path.parent / _hidden_name()
+    with suppress(FileNotFoundError):
+        os.replace(path, aside)  # noqa: PTH105
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def verify_folder(folder: Path) -> None:
@@ -122,15 +142,54 @@ def verify_folder(folder: Path) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST
+    if path.is_symlink() or not path.is_file():  # what is no file may keep a reader waiting
+        raise DamageError(f"it has no {MANIFEST}, so it was never finished, or is damaged")
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with path.open("rb") as file:
             files = json.loads(file.read(MOST_MANIFEST_BYTES))["files"]
         sound = all(Path(name).name == name and isinstance(facts, dict) for name, facts in files.items())
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise DamageError(f"it has no {MANIFEST} that can be read, so it was never finished, or is damaged") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamageError(f"its {MANIFEST} is not one of a folder, so it is damaged") from None
     if not sound:
         raise DamageError(f"its {MANIFEST} leads elsewhere")
     return files
+
+
+def append_lines(path: Path, text: str) -> None:
+    """Add whole lines to a file, and force them to the disk; half a line, left by a writer that died, is ended first.
+
+    Raises:
+        OSError: they could not be written; some of them may be there, the last of these perhaps by half.
+    """
+    with path.open("a+b") as file:
+        if end := file.tell():
+            file.seek(end - 1)
+            if file.read() != b"\n":
+                text = f"\n{text}"
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)  # whoever made the file may have died before it did so
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Force the contents of files to the disk, those that are there; side by side, as one motion of it serves many."""
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+        list(threads.map(_sync_file, paths))
+
+
+def _sync_file(path: Path) -> None:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and force their names to the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def remove_unfinished(folder: Path) -> None:

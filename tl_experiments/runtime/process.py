@@ -68,7 +68,8 @@ def machine(device: str) -> dict[str, str]:
     Args:
         device: as `describe_device` names it.
     """
-    return {"host": platform.node(), "device": device, "threads": str(torch.get_num_threads())}
+    threads = str(torch.get_num_threads())
+    return {"host": platform.node(), "processor": processor_name(), "device": device, "threads": threads}
 
 
 @contextmanager

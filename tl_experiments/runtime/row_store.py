@@ -65,7 +65,7 @@ class RowStore:
         """Name what the rows are.
 
         Args:
-            kind: features or images.
+            kind: features, images or checks.
             fields: plain JSON values; all that determines a row besides the image.
             row_shape: of one row.
             dtype: of one row.

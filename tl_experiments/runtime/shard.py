@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def write_shard(entry: Path, rows: Iterable[memoryview], digests: Sequence[str],
     """Publish rows in an entry's folder: payload first, manifest last.
 
     Raises:
-        OSError: it could not be written; nothing is left of it but perhaps a payload, which leads nowhere.
+        OSError: it could not be written; nothing is left of it, as far as it can be removed.
     """
     with unfinished(entry) as payload:
         hashes = []
@@ -100,7 +101,18 @@ def write_shard(entry: Path, rows: Iterable[memoryview], digests: Sequence[str],
         body = {"key": entry.name, "row_bytes": row_bytes, "digests": list(digests), "sha256": hashes}
         text = json.dumps(body, separators=(",", ":")).encode()
         manifest = entry / f"{hashlib.sha256(text).hexdigest()}.json"
-        publish(payload, manifest.with_suffix(".rows"))
-    with unfinished(entry) as file:
-        file.write(text)
-        publish(file, manifest)
+        try:
+            publish(payload, manifest.with_suffix(".rows"))
+            with unfinished(entry) as file:
+                file.write(text)
+                publish(file, manifest)
+        except OSError:
+            _remove(manifest)
+            raise
+
+
+def _remove(manifest: Path) -> None:
+    """Remove a shard of which perhaps the payload alone is there: on a full disk it is in the way."""
+    for path in (manifest, manifest.with_suffix(".rows")):
+        with suppress(OSError):
+            path.unlink()

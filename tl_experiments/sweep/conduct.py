@@ -14,6 +14,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import cause_of
+from tl_experiments.sweep.dead import close_what_died
 from tl_experiments.sweep.grouping import group_jobs
 from tl_experiments.sweep.launcher import IsolatedLauncher
 from tl_experiments.sweep.ledger import PLANNED, Ledger
@@ -35,7 +36,7 @@ def settle_plan(plan: Plan, folder: Path) -> Plan:
     Raises:
         ConfigError: a target does not exist, is not allowed, or refuses its values.
     """
-    members = [plan.member(job, folder=folder, parent_run_id=None) for job in plan.jobs]
+    members = [plan.member(job, folder=folder) for job in plan.jobs]
     for member in members:
         try:
             build.check_buildable(member)
@@ -81,13 +82,14 @@ def conduct(
         RunFailed: a line for each job that did not finish.
     """
     console = Console()
+    close_what_died(folder)
     outcomes = read_outcomes(plan, folder)
     left = [outcome.job.index for outcome in outcomes if not outcome.finished]
     _announce(plan, folder, left=left, changed=changed, console=console)
     if not left and parent_ended(folder):
         show_results(console, write_results(plan, folder, link=read_link(folder)), folder)
         return []
-    first = plan.member(plan.jobs[0], folder=folder, parent_run_id=None)
+    first = plan.member(plan.jobs[0], folder=folder)
     settler = Settler(plan, folder, console)
     with build.build_sweep_tracker(first, name=f"sweep {plan.name}", folder=folder) as tracker:
         write_parent(folder, tracker.run_id, link=tracker.charts_link(), ended=False)

@@ -1,6 +1,5 @@
 """The folder of a sweep: found, claimed by one process at a time, and never given to two sweeps."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,11 +32,6 @@ def find_sweep(named: str, *, sweeps: Path) -> Path:
     if not planned:
         raise ConfigError(f"latest: no sweep was planned in {sweeps.absolute()}; expected its folder instead")
     return max(planned, key=lambda folder: (folder / plan.FILE).stat().st_mtime_ns).absolute()
-
-
-def is_run_id(named: str) -> bool:
-    """Whether a name is an MLflow run's; a folder that is called so comes first."""
-    return re.fullmatch("[0-9a-f]{32}", named) is not None and not Path(named).exists()
 
 
 def require_unplanned(folder: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,19 +13,19 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, current_member
 from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.run_lock import alone_in
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import identity, is_finished, own_cause, read_outcomes, read_result
-from tl_experiments.sweep.parent import read_parent
+from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
+from tl_experiments.tracking.result import is_finished, read_result
 
 if TYPE_CHECKING:
     from tl_experiments.tracking.run_log import RunResult
 
-LOCK = ".job.lock"
-GRACE_SECONDS = 5
+GRACE_SECONDS = 10
 LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some seconds
 
 
@@ -41,7 +40,10 @@ class Job:
     def run(self) -> float:
         """Train the members, each alone in its folder, and return the best val/acc of the first."""
         from tl_experiments.experiment import run_experiments  # noqa: PLC0415 - a config error must not wait for torch
+        from tl_experiments.sweep.dead import close_what_died  # noqa: PLC0415
 
+        if self.ledger is None:  # a sweep has done it for its jobs
+            close_what_died(self.members[0].folder)
         with self._recorded():
             results = run_experiments(self.members)
         self._show(results)
@@ -52,7 +54,9 @@ class Job:
         """Tell the ledger that the jobs begin and how they end; no other process runs them meanwhile."""
         with ExitStack() as locks:
             for member in self.members:
-                locks.enter_context(_alone_in(member.folder, seconds=0 if self.ledger is None else LOCK_SECONDS))
+                locks.enter_context(
+                    alone_in(member.folder, seconds=GRACE_SECONDS if self.ledger is None else LOCK_SECONDS)
+                )
             if self.ledger is None:
                 yield
                 return
@@ -98,36 +102,6 @@ def _remove_old_result(member: Member) -> None:
     (member.folder / "result.json").unlink(missing_ok=True)
 
 
-def still_runs(folder: Path) -> bool:
-    """Whether a process is running the job in `folder`, perhaps on another machine."""
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        with FileLock(folder / LOCK, timeout=GRACE_SECONDS):  # helpers of a killed job are about to end
-            return False
-    except Timeout:
-        return True
-
-
-@contextmanager
-def _alone_in(folder: Path, *, seconds: float) -> Iterator[None]:
-    """Keep another process, such as one that a killed sweep left behind on a cluster, from the same folder.
-
-    Args:
-        folder: of the run; made when it is missing.
-        seconds: that its lock is waited for.
-
-    Raises:
-        RunFailed: it is still running.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, timeout=seconds):
-            yield
-    except Timeout:
-        raise RunFailed(f"{folder}: another process is still running this run; end it, then go on") from None
-
-
 def current_job(config: DictConfig) -> Job:
     """Return what the running Hydra job is to do.
 
@@ -149,6 +123,5 @@ def current_job(config: DictConfig) -> Job:
     left = [index for index in plan.groups[group] if not outcomes[index].finished]
     if not left:
         raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
-    parent = read_parent(folder)
-    members = tuple(plan.member(plan.jobs[index], folder=folder, parent_run_id=parent) for index in left)
+    members = tuple(plan.member(plan.jobs[index], folder=folder) for index in left)
     return Job(members=members, indices=tuple(left), ledger=Ledger(folder))

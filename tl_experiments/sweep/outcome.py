@@ -1,6 +1,5 @@
 """How each job of a sweep ended, as its files and the ledger tell."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from tl_experiments.sweep.ledger import FINISHED, PLANNED, Ledger
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.tracking.metrics_log import read_metrics
+from tl_experiments.tracking.result import is_finished, read_result
 
 OWN = "RunFailed: "  # what stands before the reason in the result of a run that could not go on
 
@@ -34,20 +34,6 @@ class Outcome:
     @property
     def finished(self) -> bool:
         return self.state == FINISHED
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """Return a run's `result.json`; empty where it did not get that far, or where the file cannot be read."""
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return result if isinstance(result, dict) else {}
-
-
-def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:
-    """Whether a `result.json` is whole, and of the run with this uid."""
-    return result.get("uid") == uid and result.get("status") == FINISHED
 
 
 def own_cause(result: Mapping[str, Any], *, uid: str) -> str | None:

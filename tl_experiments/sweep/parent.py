@@ -1,4 +1,4 @@
-"""The sweep's own run in the tracking store: made once, found by its jobs through the sweep's folder."""
+"""The sweep's own run in the tracking store; its jobs name it by the sweep's uid, whether it is there yet or not."""
 
 import json
 import re
@@ -16,11 +16,11 @@ TEXT_LENGTH = 4000
 
 
 def write_parent(folder: Path, run_id: str | None, *, link: str | None, ended: bool) -> None:
-    """Leave the sweep's run where its jobs find it.
+    """Leave where the sweep's run is, for people and for a report that is written again.
 
     Args:
         folder: of the sweep.
-        run_id: of its run; None where nothing is tracked.
+        run_id: of its run; None where it is not known, or nothing is tracked.
         link: the page that draws the charts of its jobs.
         ended: whether the run was closed as finished.
     """

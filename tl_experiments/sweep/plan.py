@@ -1,13 +1,14 @@
 """What a sweep is going to do: its jobs as plain values, kept in one file that is written once and never changed."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
+from tl_experiments.config.record import checked_record
 from tl_experiments.runtime.files import publish_text
 
 FILE = "plan.json"
@@ -39,6 +40,21 @@ class PlannedJob:
     uid: str
     folder: str
     digest: str
+
+    def __post_init__(self) -> None:
+        """Keep the files of a run inside the folder of its sweep, whoever wrote the plan.
+
+        Raises:
+            ConfigError: its folder lies elsewhere.
+            TypeError: it has no configuration.
+        """
+        if not isinstance(self.config, dict) or not isinstance(self.config.get("allow_targets"), list):
+            raise TypeError(f"job {self.index} has no configuration")
+        path = PurePath(self.folder)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in self.folder:
+            raise ConfigError(
+                f"hydra.sweep.subdir={self.folder!r}: not a folder below the sweep's; expected one such as {self.index}"
+            )
 
 
 @dataclass(frozen=True)
@@ -82,13 +98,12 @@ class Plan:
         """Return the job in whose folder the process of a job's group writes its log."""
         return next(self.jobs[group[0]] for group in self.groups if job.index in group)
 
-    def member(self, job: PlannedJob, *, folder: Path, parent_run_id: str | None) -> Member:
+    def member(self, job: PlannedJob, *, folder: Path) -> Member:
         """Return a job as the story of a run takes it.
 
         Args:
             job: of this plan.
             folder: of the sweep.
-            parent_run_id: id of the sweep's run in the tracking store.
         """
         return Member(
             config=job.config,
@@ -97,9 +112,12 @@ class Plan:
             name=job.name,
             uid=job.uid,
             sweep_id=self.uid,
-            parent_run_id=parent_run_id,
             host=folder / self.host(job).folder if self.groups else None,
         )
+
+    def without_own_code(self) -> Self:
+        """Return the plan with no other code allowed than the program's own, since nobody has said so now."""
+        return replace(self, jobs=tuple(replace(job, config={**job.config, "allow_targets": []}) for job in self.jobs))
 
     def save(self, folder: Path) -> None:
         """Write the plan; from then on the sweep exists and can be resumed."""
@@ -119,7 +137,7 @@ class Plan:
             raise ConfigError(
                 f"{folder}: no sweep was planned here ({FILE} is missing); expected a folder of one"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: cannot be read as a plan: {error}") from error
         version = fields.pop("version", None) if isinstance(fields, Mapping) else None
         if version != VERSION:
@@ -128,6 +146,36 @@ class Plan:
             jobs = tuple(PlannedJob(**{**job, "overrides": tuple(job["overrides"])}) for job in fields.pop("jobs"))
             groups = tuple(tuple(group) for group in fields.pop("groups"))
             lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-            return cls(**{**fields, **lists, "jobs": jobs, "groups": groups})
+            plan = cls(**{**fields, **lists, "jobs": jobs, "groups": groups})
         except (KeyError, TypeError) as error:
             raise ConfigError(f"{path}: was changed by hand, so that it is no plan any more: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        for job in plan.jobs:
+            if not (folder / job.folder).resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(f"{folder / job.folder}: leads out of the folder of the sweep; expected no such link")
+        return plan
+
+    def require_trusted(self, folder: Path, *, allow_targets: Sequence[str]) -> None:
+        """See that what the plan would run has passed the checks of what is typed, whoever wrote it.
+
+        Args:
+            folder: of the sweep, for the message.
+            allow_targets: prefixes of the caller's own code; those of the plan must be among them.
+
+        Raises:
+            ConfigError: one line per problem.
+        """
+        problems: dict[str, str] = {}  # line -> the first job that has it
+        for job in self.jobs:
+            try:
+                if foreign := sorted(set(map(str, job.config["allow_targets"])) - set(allow_targets)):
+                    raise ConfigError(
+                        f"runs code of {', '.join(foreign)}; expected allow_targets=[...] to name it again"
+                    )
+                checked_record(job.config, allow_targets=allow_targets)
+            except ConfigError as error:
+                for line in str(error).splitlines():
+                    problems.setdefault(line, job.name)
+        if problems:
+            raise ConfigError("\n".join(f"{folder / FILE}: job {name}: {line}" for line, name in problems.items()))

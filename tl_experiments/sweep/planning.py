@@ -21,7 +21,7 @@ from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.sweep.typed import Typed
-from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking.address import lasting_uri
 
 PLACES = ("tracking.uri", "tracking.experiment_name")
 MOST_NAMED = 5  # jobs that an error names
@@ -97,7 +97,7 @@ def _compose_all(
         try:
             config = compose(kept)
             candidate = _candidate(kept, config, index=len(found), folder=folder, swept=typed.swept)
-        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
             values = [line for line in kept if line.partition("=")[0] in typed.swept]
             for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
                 problems.setdefault(line, []).append(run_name(values, index=number))
@@ -154,7 +154,7 @@ def _make_absolute(config: dict[str, Any]) -> None:
     """Say where data and store are, so that the sweep can go on from any folder and under any environment."""
     tracking, dataset = config["tracking"], config["dataset"]
     if "uri" in tracking:
-        tracking["uri"] = absolute_uri(tracking["uri"])
+        tracking["uri"] = lasting_uri(tracking["uri"])  # None where only the environment may say it
     if dataset.get("root"):
         dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
 

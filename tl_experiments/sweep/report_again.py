@@ -24,7 +24,7 @@ def report_again(folder: Path, *, tracking_uri: str | None) -> None:
         folder: of the sweep.
         tracking_uri: where its run is; None is where it was tracked.
     """
-    plan = Plan.load(folder)
+    plan = Plan.load(folder).without_own_code()
     console = Console()
     comparison = write_results(plan, folder, link=read_link(folder))
     show_results(console, comparison, folder)

@@ -9,15 +9,16 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from tl_experiments import build
 from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.run_lock import still_runs
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
-from tl_experiments.sweep.job import still_runs
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import Outcome, identity, own_cause, read_outcomes
-from tl_experiments.sweep.parent import read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.tracker import Tracker
+
+GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Settler:
             cause: why it ended.
             killed: from outside, so that nothing is said against the job.
         """
-        if still_runs(outcome.folder):
+        if still_runs(outcome.folder, seconds=GRACE_SECONDS):
             self.console.notice(f"note: job {outcome.job.name} is still running; {cause}")
             return
         error = Terminated(cause) if killed else RunFailed(cause)
@@ -111,5 +112,4 @@ class Settler:
         return Ledger(self.folder)
 
     def _tracker(self, outcome: Outcome) -> Tracker:
-        parent = read_parent(self.folder)
-        return build.build_tracker(self.plan.member(outcome.job, folder=self.folder, parent_run_id=parent))
+        return build.build_tracker(self.plan.member(outcome.job, folder=self.folder))

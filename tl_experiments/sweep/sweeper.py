@@ -96,6 +96,7 @@ class PlannedSweeper(Sweeper):
         """Do what is left of a plan that was made before; its configuration files are not read again."""
         folder = find_sweep(named, sweeps=Path(self._config.hydra.sweep.dir).absolute().parent)
         plan = Plan.load(folder)
+        plan.require_trusted(folder, allow_targets=list(self._config.allow_targets))
         if problems := disagreements(plan, typed, parse=self._parse):
             raise ConfigError("\n".join(problems))
         settings = settings_now(plan, settings, typed.sweep)

@@ -1,28 +1,92 @@
-"""Where runs are tracked: one absolute address, whatever the working directory is later."""
+"""Where runs are tracked: one absolute address, whatever the working directory is later, and never with a password."""
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.tracking.links import SQLITE
+from tl_experiments.tracking.links import SQLITE, is_server
 
 DEFAULT_URI = "sqlite:///outputs/mlflow.db"
 SCHEMES = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+VARIABLE = "MLFLOW_TRACKING_URI"
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+HIDDEN = "***"
+
+_USER_INFO = re.compile(r"(?<=://)[^/?#]*:[^/?#]*(?=@)")  # a user and a password
+_QUERY = re.compile(r"(?<=[?&])((?:password|passwd|pwd|token|secret)=)[^&#]+", re.IGNORECASE)
+SHORTEST = 4  # letters of a password that is looked for by itself in a text
 
 
 def absolute_uri(uri: str | None) -> str:
     """Return the address of the store: `uri`, else $MLFLOW_TRACKING_URI, else the default; sqlite paths made absolute.
 
     Raises:
-        SettingError: for an address that MLflow cannot use or no longer takes, such as a folder.
+        SettingError: for an address that MLflow cannot use or no longer takes, such as a folder, and for one that was
+            typed with a password.
     """
-    source = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    if uri and holds_secret(uri):
+        user = f", or only the password, in {CREDENTIALS[0]} and {CREDENTIALS[1]}" if is_server(uri) else ""
+        raise SettingError(
+            f"tracking.uri={shown(uri)}: an address with a password would be written into the run's files; "
+            f"put it in the environment variable {VARIABLE}{user}"
+        )
+    return usable_uri(uri or os.environ.get(VARIABLE) or DEFAULT_URI, source="tracking.uri" if uri else VARIABLE)
+
+
+def usable_uri(uri: str, *, source: str) -> str:
+    """Return an address that MLflow can use, sqlite paths made absolute.
+
+    Args:
+        uri: of the store.
+        source: who says so.
+
+    Raises:
+        SettingError: MLflow cannot use it.
+    """
     if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
     if uri.startswith(SCHEMES):
         return uri
     raise SettingError(
-        f"{source}={uri}: expected sqlite:///FILE.db or the http(s) address of a tracking server; "
+        f"{source}={shown(uri)}: expected sqlite:///FILE.db or the http(s) address of a tracking server; "
         "MLflow no longer keeps runs in a plain folder"
     )
+
+
+def lasting_uri(uri: str | None) -> str | None:
+    """Return `absolute_uri(uri)` as it may be kept in a file; None where the environment must say it, as a secret."""
+    found = absolute_uri(uri)
+    return None if holds_secret(found) else found
+
+
+def holds_secret(uri: str) -> bool:
+    return bool(_USER_INFO.search(uri) or _QUERY.search(uri))
+
+
+def shown(uri: str) -> str:
+    """Return an address as it may be told and kept: `scheme://***@host` where it holds a password.
+
+    >>> shown("postgresql://me:hush@host/runs")
+    'postgresql://***@host/runs'
+    """
+    return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(HIDDEN, uri))
+
+
+def without_user(uri: str) -> str:
+    """Return an address that a browser may be given: it asks for user and password by itself."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", uri)
+
+
+def redacted(text: str, uri: str) -> str:
+    """Return what a library says about the store at `uri`, without the secrets of the address and the environment."""
+    secrets = [os.environ.get(name, "") for name in CREDENTIALS[1:]]
+    for found in _USER_INFO.findall(uri):
+        text = text.replace(found, HIDDEN)
+        secrets.append(found.partition(":")[2])
+    secrets += [found.group(0).partition("=")[2] for found in _QUERY.finditer(uri)]
+    for secret in secrets:
+        for form in (secret, unquote(secret)):
+            text = text.replace(form, HIDDEN) if len(form) >= SHORTEST else text
+    return shown(text)

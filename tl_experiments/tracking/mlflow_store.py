@@ -8,14 +8,26 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.exceptions import InvalidUrlException, MlflowException
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.tracking.address import CREDENTIALS, VARIABLE, holds_secret, redacted, shown
 from tl_experiments.tracking.links import SQLITE, is_server
 
 LOCK_SECONDS = 300
 BUSY_SECONDS = 60
+SHORT = {"Connection refused": "connection refused", "timed out": "no answer in time"}
+UNKNOWN, FORBIDDEN = (401, 403)  # of HTTP
+
+
+class StoreAway(SettingError):  # noqa: N818 - it names what happened
+    """The store may be right and does not answer as one now; the same may be tried later."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        """Say where and why."""
+        super().__init__(f"tracking.uri={shown(address)} cannot be opened: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,8 @@ def open_store(address: str, *, experiment_name: str) -> Store:
         experiment_name: made when it is missing.
 
     Raises:
-        SettingError: the store cannot be opened, or its experiment was deleted.
+        StoreAway: a server does not answer, or not as a tracking server of MLflow does.
+        SettingError: the store cannot be opened, it refuses the credentials, or its experiment was deleted.
     """
     try:
         if address.startswith(SQLITE):
@@ -47,7 +60,24 @@ def open_store(address: str, *, experiment_name: str) -> Store:
             "end it, or delete the file when no run is starting"
         ) from error
     except (OSError, ImportError, MlflowException, SQLAlchemyError) as error:
-        raise SettingError(f"tracking.uri={address} cannot be opened: {_one_line(error)}") from error
+        cause = None if holds_secret(address) else error
+        if refused := refused_credentials(error, address):
+            raise refused from cause
+        is_wrong = isinstance(error, ImportError | InvalidUrlException) or (
+            isinstance(error, SQLAlchemyError) and not isinstance(error, DBAPIError)
+        )
+        away = StoreAway(address, one_line(error, address))
+        raise (SettingError(str(away)) if is_wrong or address.startswith(SQLITE) else away) from cause
+
+
+def refused_credentials(error: Exception, address: str) -> SettingError | None:
+    """Return what to do about a server that knows no such user, or lets this one not in; None for other troubles."""
+    if not isinstance(error, MlflowException) or error.get_http_status_code() not in (UNKNOWN, FORBIDDEN):
+        return None
+    return SettingError(
+        f"tracking.uri={shown(address)}: the server refuses the credentials; "
+        f"set {CREDENTIALS[0]} and {CREDENTIALS[1]}, or {CREDENTIALS[2]}"
+    )
 
 
 def _open_sqlite(address: str, experiment_name: str) -> Store:
@@ -83,24 +113,38 @@ def _connect(address: str, experiment_name: str, *, artifacts: Path | None) -> S
     if experiment is None:
         location = artifacts.as_uri() if artifacts else None
         try:
-            return Store(address, client, client.create_experiment(experiment_name, artifact_location=location))
+            experiment_id = client.create_experiment(experiment_name, artifact_location=location)
+            return Store(address, client, _required(experiment_id))
         except MlflowException:  # on a server another run may have made it in between
             experiment = client.get_experiment_by_name(experiment_name)
             if experiment is None:
                 raise
     if experiment.lifecycle_stage == LifecycleStage.DELETED:
-        hint = "its server" if is_server(address) else f"MLFLOW_TRACKING_URI={address}"
+        secret = holds_secret(address)
+        hint = "its server" if is_server(address) else f"the right {VARIABLE}" if secret else f"{VARIABLE}={address}"
         raise SettingError(
-            f"tracking.experiment_name={experiment_name} was deleted in {address}: choose another name, or restore it "
-            f"by `mlflow experiments restore --experiment-id {experiment.experiment_id}` with {hint}"
+            f"tracking.experiment_name={experiment_name} was deleted in {shown(address)}: choose another name, or "
+            f"restore it by `mlflow experiments restore --experiment-id {experiment.experiment_id}` with {hint}"
         )
-    return Store(address, client, experiment.experiment_id)
+    return Store(address, client, _required(experiment.experiment_id))
 
 
-def _one_line(error: Exception) -> str:
-    """Return what went wrong without SQLAlchemy's listing of statements or MLflow's advice on further lines."""
+def _required(experiment_id: str) -> str:
+    """Any object that a server answers looks like an experiment to MLflow's client, one that lacks its id."""
+    if not experiment_id:
+        raise MlflowException("the answer names no experiment, so that no tracking server of MLflow gave it")
+    return experiment_id
+
+
+def one_line(error: Exception, address: str) -> str:
+    """Return what went wrong without secrets, SQLAlchemy's listing of statements, or MLflow's further advice."""
+    if isinstance(error, StoreAway):
+        return error.reason
     text = str(error).strip() or type(error).__name__
-    return " ".join(text.splitlines()[0].split())[:300]
+    for told, short in SHORT.items():
+        if told in text:
+            return short
+    return redacted(" ".join(text.splitlines()[0].split()), address)[:300]
 
 
 def existing_client(address: str) -> MlflowClient:

@@ -1,37 +1,38 @@
-"""Records one run in MLflow, through a client of its own: many runs may be open in one process at a time."""
+"""Records one run for MLflow, local first: what is told goes into the run's folder, and from there to the store."""
 
 import contextlib
-import json
 import math
-import time
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.signals import Terminated, shielded
-from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking import journal
+from tl_experiments.tracking.address import VARIABLE, absolute_uri, holds_secret, redacted, shown, without_user
+from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.delivery import Delivery
+from tl_experiments.tracking.journal import Header, Journal
 from tl_experiments.tracking.links import LOCAL_UI, charts_link, is_server, sweep_or_run_tags, ui_command
-from tl_experiments.tracking.mlflow_store import Store, open_store
+from tl_experiments.tracking.mlflow_run import UID
 from tl_experiments.tracking.params import as_text
 from tl_experiments.tracking.tracker import ParamValue
+from tl_experiments.tracking.uploader import uploader_of
 
-DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
 TAG_LENGTH = 500
-OF_THE_ATTEMPT = {"tl.error", "tl.nonfinite", "tl.changed_params"}  # tags that another attempt earns anew
-MOST_METRICS = 1000  # that MLflow takes at once
-FLUSH_SECONDS = 1.0  # metrics of epochs that are shorter are sent together
-SUMMARY_STEP = 0  # of metrics that a run has once; epochs count from 1
+END_SECONDS = 30.0  # that the end of a run may wait for a store that answers
+KILLED_SECONDS = 10.0  # of one that was told to end
 
 
 class MlflowTracker:
     """A run in MLflow, made by `with` and closed with its true status: FINISHED, FAILED or KILLED.
 
-    Its calls are shielded: an exception in the middle of MLflow's transaction would leave the database locked.
+    Its calls write a line into the run's folder and return; a store that is away costs a run nothing but a notice.
     """
 
     def __init__(
@@ -41,128 +42,136 @@ class MlflowTracker:
         experiment_name: str,
         run_name: str,
         uid: str,
-        parent_run_id: str | None,
+        parent_uid: str | None,
+        folder: Path,
         tags: Mapping[str, str],
     ) -> None:
-        """Keep the settings; the store is touched by `with` alone, but an address that cannot be one is refused here.
+        """Keep the settings; folder and store are touched by `with` alone, but a wrong address is refused here.
 
         Args:
             uri: address of the store; None is $MLFLOW_TRACKING_URI, else sqlite:///outputs/mlflow.db.
             experiment_name: MLflow experiment, made when it is missing.
             run_name: always passed on, since MLflow's automatic name draws from the global random generator.
             uid: the run's own id, the tag `tl.uid`; a run that has it is continued.
-            parent_run_id: MLflow's id of the run that this one belongs to.
+            parent_uid: of the run that this one belongs to.
+            folder: of the run's files; the journal is kept there, and files that are logged lie there.
             tags: further tags; `tl.sweep_id` makes the links show the whole sweep.
 
         Raises:
-            SettingError: MLflow takes no such address.
+            SettingError: MLflow takes no such address, or it was typed with a password.
         """
         self._uri = absolute_uri(uri)
         self._experiment_name = experiment_name
         self._run_name = run_name
-        parent = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
-        self._tags = {"tl.kind": "run", **tags, **parent, "tl.uid": uid}
-        self._known_params: Mapping[str, str] = {}
-        self._known_steps: Mapping[str, int] = {}
+        self._uid = uid
+        self._parent_uid = parent_uid
+        self._folder = folder.absolute()
+        self._tags = {"tl.kind": "run", **tags, UID: uid}
         self._nonfinite: set[str] = set()
-        self._told_nonfinite: set[str] = set()
-        self._points: list[Metric] = []  # not sent yet
-        self._flushed = -math.inf  # seconds on the monotonic clock
-        self._store: Store | None = None
-        self._run_id: str | None = None
+        self._open: contextlib.ExitStack | None = None
+        self._journal: Journal | None = None
+        self._delivery: Delivery | None = None
 
     @property
     def run_id(self) -> str | None:
-        return self._run_id
+        run = self._delivery.run if self._delivery else None
+        return run.run_id if run else None
 
     def __enter__(self) -> Self:
-        """Open the store, and continue the run or create it.
+        """Begin the journal, or go on with it, and have its delivery begin.
 
         Raises:
-            SettingError: the store cannot be opened.
+            SettingError: the store cannot be opened, whenever it is tried.
         """
-        self._store = open_store(self._uri, experiment_name=self._experiment_name)
-        with shielded():
-            search = f"tags.`tl.uid` = '{self._tags['tl.uid']}'"
-            for run in self._store.client.search_runs([self._store.experiment_id], search, max_results=1):
-                self._continue(self._store, run)
-            if self._run_id is None:
-                run = self._store.client.create_run(
-                    self._store.experiment_id, run_name=self._run_name, tags=resolve_tags(self._tags)
-                )
-                self._run_id = run.info.run_id
+        header = Header(
+            experiment_name=self._experiment_name,
+            run_name=self._run_name,
+            uid=self._uid,
+            parent_uid=self._parent_uid,
+            tags=resolve_tags(self._tags),
+            store=None if holds_secret(self._uri) else self._uri,
+            time=journal.now(),
+        )
+        with contextlib.ExitStack() as stack:
+            kept = stack.enter_context(Journal.continued(self._folder, header))
+            kept.append(journal.BEGIN, time=journal.now())
+            self._delivery = Delivery(kept, address=self._uri)
+            try:
+                reason = uploader_of(self._uri).begin(self._delivery)
+            except BaseException as error:
+                if kept.is_new and isinstance(error, SettingError):
+                    kept.discard()
+                else:
+                    kept.append(journal.END, **self._end_of(error))
+                raise
+            self._journal, self._open = kept, stack.pop_all()
+        if reason is not None:
+            self._notice(
+                f"{shown(self._uri)} cannot be reached ({reason}): the run goes on, and {journal.FILE} keeps what the "
+                "store is to be told"
+            )
         return self
 
-    def _continue(self, store: Store, run: Run) -> None:
-        """Go on with a run that was stopped: what it holds already is not logged again."""
-        self._run_id = run.info.run_id
-        self._known_params = run.data.params
-        self._known_steps = {
-            name: max(point.step for point in store.client.get_metric_history(run.info.run_id, name))
-            for name in run.data.metrics
-        }
-        store.client.update_run(run.info.run_id, status="RUNNING")
-        for tag in OF_THE_ATTEMPT & run.data.tags.keys():
-            store.client.delete_tag(run.info.run_id, tag)
-
-    @shielded()
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        store, run_id = self._open()
-        if error is None:
-            self._flush()
-            store.client.set_terminated(run_id, "FINISHED")
-            return
-        with contextlib.suppress(Exception):  # what ended the run matters more than a store that is away
-            status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
-            self._flush()
-            if status == "FAILED":
-                self.set_tags({"tl.error": f"{type(error).__name__}: {error}"[:TAG_LENGTH]})
-            store.client.set_terminated(run_id, status)
+        """Keep how the run ends, and give its last entries a while to go; no trouble of the store is raised."""
+        kept = self._entered()
+        assert self._delivery is not None
+        assert self._open is not None
+        with self._open, _only(error):
+            end = self._end_of(error)
+            if end["status"] == "FAILED":
+                self._append(journal.TAGS, values={"tl.error": end["error"]})
+            self._append(journal.END, **end)
+            kept.sync()
+            seconds = KILLED_SECONDS if end["status"] == "KILLED" else END_SECONDS
+            self._journal = None
+            try:
+                ended = uploader_of(self._uri).end(self._delivery, seconds=seconds)
+            except BaseException:  # a signal: nobody wants to wait any more
+                self._tell([self._delivery])
+                raise
+            self._tell(ended)
 
-    @shielded()
+    def _tell(self, ended: Sequence[Delivery]) -> None:
+        """Keep how far journals were delivered, and say what is left of them."""
+        store = shown(self._uri)
+        for delivery in ended:
+            with contextlib.suppress(OSError):
+                delivery.remember()
+            path = delivery.journal.folder / journal.FILE
+            if fault := delivery.journal.fault:
+                self._notice(f"{path} lacks entries, as it could not be written to: {fault}")
+            if reasons := delivery.refused:
+                self._notice(f"{store} refused {_entries(len(reasons))} of {path}: {reasons[0]}")
+        missing = {delivery.journal.folder: delivery.num_missing for delivery in ended if delivery.num_missing}
+        if missing:
+            number, of_all = sum(missing.values()), f" of {len(missing)} runs" if len(missing) > 1 else ""
+            command = f"tlx sync {shlex.quote(os.path.commonpath(missing))}"
+            was = "was" if number == 1 else "were"
+            self._notice(f"{_entries(number)}{of_all} {was} not delivered to {store}; deliver by: {command}")
+
     def log_params(self, params: Mapping[str, ParamValue]) -> None:
-        store, run_id = self._open()
-        texts = {key: as_text(value) for key, value in params.items()}
-        new = [Param(key, text) for key, text in texts.items() if key not in self._known_params]
-        changed = [key for key, text in texts.items() if self._known_params.get(key, text) != text]
-        # MLflow never changes a param, so that a run that goes on elsewhere tells by a tag what is different there.
-        tags = [RunTag("tl.changed_params", ", ".join(f"{key}={texts[key]}" for key in changed))] if changed else []
-        store.client.log_batch(run_id, params=new, tags=tags)
+        self._append(journal.PARAMS, values={key: as_text(value) for key, value in params.items()})
 
-    @shielded()
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        store, run_id = self._open()
-        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._append(journal.TAGS, values=dict(tags))
 
-    @shielded()
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Log all metrics of a step; those that are not finite become the tag `tl.nonfinite` instead.
 
-        MLflow stores an infinity as 1.8e308, which ruins every chart. Epochs that a continued run has already are left
-        out, since MLflow would draw them twice.
+        MLflow stores an infinity as 1.8e308, which ruins every chart.
         """
-        now = int(time.time() * 1000)
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        seen = {name for name, last in self._known_steps.items() if SUMMARY_STEP < step <= last}
-        self._nonfinite |= metrics.keys() - finite.keys()
-        self._points += [Metric(name, float(value), now, step) for name, value in finite.items() if name not in seen]
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flush()
+        kept = self._entered()
+        nonfinite = {name for name, value in metrics.items() if not math.isfinite(value)} - self._nonfinite
+        with shielded():
+            kept.append_metrics(metrics, step=step)
+            if nonfinite:
+                self._nonfinite |= nonfinite
+                kept.append(journal.TAGS, values={"tl.nonfinite": ", ".join(sorted(self._nonfinite))})
+            uploader_of(self._uri).wake()
 
-    def _flush(self) -> None:
-        store, run_id = self._open()
-        tags = [RunTag("tl.nonfinite", ", ".join(sorted(self._nonfinite)))] if self._nonfinite else []
-        points, self._points = self._points, []
-        if not points and self._told_nonfinite == self._nonfinite:
-            return
-        self._told_nonfinite = set(self._nonfinite)
-        for start in range(0, max(len(points), 1), MOST_METRICS):
-            store.client.log_batch(run_id, metrics=points[start : start + MOST_METRICS], tags=tags)
-        self._flushed = time.monotonic()
-
-    @shielded()
     def log_dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
         """Log a data set as the run's input.
 
@@ -172,34 +181,64 @@ class MlflowTracker:
             context: the part that it plays, such as "train".
             source: where it came from: a folder, or the name of a package.
         """
-        store, run_id = self._open()
-        dataset = Dataset(name, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": source}))
-        store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])])
+        self._append(journal.DATASET, name=name, digest=digest, context=context, source=source)
 
-    @shielded()
     def log_file(self, path: Path) -> None:
-        store, run_id = self._open()
-        store.client.log_artifact(run_id, str(path))
+        self._append_path(journal.DATA_FILE, path)
 
-    @shielded()
     def log_model(self, folder: Path) -> None:
-        """Store the files of `folder` among the run's artifacts, under `model/`.
-
-        A LoggedModel of MLflow would be one more copy of the weights, and the run's Artifacts page does not list it.
-        """
-        store, run_id = self._open()
-        store.client.log_artifacts(run_id, str(folder), "model")
+        self._append_path(journal.MODEL, folder)
 
     def ui_command(self) -> str | None:
-        store, _ = self._open()
-        return ui_command(store.uri)
+        if holds_secret(self._uri) and not is_server(self._uri):
+            return f'mlflow ui --backend-store-uri "${VARIABLE}"'
+        return ui_command(self._uri)
 
     def charts_link(self) -> str | None:
-        store, _ = self._open()
-        server = store.uri if is_server(store.uri) else LOCAL_UI
+        store = self._delivery.store if self._delivery else None
+        if store is None:
+            return None
+        server = without_user(self._uri) if is_server(self._uri) else LOCAL_UI
         return charts_link(store.experiment_id, tags=sweep_or_run_tags(self._tags), server=server)
 
-    def _open(self) -> tuple[Store, str]:
-        if self._store is None or self._run_id is None:
+    def _append(self, kind: str, **facts: object) -> None:
+        kept = self._entered()
+        with shielded():  # a line is written as a whole
+            kept.append(kind, **facts)
+            uploader_of(self._uri).wake()
+
+    def _append_path(self, kind: str, path: Path) -> None:
+        kept = self._entered()
+        with shielded():
+            kept.append_path(kind, path)
+            uploader_of(self._uri).wake()
+
+    def _entered(self) -> Journal:
+        if self._journal is None:
             raise RuntimeError("a tracker records inside its `with` block only")
-        return self._store, self._run_id
+        return self._journal
+
+    def _end_of(self, error: BaseException | None) -> dict[str, Any]:
+        """Return how a run ended that this error ended."""
+        if error is None:
+            return {"status": "FINISHED", "error": None, "time": journal.now()}
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+        text = redacted(f"{type(error).__name__}: {error}", self._uri)[:TAG_LENGTH]
+        return {"status": status, "error": text, "time": journal.now()}
+
+    def _notice(self, text: str) -> None:
+        Console().notice(f"note: {text}")
+
+
+@contextlib.contextmanager
+def _only(error: BaseException | None) -> Iterator[None]:
+    """Let nothing that happens at the end of a run hide what ended it."""
+    try:
+        yield
+    except BaseException:
+        if error is None:
+            raise
+
+
+def _entries(count: int) -> str:
+    return f"{count} entr{'y' if count == 1 else 'ies'}"

@@ -17,6 +17,7 @@ from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated
+from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
@@ -131,6 +132,11 @@ class RunLog:
         self._start -= seconds
 
     @property
+    def told(self) -> tuple[Path, ...]:
+        """The files that are written while the run goes on."""
+        return self.folder / "metrics.jsonl", self.folder / journal.FILE
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the run began, without those in which it was stopped."""
         return time.perf_counter() - self._start
@@ -156,6 +162,7 @@ class RunLog:
         self._identity = {
             "fingerprint": run_fingerprint(self._config, dataset=self._dataset, weights=weights),
             "dataset_fingerprint": self._dataset,
+            "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,
         }

@@ -23,23 +23,28 @@ def config_digest(config: Mapping[str, Any]) -> str:
     Args:
         config: resolved.
     """
-    fields = _with_effect(config)
+    fields = with_effect(config)
     runtime = {key: value for key, value in fields["runtime"].items() if key not in OF_THE_MACHINE}
     return fingerprint({**fields, "runtime": runtime})
 
 
-def run_fingerprint(config: Mapping[str, Any], *, dataset: str, weights: str) -> str:
+def run_fingerprint(
+    config: Mapping[str, Any], *, dataset: str, weights: str, packages: Mapping[str, str] | None = None
+) -> str:
     """Return the identity of a run: two runs that share it should give the same result.
 
     Args:
         config: resolved.
         dataset: fingerprint of the images and splits.
         weights: digest of the deployable before training.
+        packages: versions of the libraries; None is those of this process.
     """
-    return fingerprint({"config": _with_effect(config), "dataset": dataset, "weights": weights, "versions": versions()})
+    code = dict(packages or versions())
+    return fingerprint({"config": with_effect(config), "dataset": dataset, "weights": weights, "versions": code})
 
 
-def _with_effect(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_effect(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a configuration the result of a run depends on."""
     return {
         group: {key: value for key, value in node.items() if key not in WITHOUT_EFFECT.get(group, ())}
         if isinstance(node, Mapping)

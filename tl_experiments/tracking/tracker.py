@@ -12,12 +12,12 @@ ParamValue = str | int | float | bool | None
 class Tracker(Protocol):
     """Records the params, metrics and artifacts of one run; `with` begins it and ends it with its true status.
 
-    A run that was begun before under the same uid is continued.
+    A run that was begun before under the same uid is continued. Only the first and the last call wait for a store.
     """
 
     @property
     def run_id(self) -> str | None:
-        """The tracking store's id of the run; None before `with` and where nothing is stored."""
+        """The tracking store's id of the run; None while it is not known, and where nothing is stored."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -53,7 +53,8 @@ class NullTracker:
 
     run_name: str
     uid: str
-    parent_run_id: str | None
+    parent_uid: str | None
+    folder: Path
     tags: Mapping[str, str]
 
     @property

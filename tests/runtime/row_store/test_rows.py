@@ -83,7 +83,7 @@ def test_another_shape_or_type_is_another_entry() -> None:
     f32, i32 = torch.float32, torch.int32
     named = [("features", (6,), f32), ("features", (2, 3), f32), ("features", (6,), i32), ("images", (6,), f32)]
     assert len({key(*names) for names in named}) == len(named)
-    with pytest.raises(ValueError, match=r"kind=models: expected one of features, images"):
+    with pytest.raises(ValueError, match=r"kind=models: expected one of features, images, checks"):
         key("models", (6,), f32)
 
 

@@ -1,6 +1,5 @@
 """Many processes at once, and processes that are killed: each row is right, and computed once where locks work."""
 
-import errno
 import hashlib
 import os
 import signal
@@ -18,42 +17,6 @@ import torch
 from tests.runtime.row_store.filling import Job, ended, files, in_child, settled
 from tl_experiments.runtime import cache_lock, shard_writer
 from tl_experiments.runtime.cache_pruning import make_room
-
-
-def fill_slowly_and_count(log: Path) -> None:
-    class Slow(Job):
-        def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
-            for chunk in super().compute(positions):
-                with log.open("a") as file:
-                    file.write("x" * len(chunk))
-                time.sleep(0.01)
-                yield chunk
-
-    Slow(range(10)).fill()
-
-
-def test_sixteen_processes_compute_once(tmp_path: Path, root: Path) -> None:
-    log = tmp_path / "log"
-    children = [in_child(lambda: fill_slowly_and_count(log)) for _ in range(16)]
-    assert [ended(child) for child in children] == [0] * 16
-    assert log.read_text() == "x" * 10
-    assert settled(root)
-
-
-@pytest.mark.parametrize("broken", ["raises", "does nothing"])
-def test_where_locks_do_not_work_sixteen_processes_are_right_all_the_same(
-    broken: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def flock(*_: object) -> None:
-        if broken == "raises":
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    children = [in_child(lambda: fill_slowly_and_count(tmp_path / "log")) for _ in range(16)]
-    assert [ended(child) for child in children] == [0] * 16
-    assert len((tmp_path / "log").read_text()) >= 10
-    Job(range(10)).fill()
-    assert settled(root)
 
 
 def test_where_locks_are_not_implemented_the_store_is_used_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

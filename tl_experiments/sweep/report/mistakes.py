@@ -115,16 +115,18 @@ def _pictures(plan: Plan, run: Outcome, said: Predictions, order: np.ndarray, fo
     Raises:
         UserError, ConfigError, OSError, ImportError, ValueError: they are not there any more, or are others.
     """
-    member = plan.member(run.job, folder=folder, parent_run_id=None)
+    member = plan.member(run.job, folder=folder)
     data = member.config["dataset"]
     kept = {key: False for key in ("download",) if key in data}
     dataset = build.build_dataset(replace(member, config={**member.config, "dataset": {**data, **kept}}))
     split = dataset.test
-    names = tuple(split.source.name(int(index)) for index in split.indices)
-    classes = tuple(dataset.class_names[label] for label in split.labels)
-    if (names, classes) != (said.images, said.classes):
+    names = (split.source.name(int(index)) for index in split.indices)
+    classes = (dataset.class_names[label] for label in split.labels)
+    places = dict(zip(zip(names, classes, strict=True), split.indices.tolist(), strict=True))
+    seen = list(zip(said.images, said.classes, strict=True))
+    if not places.keys() >= set(seen):  # there may be more: bad images, which the run has left out
         raise ValueError("the test images of the dataset are no longer those that the runs saw")
-    return [_data_address(split.source.image(int(split.indices[index]))) for index in order]
+    return [_data_address(split.source.image(places[seen[index]])) for index in order]
 
 
 def _data_address(image: Image.Image) -> str:

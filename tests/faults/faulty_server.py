@@ -1,0 +1,148 @@
+"""A tracking server that can be made to fail in many ways: a proxy before a real one, or before nothing."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+START_SECONDS = 120
+PASS, REFUSE, HANG, SLOW, LOSE, GARBAGE, OBJECT = "pass", "refuse", "hang", "slow", "lose", "garbage", "object"
+SLOW_SECONDS = 1.5
+HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+class FaultyServer:
+    """What answers at `uri`, in one of the modes above or with an HTTP status such as "500"."""
+
+    def __init__(self, backend: int | None = None) -> None:
+        """Answer from the start.
+
+        Args:
+            backend: port of the real server.
+        """
+        self.backend = backend
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.num_requests = 0
+        self._mode = PASS
+        self._server: ThreadingHTTPServer | None = None
+        self._released = threading.Event()
+        self._listen()
+
+    @property
+    def mode(self) -> str:
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._released.set()  # whoever hangs is let go, without an answer
+        self._released = threading.Event()
+        self._mode = mode
+        if mode == REFUSE:
+            self.close()
+        elif self._server is None:
+            self._listen()
+
+    def close(self) -> None:
+        self._released.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def _listen(self) -> None:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                outer._answer(self)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.num_requests += 1
+        body, mode, released = (
+            request.rfile.read(int(request.headers.get("Content-Length", 0))),
+            self.mode,
+            self._released,
+        )
+        status, headers, answer = 200, {}, b"<html>welcome to our network</html>"
+        if mode == OBJECT:
+            answer = b'{"welcome": "to our network"}'
+        elif mode.isdigit():
+            status, answer = int(mode), b"trouble"
+        elif mode in (PASS, SLOW, LOSE):
+            time.sleep(SLOW_SECONDS if mode == SLOW else 0)
+            status, headers, answer = self._forwarded(request, body)
+        if mode in (HANG, LOSE):
+            released.wait()
+            return
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(answer)))
+        request.end_headers()
+        request.wfile.write(answer)
+
+    def _forwarded(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        assert self.backend is not None
+        connection = http.client.HTTPConnection("127.0.0.1", self.backend, timeout=60)
+        kept = {name: value for name, value in request.headers.items() if name.lower() not in {*HOP, "host"}}
+        connection.request(request.command, request.path, body=body, headers=kept)
+        response = connection.getresponse()
+        headers = {name: value for name, value in response.getheaders() if name.lower() not in HOP}
+        return response.status, headers, response.read()
+
+
+@contextmanager
+def real_server(folder: Path) -> Iterator[int]:
+    """Run MLflow's own server on a sqlite store; yields its port."""
+    database = f"sqlite:///{folder / 'mlflow.db'}"
+    MlflowClient(database).search_experiments()
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _is_healthy(port):
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.2)
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _is_healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False

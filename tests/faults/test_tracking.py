@@ -1,0 +1,509 @@
+"""A tracking server that is away costs no step: what it was not told is kept, and delivered later, once."""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+
+import tl_experiments
+from tests.faults.faulty_server import (
+    GARBAGE,
+    HANG,
+    LOSE,
+    OBJECT,
+    PASS,
+    REFUSE,
+    SLOW,
+    FaultyServer,
+    real_server,
+)  # fmt: skip
+from tests.faults.scorecard import record
+from tl_experiments.runtime.errors import SettingError
+from tl_experiments.tracking.address import absolute_uri, lasting_uri, redacted, shown
+from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+from tl_experiments.tracking.sync import sync
+
+EXPERIMENT = "faults"
+METRICS = ("train/loss", "val/acc")
+STALL_SECONDS = 0.1  # that a call of the thread that trains may take, on a busy machine
+uids = (f"run-{number}" for number in itertools.count())
+
+
+def make_tracker(
+    uri: str | None, folder: Path, *, uid: str | None = None, parent_uid: str | None = None, **tags: str
+) -> MlflowTracker:
+    return MlflowTracker(
+        uri=uri,
+        experiment_name=EXPERIMENT,
+        run_name="0",
+        uid=uid or next(uids),
+        parent_uid=parent_uid,
+        folder=folder,
+        tags=tags,
+    )
+
+
+class Trainer:
+    """Logs epochs as a run does, and keeps how long the slowest call took."""
+
+    def __init__(self, tracker: MlflowTracker) -> None:
+        self.tracker = tracker
+        self.epochs: list[int] = []
+        self.stall = 0.0
+
+    def train(self, *, epochs: int, seconds: float = 0.3) -> None:
+        for _ in range(epochs):
+            step = len(self.epochs) + 1
+            start = time.perf_counter()
+            self.tracker.log_metrics(dict.fromkeys(METRICS, step / 100), step=step)
+            self.stall = max(self.stall, time.perf_counter() - start)
+            self.epochs.append(step)
+            time.sleep(seconds)
+
+
+def runs_of(client: MlflowClient, uid: str) -> list[Run]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id], f"tags.`tl.uid` = '{uid}'", ViewType.ACTIVE_ONLY)
+
+
+def figures_of(client: MlflowClient, uid: str, epochs: list[int]) -> dict[str, int]:
+    """What became of the points that a run made."""
+    found = runs_of(client, uid)
+    steps = [[point.step for point in client.get_metric_history(found[0].info.run_id, name)] for name in METRICS]
+    return {
+        "runs_per_uid": len(found),
+        "points_made": len(METRICS) * len(epochs),
+        "points_delivered": sum(len(set(of_one)) for of_one in steps),
+        "duplicates": sum(len(of_one) - len(set(of_one)) for of_one in steps),
+    }
+
+
+def is_exact(figures: dict[str, int]) -> bool:
+    exact = {"runs_per_uid": 1, "points_delivered": figures["points_made"], "duplicates": 0}
+    return exact.items() <= figures.items()
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with real_server(tmp_path_factory.mktemp("server")) as port:
+        yield port
+
+
+@pytest.fixture
+def client(backend: int) -> MlflowClient:
+    """A client that asks the real server itself."""
+    return MlflowClient(f"http://127.0.0.1:{backend}")
+
+
+@pytest.fixture
+def server(backend: int) -> Iterator[FaultyServer]:
+    faulty = FaultyServer(backend)
+    yield faulty
+    faulty.close()
+
+
+@pytest.fixture
+def stub() -> Iterator[FaultyServer]:
+    """A server that never works."""
+    faulty = FaultyServer()
+    yield faulty
+    faulty.close()
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without runs, which takes seconds to make."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(schema: Path, tmp_path: Path) -> str:
+    """The address of a store in the test's folder."""
+    shutil.copy(schema, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [REFUSE, HANG, SLOW, LOSE, "500", "429", "401", GARBAGE, OBJECT])
+def test_a_fault_in_the_middle_of_a_run_stalls_nothing_and_every_point_arrives_once(
+    fault: str, server: FaultyServer, client: MlflowClient, tmp_path: Path
+) -> None:
+    uid = next(uids)
+    with make_tracker(server.uri, tmp_path, uid=uid) as tracker:
+        assert tracker.run_id is not None
+        tracker.log_params({"lr": 0.1})
+        trainer = Trainer(tracker)
+        trainer.train(epochs=3)
+        server.mode = fault
+        trainer.train(epochs=6)
+        tracker.log_metrics({"val/acc_best": 0.09}, step=0)
+        (tmp_path / "result.json").write_text("{}")
+        tracker.log_file(tmp_path / "result.json")
+        end = time.perf_counter()
+    end_seconds = time.perf_counter() - end
+    server.mode = PASS
+    assert sync(tmp_path, tracking_uri=None) == 0
+    [run] = runs_of(client, uid)
+    assert (run.info.status, run.data.params, run.data.metrics["val/acc_best"]) == ("FINISHED", {"lr": "0.1"}, 0.09)
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["result.json"]
+    figures = figures_of(client, uid, trainer.epochs)
+    stall = round(1000 * trainer.stall, 1)
+    record(f"tracking, in the middle: {fault}", stall_ms=stall, end_seconds=round(end_seconds, 1), **figures)
+    assert is_exact(figures), figures
+    assert trainer.stall < STALL_SECONDS
+    assert end_seconds < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [REFUSE, HANG, LOSE, "500", "429", GARBAGE, OBJECT])
+def test_a_server_that_is_away_at_the_start_delays_it_by_seconds(
+    fault: str, server: FaultyServer, client: MlflowClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uid, start = next(uids), time.perf_counter()
+    server.mode = fault
+    with make_tracker(server.uri, tmp_path, uid=uid) as tracker:
+        start_seconds = time.perf_counter() - start
+        assert tracker.run_id is None
+        trainer = Trainer(tracker)
+        trainer.train(epochs=2)
+        end = time.perf_counter()
+    end_seconds = time.perf_counter() - end
+    out = capsys.readouterr().out
+    assert f"{server.uri} cannot be reached" in out
+    assert f"not delivered to {server.uri}; deliver by: tlx sync {tmp_path}" in out
+    assert len(out.splitlines()) == 2
+    server.mode = PASS
+    assert sync(tmp_path, tracking_uri=None) == 0
+    figures = figures_of(client, uid, trainer.epochs)
+    seconds = {"start_seconds": round(start_seconds, 1), "end_seconds": round(end_seconds, 1)}
+    record(f"tracking, at the start: {fault}", stall_ms=round(1000 * trainer.stall, 1), **seconds, **figures)
+    assert is_exact(figures), figures
+    assert trainer.stall < STALL_SECONDS
+    assert start_seconds < 10
+    assert end_seconds < 10
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_is_told_everything_while_the_run_goes_on(
+    server: FaultyServer, client: MlflowClient, tmp_path: Path
+) -> None:
+    uid = next(uids)
+    server.mode = REFUSE
+    with make_tracker(server.uri, tmp_path, uid=uid) as tracker:
+        trainer = Trainer(tracker)
+        trainer.train(epochs=2)
+        server.mode = PASS
+        trainer.train(epochs=10)
+        assert tracker.run_id is not None
+        assert len(client.get_metric_history(tracker.run_id, "val/acc")) > 2
+    assert is_exact(figures_of(client, uid, trainer.epochs))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_created_by_a_call_that_seemed_lost_is_one_run(
+    server: FaultyServer, client: MlflowClient, tmp_path: Path
+) -> None:
+    """Two runs of one uid, as two processes leave them that both found none: the older stays and is told everything."""
+    uid = next(uids)
+    with make_tracker(server.uri, tmp_path, uid=uid) as tracker:
+        trainer = Trainer(tracker)
+        trainer.train(epochs=2)
+        [run] = runs_of(client, uid)
+        tags = {"tl.uid": uid}
+        older = client.create_run(run.info.experiment_id, start_time=run.info.start_time - 1, tags=tags)
+        trainer.train(epochs=2)
+    [kept] = runs_of(client, uid)
+    assert (kept.info.run_id, kept.info.status) == (older.info.run_id, "FINISHED")
+    assert is_exact(figures_of(client, uid, trainer.epochs))
+
+
+@pytest.mark.slow
+def test_delivering_again_without_knowing_what_was_delivered_changes_nothing(
+    server: FaultyServer, client: MlflowClient, tmp_path: Path
+) -> None:
+    uid = next(uids)
+    with make_tracker(server.uri, tmp_path, uid=uid) as tracker:
+        trainer = Trainer(tracker)
+        trainer.train(epochs=3, seconds=0)
+        tracker.log_dataset(name="digits", digest="0", context="train", source="here")
+    [before] = runs_of(client, uid)
+    num_requests = server.num_requests
+    assert sync(tmp_path, tracking_uri=None) == 0
+    assert server.num_requests == num_requests, "what is known to be there was sent again"
+    (tmp_path / "tracking.sent").unlink()
+    assert sync(tmp_path, tracking_uri=None) == 0
+    [after] = runs_of(client, uid)
+    assert after.to_dictionary() == before.to_dictionary()
+    figures = figures_of(client, uid, trainer.epochs)
+    record("tracking, delivered twice", **figures)
+    assert is_exact(figures)
+
+
+@pytest.mark.slow
+def test_a_store_that_was_made_anew_is_told_everything(
+    server: FaultyServer, client: MlflowClient, tmp_path: Path
+) -> None:
+    """The run is gone from the store: what is known to be delivered is delivered again."""
+    uid = next(uids)
+    with make_tracker(server.uri, tmp_path, uid=uid) as tracker:
+        trainer = Trainer(tracker)
+        trainer.train(epochs=2, seconds=0)
+    assert sync(tmp_path, tracking_uri=None) == 0
+    client.delete_run(str(tracker.run_id))
+    (tmp_path / "tracking.sent").write_text(
+        (tmp_path / "tracking.sent").read_text().replace('"store": "', '"store": "x')
+    )
+    assert sync(tmp_path, tracking_uri=None) == 0
+    assert is_exact(figures_of(client, uid, trainer.epochs))
+
+
+@pytest.mark.slow
+def test_many_runs_of_a_process_wait_for_a_hung_server_together(
+    stub: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.mode = HANG
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(make_tracker(stub.uri, tmp_path / str(number))) for number in range(20)]
+        start_seconds = time.perf_counter() - start
+        trainers = [Trainer(tracker) for tracker in trackers]
+        for trainer in trainers:
+            trainer.train(epochs=2, seconds=0)
+        end = time.perf_counter()
+    end_seconds = time.perf_counter() - end
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2, told
+    assert told[1].endswith(f"of 20 runs were not delivered to {stub.uri}; deliver by: tlx sync {tmp_path}")
+    record("tracking, 20 runs, hung", start_seconds=round(start_seconds, 1), end_seconds=round(end_seconds, 1))
+    assert start_seconds < 10
+    assert end_seconds < 10
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_refused_credentials_are_one_clear_error_at_the_start_and_leave_nothing(
+    status: str, stub: FaultyServer, tmp_path: Path
+) -> None:
+    stub.mode = status
+    start = time.perf_counter()
+    with pytest.raises(SettingError, match="refuses the credentials; set MLFLOW_TRACKING_USERNAME") as caught:
+        make_tracker(stub.uri, tmp_path).__enter__()
+    seconds = time.perf_counter() - start
+    record(f"tracking, at the start: {status}", error_seconds=round(seconds, 1))
+    assert "\n" not in str(caught.value)
+    assert seconds < 10
+    assert not (tmp_path / "tracking.jsonl").exists()
+
+
+def test_a_store_that_is_away_hides_no_error_of_the_run(stub: FaultyServer, tmp_path: Path) -> None:
+    stub.mode = "500"
+    with pytest.raises(ZeroDivisionError), make_tracker(stub.uri, tmp_path):
+        raise ZeroDivisionError("by design")
+    assert '"status": "FAILED", "error": "ZeroDivisionError: by design"' in (tmp_path / "tracking.jsonl").read_text()
+
+
+@pytest.fixture
+def away(stub: FaultyServer) -> str:
+    stub.mode = REFUSE
+    return stub.uri
+
+
+def test_a_sweep_is_delivered_as_a_whole_to_a_store_of_ones_choice(
+    away: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweep"
+    with make_tracker(away, folder, uid="sweep", **{"tl.kind": "sweep"}):
+        for job in range(3):
+            with make_tracker(away, folder / str(job), uid=f"job-{job}", parent_uid="sweep") as tracker:
+                Trainer(tracker).train(epochs=2, seconds=0)
+    capsys.readouterr()
+    assert sync(tmp_path, tracking_uri=None) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[1:] == [f"tracking.uri={away} cannot be opened: connection refused; 4 of 4 journals are left for later"]
+    assert sync(folder / "0", tracking_uri=database) == 0  # before the sweep is there
+    assert sync(tmp_path, tracking_uri=database) == 0
+    client = MlflowClient(database)
+    [parent] = runs_of(client, "sweep")
+    jobs = [run for job in range(3) for run in runs_of(client, f"job-{job}")]
+    assert [run.data.tags["mlflow.parentRunId"] for run in jobs] == [parent.info.run_id] * 3
+    assert {run.info.status for run in [parent, *jobs]} == {"FINISHED"}
+    assert all(is_exact(figures_of(client, f"job-{job}", [1, 2])) for job in range(3))
+
+
+def test_one_entry_that_the_store_will_never_take_holds_up_no_other(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone.txt").touch()
+    with make_tracker(database, tmp_path, uid="odd") as tracker:
+        tracker.log_metrics({"acc@1": 1.0}, step=1)  # a name that MLflow refuses
+        tracker.log_file(tmp_path / "gone.txt")
+        (tmp_path / "gone.txt").unlink()
+        Trainer(tracker).train(epochs=2, seconds=0)
+    assert "refused" in capsys.readouterr().out
+    [run] = runs_of(MlflowClient(database), "odd")
+    assert run.info.status == "FINISHED"
+    assert is_exact(figures_of(MlflowClient(database), "odd", [1, 2]))
+
+
+def test_a_file_that_cannot_be_stored_is_left_for_later_and_holds_up_nothing(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    (tmp_path / "mlartifacts").touch()  # where a folder should be
+    with make_tracker(database, folder, uid="files") as tracker:
+        (folder / "result.json").write_text("{}")
+        tracker.log_file(folder / "result.json")
+        Trainer(tracker).train(epochs=2, seconds=0)
+    assert "1 entry was not delivered" in capsys.readouterr().out
+    client = MlflowClient(database)
+    [run] = runs_of(client, "files")
+    assert run.info.status == "FINISHED"
+    assert is_exact(figures_of(client, "files", [1, 2]))
+    assert sync(folder, tracking_uri=None) == 1
+    (tmp_path / "mlartifacts").unlink()
+    assert sync(folder, tracking_uri=None) == 0
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["result.json"]
+
+
+def test_what_was_delivered_of_an_earlier_run_says_nothing_of_another_one_in_its_folder(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_tracker(database, tmp_path / "run", uid="earlier") as tracker:
+        Trainer(tracker).train(epochs=2, seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", None)  # the store is away
+        with make_tracker(database, tmp_path / "run", uid="later") as tracker:
+            Trainer(tracker).train(epochs=2, seconds=0)
+    assert sync(tmp_path, tracking_uri=None) == 0
+    assert is_exact(figures_of(MlflowClient(database), "later", [1, 2]))
+
+
+def test_a_database_that_another_process_locks_stalls_nothing(database: str, tmp_path: Path) -> None:
+    with make_tracker(database, tmp_path, uid="locked") as tracker:
+        trainer = Trainer(tracker)
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            trainer.train(epochs=8)
+            [run_id, is_busy] = [tracker.run_id, tracker._delivery.is_due]  # type: ignore[union-attr]
+            other.execute("ROLLBACK")
+    assert run_id
+    assert is_busy, "the database took entries although it was locked"
+    figures = figures_of(MlflowClient(database), "locked", trainer.epochs)
+    record("tracking, sqlite locked", stall_ms=round(1000 * trainer.stall, 1), **figures)
+    assert is_exact(figures), figures
+    assert trainer.stall < STALL_SECONDS
+
+
+@pytest.mark.parametrize("path", ["../secret.txt", "/etc/hostname", "link.txt", "links"])
+def test_a_journal_that_was_tampered_with_delivers_nothing_from_outside_of_its_folder(
+    path: str, away: str, database: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    (tmp_path / "secret.txt").write_text("hush")
+    with make_tracker(away, folder, uid="tampered"):
+        pass
+    (folder / "links").mkdir()
+    for link in (folder / "link.txt", folder / "links" / "inner.txt"):
+        link.symlink_to(tmp_path / "secret.txt")
+    kind = "model" if path == "links" else "file"
+    with (folder / "tracking.jsonl").open("a") as file:
+        file.write(f'{{"kind": "{kind}", "path": "{path}"}}\n{{"kind": "nonsense"}}\n[1]\n')
+    assert sync(folder, tracking_uri=database) == 1  # the entries are named
+    [run] = runs_of(MlflowClient(database), "tampered")
+    assert MlflowClient(database).list_artifacts(run.info.run_id) == []
+
+
+def test_credentials_are_not_sent_to_a_server_that_only_a_folder_names(
+    stub: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.mode = "500"
+    with make_tracker(stub.uri, tmp_path):
+        pass
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "my-token")
+    num_requests = stub.num_requests
+    with pytest.raises(SettingError, match=f"expected --tracking-uri {stub.uri}, if it may have them"):
+        sync(tmp_path, tracking_uri=None)
+    assert stub.num_requests == num_requests
+    assert sync(tmp_path, tracking_uri=stub.uri) == 1
+    assert stub.num_requests > num_requests
+
+
+PASSWORD = "hush-hush"
+
+
+@pytest.mark.parametrize("mode", [REFUSE, "401", GARBAGE])
+def test_a_password_in_the_address_is_never_written_or_told(
+    mode: str, stub: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stub.mode = mode
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{PASSWORD}@127.0.0.1:{stub.port}/")
+    told = ""
+    try:
+        with make_tracker(None, tmp_path, uid="secret") as tracker:
+            Trainer(tracker).train(epochs=1, seconds=0)
+            told = f"{tracker.ui_command()} {tracker.charts_link()}"
+        assert sync(tmp_path, tracking_uri=None) == 1
+    except SettingError as error:
+        told = f"{error!r} {error.__cause__!r}"
+    told += "".join(capfd.readouterr())
+    told += "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "http://***@127.0.0.1" in told
+    assert PASSWORD not in told
+    assert lasting_uri(None) is None
+
+
+@pytest.mark.parametrize(
+    "uri", [f"http://me:{PASSWORD}@host", f"postgresql://me:{PASSWORD}@host/db", f"mysql://host/db?password={PASSWORD}"]
+)
+def test_an_address_with_a_password_is_refused_where_it_is_typed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="put it in the environment variable MLFLOW_TRACKING_URI") as caught:
+        absolute_uri(uri)
+    assert PASSWORD not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert absolute_uri(None) == uri
+    assert PASSWORD not in str(make_tracker(None, Path()).ui_command())
+    assert PASSWORD not in shown(uri)
+    assert PASSWORD not in redacted(f"could not parse {uri}; tried {PASSWORD}", uri)
+
+
+@pytest.mark.slow
+def test_a_whole_run_goes_on_without_its_server_and_is_delivered_by_the_command(
+    server: FaultyServer, client: MlflowClient, tmp_path: Path
+) -> None:
+    root = Path(tl_experiments.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    server.mode = HANG
+    settings = ("dataset.train_size=100", "epochs=3", "backbone.image_size=32", "runtime.device=cpu")
+    where = ("hydra.run.dir=run", f"tracking.uri={server.uri}", f"tracking.experiment_name={EXPERIMENT}")
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    ended = command(str(root / "run.py"), *settings, *where)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"note: \d+ entries were not delivered to .*; deliver by: tlx sync .*/run\n", ended.stdout)
+    server.mode = PASS
+    delivered = command("-m", "tl_experiments", "sync", "run")
+    assert delivered.returncode == 0, delivered.stderr
+    uid = re.search(r'"uid": "(\w+)"', (tmp_path / "run" / "result.json").read_text())
+    assert uid is not None
+    [run] = runs_of(client, uid[1])
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "val/acc")] == [1, 2, 3]
+    assert {"config.yaml", "model", "result.json"} <= {file.path for file in client.list_artifacts(run.info.run_id)}

@@ -1,0 +1,62 @@
+"""Training of which nothing is lost: records are shown and kept as they come, and checkpoints written between steps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.records import Diverged, Halved, Record
+from tl_experiments.engine.trainer import Trainer
+from tl_experiments.runtime.files import sync_files
+from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked
+from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.run_log import RunLog
+
+
+def go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Begin where the last checkpoint of these members stands, or at the beginning."""
+    resumed = checkpoints.resume()
+    if resumed is not None:
+        trainer.load(resumed.state)
+        console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
+    for log in logs:
+        log.go_on(
+            epochs=resumed.state.epochs if resumed else 0,
+            seconds=resumed.seconds if resumed else 0.0,
+        )
+
+
+def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Train and test; what happens is shown and kept as it comes. Who is asked to stop does so after the step."""
+    with shielded():
+        for record in trainer.fit():
+            _tell(record, console=console, logs=logs)
+            if checkpoints.due(record) or stop_asked():
+                sync_files(path for log in logs for path in log.told)  # before a checkpoint counts it as told
+                checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
+            obey()
+        for record in trainer.test():
+            _tell(record, console=console, logs=logs)
+            obey()
+
+
+@contextmanager
+def told_where(checkpoints: Checkpoints, *, console: Console) -> Iterator[None]:
+    """Say where a run goes on from that is stopped inside the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        if checkpoints.newest is not None:
+            console.notice(f"stopped; the run goes on from {checkpoints.newest}")
+        raise
+
+
+def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:
+    if isinstance(record, Diverged):
+        console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
+    if isinstance(record, Halved):
+        console.notice(
+            f"memory is too small for a batch: {record.micro_batch} samples are computed at a time, and added up"
+        )
+    console.record(record)
+    for log in logs:
+        log.record(record)

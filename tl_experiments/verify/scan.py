@@ -1,0 +1,157 @@
+"""`tlx scan`: everything that is wrong with a folder of images, in one table."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Column, Table
+from rich.text import Text
+
+from tl_experiments.data.bad_images import bad_images
+from tl_experiments.data.check_store import check_store
+from tl_experiments.data.folder import FileSource
+from tl_experiments.data.folder_scan import FolderScan, scan_folder
+from tl_experiments.data.reading import Reading, check_split, read_split
+from tl_experiments.data.repeats import Place, Repeat, find_repeats
+from tl_experiments.data.source import Split
+from tl_experiments.runtime.errors import DataError, SettingError
+from tl_experiments.tracking.console import Console
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        name: path relative to the root.
+        kind: of the fault, in a word or two.
+        reason: what is wrong.
+    """
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds, and what is wrong with it.
+
+    Attributes:
+        findings: by path.
+        num_images: in each split.
+    """
+
+    findings: tuple[Finding, ...]
+    num_images: dict[str, int]
+
+
+def scan(root: str, *, follow_links: bool, workers: int | None, console: Console) -> int:
+    """Print everything that is wrong with a folder of images; returns the exit code, 1 where there is something.
+
+    Args:
+        root: as `dataset.root`.
+        follow_links: out of the root too.
+        workers: processes that read and decode; None takes one for each core.
+        console: where to.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+        SettingError: the number of workers is none.
+    """
+    if workers is not None and workers < 0:
+        raise SettingError(f"--workers {workers}: expected 0 or more")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{root}: no such folder; expected one with train/CLASS/*.jpg or CLASS/*.jpg")
+    workers = _num_cores() if workers is None else workers
+    found = find_faults(folder.resolve(), follow_links=follow_links, workers=workers, console=console)
+    if found.findings:
+        console.rich.print(_table(found.findings))
+    console.notice(_summary(found))
+    return 1 if found.findings else 0
+
+
+def find_faults(root: Path, *, follow_links: bool, workers: int, console: Console) -> Scan:
+    """Read and check all images of a folder.
+
+    Args:
+        root: resolved.
+        follow_links: out of the root too.
+        workers: processes that read and decode; 0 does so in this one.
+        console: told how far it is.
+
+    Raises:
+        DataError: there is no image in it.
+    """
+    found = scan_folder(root, follow_links=follow_links)
+    names = [name for name in ("train", "val", "test") if name in found.splits]
+    splits = [_split(name, found.splits[name], root, follow_links) for name in names]
+    store = check_store(notice=console.notice)
+    readings: list[Reading] = []
+    for split in splits:
+        on_progress = console.work(f"reading {len(split):,} {split.name} images")
+        reading = read_split(split, workers=workers, on_progress=on_progress)
+        readings.append(check_split(reading, workers=workers, store=store, work=console.work))
+    findings = [
+        *(Finding(problem.path, problem.kind, problem.reason) for problem in found.problems),
+        *(Finding(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
+        *(_of_repeat(repeat) for repeat in find_repeats(_places(readings, found))),
+    ]
+    return Scan(
+        tuple(sorted(findings, key=lambda finding: (finding.kind, finding.name))),
+        {split.name: len(split) for split in splits},
+    )
+
+
+def _split(name: str, classes: dict[str, list[str]], root: Path, follow_links: bool) -> Split:
+    paths = tuple(path for files in classes.values() for path in files)
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
+    return Split(name, FileSource(root, paths, labels, follow_links), np.arange(len(paths)))
+
+
+def _places(readings: Sequence[Reading], found: FolderScan) -> list[tuple[str, Place]]:
+    """Return the digest and the place of every image that can be used."""
+    places = []
+    for reading in readings:
+        split, names = reading.split, list(found.splits[reading.split.name])
+        for at, digest in reading.digests.items():
+            places.append((digest, Place(split.name, names[split.labels[at]], split.source.name(at))))
+    return places
+
+
+def _of_repeat(repeat: Repeat) -> Finding:
+    first = repeat.first
+    if repeat.mislabelled:
+        return Finding(repeat.place.name, "mislabelled", f"the same image as {first.name}, of another class")
+    if repeat.leak:
+        return Finding(repeat.place.name, "leak", f"the same image as {first.name}, in another split")
+    return Finding(repeat.place.name, "duplicate", f"the same image as {first.name}")
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    """Return a line for each; paths are folded where they are too long, never cut."""
+    table = Table(Column("file", overflow="fold"), Column("problem", no_wrap=True), Column("what", overflow="fold"))
+    for finding in findings:
+        table.add_row(Text(finding.name), Text(finding.kind), Text(finding.reason))
+    return table
+
+
+def _summary(found: Scan) -> str:
+    """Return how much was looked at, and how much of it is wrong."""
+    images = ", ".join(f"{count:,} {split}" for split, count in found.num_images.items())
+    total = sum(found.num_images.values())
+    if not found.findings:
+        return f"{total:,} images ({images}): nothing is wrong"
+    kinds = Counter(finding.kind for finding in found.findings)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+    return f"{total:,} images ({images}): {len(found.findings):,} findings: {counts}"
+
+
+def _num_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
