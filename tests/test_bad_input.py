@@ -55,6 +55,15 @@ def test_one_line_names_the_key_and_nothing_is_written(override: str, told: str,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_password_in_an_address_is_refused_before_it_is_written_anywhere(tmp_path: Path):
+    command = [sys.executable, str(ROOT / "run.py"), "tracking.uri=http://me:hush@127.0.0.1:1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "MLFLOW_TRACKING_URI" in done.stderr
+    assert "hush" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_with_full_error_a_bad_value_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     done = run("lr=-1", cwd=tmp_path)

@@ -25,6 +25,7 @@ from tl_experiments.runtime.signals import Terminated, terminable
 from tl_experiments.sweep.causes import MENDABLE, cause_of
 from tl_experiments.sweep.resumed import is_resume, resumed_job
 from tl_experiments.sweep.typed import as_choices
+from tl_experiments.tracking.address import absolute_uri
 
 
 def _report(error: Exception, *, prefix: str = "") -> int:
@@ -42,6 +43,8 @@ class Threshold(Callback):
             return  # the task will show it; of an error in here Hydra would make a warning
         try:
             check_before_folder(config)
+            if "uri" in config.tracking:
+                absolute_uri(config.tracking.uri)  # refuses one with a password, which Hydra would write down
         except MENDABLE as error:
             sys.exit(_report(error))
 
