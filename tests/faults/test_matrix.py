@@ -130,9 +130,9 @@ CELLS: dict[str, Cell] = {
     "on a terminal": with_options(FORCE_COLOR="1", TTY_COMPATIBLE="1"),
     "elsewhere": elsewhere,
 }
-FAILS = {"tracking that fails": "a server that is away stops a run still"}
 ORDINARY = [
     ("feature", "cached"),
+    ("feature", "tracking that fails"),
     ("feature", "in a sweep, after others"),
     ("feature, new views", "resumed in an epoch"),
     ("finetune", "workers 2"),
@@ -164,15 +164,7 @@ def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield filled
 
 
-@pytest.mark.parametrize(
-    ("kind", "cell"),
-    [
-        pytest.param(
-            kind, cell, id=f"{kind}: {cell}", marks=[pytest.mark.xfail(reason=FAILS[cell])] if cell in FAILS else ()
-        )
-        for kind, cell in CASES
-    ],
-)
+@pytest.mark.parametrize(("kind", "cell"), [pytest.param(*case, id=": ".join(case)) for case in CASES])
 def test_no_bit_changes(kind: str, cell: str, cells: Mapping[str, Future]) -> None:
     truth, expected = cells[f"{kind}: {cell}"].result()
     record(ROW, cell=cell, strategy=kind, same_bits=truth == expected)

@@ -3,6 +3,7 @@
 import functools
 import json
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -191,3 +192,18 @@ def test_workers_die_with_a_process_that_is_killed_alone_and_the_run_goes_on_at_
     assert again.wait() == 0, again.output
     assert processes_of(program.pid) == []
     assert Truth.of(tmp_path / "run") == undisturbed("finetune")
+
+
+def test_a_tracking_server_that_hangs_holds_up_no_exit(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes calls, and never answers
+        address = f"tracking.uri=http://127.0.0.1:{hung.getsockname()[1]}"
+        arguments = (*typed("finetune", workers=0), "tracking=mlflow", address)
+        program = type_in(tmp_path, *arguments, strike=Strike("train 1 2", number=signal.SIGTERM))
+        assert program.wait() == 143, program.output
+        assert program.struck is not None
+        seconds = time.monotonic() - program.struck
+        record(
+            ROW, phase="training, server hung", workers=0, signal="SIGTERM", exit_seconds=round(seconds, 2), code=143
+        )
+        assert seconds < LIMIT_SECONDS
+        assert steps_saved(tmp_path) == 2
