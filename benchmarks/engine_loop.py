@@ -66,13 +66,7 @@ class EngineLoop:
         [phase] = workload.phases
         self.steps_per_epoch = len(phase.train)
         self.looks_once = isinstance(phase.train, FeatureBatches)
-        trainer = build.build_trainer(
-            member,
-            workload,
-            optimizers=[build.build_optimizer(member)],
-            schedulers=[build.build_scheduler(member)],
-            device=self._device,
-        )
+        trainer = build.build_trainer([member], workload, device=self._device)
         self._records: Iterator[Record] = iter(trainer.fit())
 
     def __call__(self, warmup: int, steps: int) -> float:

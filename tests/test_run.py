@@ -1,5 +1,6 @@
 """Real runs on real images with real weights: what they leave behind, and that they repeat to the bit."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from safetensors import safe_open
 
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
+from tl_experiments.inference import export
 from tl_experiments.tracking.run_log import RunResult
 
 ROOT = Path(__file__).parent.parent
@@ -122,9 +124,18 @@ def test_mlflow_holds_each_job_with_few_params_its_metrics_and_its_files(sweep: 
     assert len({run.data.tags["tl.fingerprint"] for run in tracked}) == 2
 
 
-def test_what_befalls_one_head_is_nothing_to_those_that_were_written_before(make_member: Callable[..., Member]):
+def test_what_befalls_one_head_is_nothing_to_those_that_were_written_before(
+    make_member: Callable[..., Member], monkeypatch: pytest.MonkeyPatch
+):
     members = [make_member(*SMALL, "dataset.train_size=40", "epochs=1", f"lr={lr}") for lr in (1e-3, 1e-2, 3e-3)]
-    (members[1].folder / "model").touch()  # a file where its folder should be
+    publish = export.published_folder
+
+    def refuse(path: Path):
+        if path.parent == members[1].folder:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return publish(path)
+
+    monkeypatch.setattr(export, "published_folder", refuse)
     start = time.perf_counter()
     with pytest.raises(OSError, match="model"):
         run_experiments(members)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from inspect import isfunction
 from pathlib import Path
@@ -34,6 +34,7 @@ from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.stages import require_stages
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
@@ -192,21 +193,28 @@ def build_log(member: Member, *, index: int, num_members: int) -> RunLog:
     )
 
 
+def build_memory_notice(member: Member, *, backbone: Backbone) -> AbstractContextManager[None]:
+    """Make what says, where memory is too small, what it was needed for."""
+    return memory_told(
+        batch_size=member.config["batch_size"], image_size=backbone.input_spec.size, backbone=backbone.name
+    )
+
+
 def build_checkpoints(
-    member: Member, *, logs: Sequence[RunLog], description: Mapping[str, Any], watch: Watch
+    member: Member, *, logs: Sequence[RunLog], dataset: Dataset, backbone: Backbone, watch: Watch
 ) -> Checkpoints:
     """Make the checkpoints of all members that train together; nothing is read or written yet.
 
     Args:
         member: the first of them.
         logs: of all, identified.
-        description: what makes a checkpoint readable by itself.
+        dataset, backbone: what makes a checkpoint readable by itself: class names and input.
         watch: told of trouble.
     """
     return Checkpoints(
         (member.host or member.folder) / "checkpoints",
         identity={log.uid: log.identity for log in logs},
-        description=description,
+        description={"class_names": dataset.class_names, "input": asdict(backbone.input_spec)},
         every_seconds=60 * member.config["checkpoint"]["every_minutes"],
         notice=watch.notice,
     )
@@ -319,23 +327,22 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
     )
 
 
-def build_trainer(
-    member: Member,
-    workload: Workload,
-    *,
-    optimizers: Sequence[OptimizerFactory],
-    schedulers: Sequence[ScheduleFactory],
-    device: torch.device,
-) -> Trainer:
-    runtime = member.config["runtime"]
+def build_trainer(members: Sequence[Member], workload: Workload, *, device: torch.device) -> Trainer:
+    shared, runtime = members[0].config, members[0].config["runtime"]
+    updates = make_updates(
+        workload.groups,
+        optimizers=[build_optimizer(member) for member in members],
+        schedulers=[build_scheduler(member) for member in members],
+        fused=runtime["fused"],
+    )
     return Trainer(
         workload,
-        updates=make_updates(workload.groups, optimizers=optimizers, schedulers=schedulers, fused=runtime["fused"]),
-        seed=member.config["seed"],
+        updates=updates,
+        seed=shared["seed"],
         device=device,
         log_every_steps=runtime["log_every_steps"],
         compile=runtime["compile"],
-        skips_nonfinite=member.config["on_nonfinite"] == "skip",
+        skips_nonfinite=shared["on_nonfinite"] == "skip",
         halves=runtime["on_oom"] == "halve",
     )
 

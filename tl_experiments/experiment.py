@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
-from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.inference.export import save_model
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import go_on, told_where, train
+from tl_experiments.tracking.recorded_training import told_where, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -31,10 +28,9 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         device = stack.enter_context(build.build_process(shared))
         place = describe_device(device)
 
-        strategy = build.build_strategy(shared)
-        optimizers = [build.build_optimizer(member) for member in members]
-        schedulers = [build.build_scheduler(member) for member in members]
-        dataset = build.build_dataset(shared)
+        for member in members:
+            build.check_buildable(member)
+        strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
         augmentation = build.build_augmentation(shared, dataset=dataset)
         backbone = build.build_backbone(shared, dataset=dataset)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
@@ -49,13 +45,8 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             )
             log.begin(config, device=place)
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
-            for path in keep_list(images.skipped, log.folder):
-                log.tracker.log_file(path)
-
-        size = backbone.input_spec.size
-        stack.enter_context(
-            memory_told(batch_size=shared.config["batch_size"], image_size=size, backbone=backbone.name)
-        )
+            log.skipped(images.skipped)
+        stack.enter_context(build.build_memory_notice(shared, backbone=backbone))
         workload = strategy.prepare(
             Materials(
                 backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
@@ -71,15 +62,9 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 watch=console,
             )
         )
-        trainer = build.build_trainer(shared, workload, optimizers=optimizers, schedulers=schedulers, device=device)
+        trainer = build.build_trainer(members, workload, device=device)
         frozen = _identify(logs, workload)
-        checkpoints = build.build_checkpoints(
-            shared,
-            logs=logs,
-            description={"class_names": dataset.class_names, "input": asdict(backbone.input_spec)},
-            watch=console,
-        )
-        go_on(trainer, checkpoints, console=console, logs=logs)
+        checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
         stack.enter_context(told_where(checkpoints, console=console))
         train(trainer, checkpoints, console=console, logs=logs)
         if workload.frozen_sha256() != frozen:

@@ -206,13 +206,7 @@ def test_a_strategy_plans_a_workload_that_a_trainer_takes(
     runtime = Recorder(member.config["runtime"])
     member.config["runtime"] = runtime
     workload = build.build_strategy(member).prepare(materials(member))
-    trainer = build.build_trainer(
-        member,
-        workload,
-        optimizers=[build.build_optimizer(member)],
-        schedulers=[build.build_scheduler(member)],
-        device=torch.device("cpu"),
-    )
+    trainer = build.build_trainer([member], workload, device=torch.device("cpu"))
     next(iter(trainer.fit()))
     assert workload.num_members == 1
     assert sum(phase.epochs for phase in workload.phases) == 1

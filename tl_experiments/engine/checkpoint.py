@@ -38,7 +38,7 @@ class Resumed:
     Attributes:
         folder: of the checkpoint.
         state: of the members that were asked for, in their order.
-        seconds: that the run had taken.
+        seconds: that these members had taken.
     """
 
     folder: Path
@@ -102,7 +102,8 @@ class Checkpoints:
             if not {*self._uids} <= {*values["uids"]}:
                 return None
             self._require_same(values, folder)
-            return Resumed(folder, self._read(folder, values), float(values["seconds"]))
+            share = len(self._uids) / len(values["uids"])  # of a time that members take together
+            return Resumed(folder, self._read(folder, values), float(values["seconds"]) * share)
         except (DamageError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._notice(f"checkpoint {folder} is left out, the one before counts: {error}")
             return None

@@ -12,21 +12,12 @@ from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
 
-def go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Begin where the last checkpoint of these members stands, or at the beginning."""
-    resumed = checkpoints.resume()
-    if resumed is not None:
-        trainer.load(resumed.state)
-        console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
-    for log in logs:
-        log.go_on(
-            epochs=resumed.state.epochs if resumed else 0,
-            seconds=resumed.seconds if resumed else 0.0,
-        )
-
-
 def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
-    """Train and test; what happens is shown and kept as it comes. Who is asked to stop does so after the step."""
+    """Train and test, or do what is left of it; what happens is shown and kept as it comes.
+
+    Who is asked to stop does so after the step.
+    """
+    _go_on(trainer, checkpoints, console=console, logs=logs)
     with shielded():
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
@@ -37,6 +28,19 @@ def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs:
         for record in trainer.test():
             _tell(record, console=console, logs=logs)
             obey()
+
+
+def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Begin where the last checkpoint of these members stands, or at the beginning."""
+    resumed = checkpoints.resume()
+    if resumed is not None:
+        trainer.load(resumed.state)
+        console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
+    for log in logs:
+        log.go_on(
+            epochs=resumed.state.epochs if resumed else 0,
+            seconds=resumed.seconds if resumed else 0.0,
+        )
 
 
 @contextmanager

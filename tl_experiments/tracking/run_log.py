@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import yaml
 
+from tl_experiments.data.bad_images import BadImage, keep_list
 from tl_experiments.data.images import Images
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
@@ -120,6 +121,11 @@ class RunLog:
         """Record what the run learns from: `source` is a folder, or the name where there is none."""
         self._dataset = fingerprint
         self.tracker.log_dataset(name=name, digest=fingerprint, context="train", source=source)
+
+    def skipped(self, images: Sequence[BadImage]) -> None:
+        """Record the images that were left out."""
+        for path in keep_list(images, self.folder):
+            self.tracker.log_file(path)
 
     def go_on(self, *, epochs: int, seconds: float) -> None:
         """Forget what lies behind the point at which the run goes on; a new run goes on after epoch 0.
