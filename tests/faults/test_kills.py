@@ -150,6 +150,13 @@ def test_killed_in_every_phase_a_run_ends_with_the_same_bits(
         assert points_in_mlflow(desk) == [("FINISHED", 1)]
 
 
+def test_a_run_that_is_killed_between_its_result_and_the_word_of_it_is_closed(tmp_path: Path) -> None:
+    last = Strike(f"test 3 {TEST_STEPS['feature']} sync {END_SYNCS}")  # the folder of the result is forced to the disk
+    lives = killed_until_done(tmp_path, *KINDS["feature"], *TINY, "tracking=mlflow", strikes=[last])
+    assert lives.kills == (last.place,)
+    assert points_in_mlflow(tmp_path) == [("FINISHED", 1)]
+
+
 SWEEP = (*KINDS["feature"], *TINY, "tracking=none", "seed=0,1", "lr=0.1,0.03", "hydra.sweep.dir=sweep")
 SWEEP_STRIKES = (
     Strike("extracting 1", whom="sweep"),

@@ -194,6 +194,7 @@ def test_workers_die_with_a_process_that_is_killed_alone_and_the_run_goes_on_at_
     assert Truth.of(tmp_path / "run") == undisturbed("finetune")
 
 
+@pytest.mark.skipif(not FULL, reason="it waits for a server for ten seconds; scripts/faults does")
 def test_a_tracking_server_that_hangs_holds_up_no_exit(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes calls, and never answers
         address = f"tracking.uri=http://127.0.0.1:{hung.getsockname()[1]}"

@@ -37,6 +37,9 @@ def resumed_job(arguments: Sequence[str]) -> Job | str:
         raise ConfigError(f"{folder}: a job of a sweep; it goes on by: python run.py -m sweep.resume={folder.parent}")
     result = read_result(folder)
     if is_finished(result, uid=record.uid):
+        from tl_experiments.tracking.dead_runs import close_finished  # noqa: PLC0415 - MLflow is slow to import
+
+        close_finished(folder, record)
         figures = f"best val/acc {result['val/acc_best']:.4f}, test/acc {result['test/acc']:.4f}"
         return f"{folder}: the run has finished: {figures}"
     allowed = typed.pop("allow_targets", None)

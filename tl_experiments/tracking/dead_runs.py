@@ -12,14 +12,14 @@ from tl_experiments.tracking import journal, run_record
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.journal import Journal
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
-from tl_experiments.tracking.result import read_result
+from tl_experiments.tracking.result import is_finished, read_result
 from tl_experiments.tracking.run_record import RunRecord
 
 CAUSE = "its process ended without a word: killed, or out of memory"
 
 
 def close_dead_runs(runs: Path, *, console: Console) -> None:
-    """Record the end of each run in a folder of runs that has none and that no process is running.
+    """Record the end of each run in a folder of runs that lacks it and that no process is running.
 
     Args:
         runs: its folders are looked at, not those below; jobs of sweeps are their sweep's business.
@@ -29,8 +29,20 @@ def close_dead_runs(runs: Path, *, console: Console) -> None:
         folder = path.parent
         with suppress(SettingError, OSError):
             record = RunRecord.load(folder)
-            if record.sweep_id is None and read_result(folder).get("uid") != record.uid:
+            if record.sweep_id is not None:
+                continue
+            if read_result(folder).get("uid") != record.uid:
                 _close(folder, record, console=console)
+            else:
+                close_finished(folder, record)
+
+
+def close_finished(folder: Path, record: RunRecord) -> None:
+    """Close the tracked run of one whose result is whole, but which was killed before it could say so."""
+    finished = is_finished(read_result(folder), uid=record.uid) and journal.is_open(folder)
+    if finished and not still_runs(folder, seconds=0) and (tracker := _tracker(folder)) is not None:
+        with suppress(UserError), tracker:
+            tracker.log_file(folder / "result.json")
 
 
 def _close(folder: Path, record: RunRecord, *, console: Console) -> None:

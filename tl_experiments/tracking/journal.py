@@ -190,6 +190,12 @@ class Journal:
             self.fault = self.fault or error
 
 
+def is_open(folder: Path) -> bool:
+    """Whether there is a journal in a folder that tells of a begin, and of no end after it."""
+    kinds = [_entry(line)["kind"] for line in _whole_lines(folder / FILE)]
+    return bool(kinds) and next((kind for kind in reversed(kinds) if kind in (BEGIN, END)), BEGIN) == BEGIN
+
+
 @contextlib.contextmanager
 def alone(folder: Path, *, seconds: float) -> Iterator[None]:
     """Keep every other process from writing or delivering a folder's journal.
