@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, like, read_settings
 from tl_experiments.engine.optimizer_state import load_optimizer_state, optimizer_state
-from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, make_optimizer
+from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, looks_itself, make_optimizer
 from tl_experiments.engine.rates import Rates, ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.models.param_groups import ParamGroup
@@ -83,9 +83,7 @@ class SingleUpdates:
         self._schedule: Schedule | None = None
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._lr = base_lr(self._optimizer)
-        # Fused optimizers leave all as it is where they are told so on the device; for others the host has to wait.
-        fuses = all(group.get("fused") for group in self._optimizer.param_groups)
-        self._looks_itself = fuses and getattr(self._optimizer, "_step_supports_amp_scaling", False)
+        self._looks_itself = looks_itself(self._optimizer)
 
     @property
     def lr(self) -> tuple[float, ...]:
@@ -96,7 +94,7 @@ class SingleUpdates:
             group["lr"] = peak
             group.pop("initial_lr", None)  # where PyTorch's schedulers keep what they began with
         self._schedule = self._scheduler(self._optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        if done != NOTHING:
+        if done.scores or done.steps:
             self._optimizer._opt_called = True  # type: ignore[attr-defined]  # they were made, by another process
         for scores in done.scores:
             self._move(steps_per_epoch)
