@@ -48,7 +48,9 @@ class Images:
         return self.canvases.fit
 
     def decode(self, *, device: torch.device, work: Work) -> None:
-        """Decode every image before passes over all of them; the canvases are kept where they fit. Once is enough.
+        """Decode every image before passes over all of them, where the canvases fit into memory. Once is enough.
+
+        Where they do not, nothing is decoded: every pass draws them again.
 
         Args:
             device: where they are kept.
