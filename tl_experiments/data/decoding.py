@@ -99,20 +99,6 @@ def check(content: bytes, *, name: str) -> None:
         _to_rgb(_upright(image))
 
 
-def recognise(content: bytes, *, name: str) -> None:
-    """See that bytes begin as an image does; nothing is decoded, so they may be damaged further on.
-
-    Args:
-        content: the bytes of a file.
-        name: for the message.
-
-    Raises:
-        ImageError: they are of no known format, or their image has too many pixels.
-    """
-    with _opened(content, name):
-        pass
-
-
 @contextmanager
 def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
     """Read the header; whatever goes wrong then or later becomes an ImageError."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tl_experiments.data.decoding import decode, recognise
+from tl_experiments.data.decoding import decode
 from tl_experiments.data.folder_scan import scan_folder
 from tl_experiments.data.image_files import printable, read_image_file
 from tl_experiments.data.source import Dataset, Files, Split
@@ -34,21 +34,16 @@ class FileSource:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        return decode(self._read(index), name=self._place(index))
+        return self.image_from(index, self.content(index))
 
     def content(self, index: int) -> bytes:
-        content = self._read(index)
-        recognise(content, name=self._place(index))
-        return content
+        return read_image_file(self.root / self.paths[index], within=None if self.follow_links else self.root)
+
+    def image_from(self, index: int, content: bytes) -> Image.Image:
+        return decode(content, name=printable(self.root / self.paths[index]))
 
     def name(self, index: int) -> str:
         return printable(self.paths[index])
-
-    def _read(self, index: int) -> bytes:
-        return read_image_file(self.root / self.paths[index], within=None if self.follow_links else self.root)
-
-    def _place(self, index: int) -> str:
-        return printable(self.root / self.paths[index])
 
 
 def image_folder(

@@ -96,7 +96,7 @@ def load_images(
         on_progress: called with (images read, M).
 
     Raises:
-        DataError: an image cannot be read, or does not begin like one.
+        DataError: an image cannot be read.
     """
     reading = read_split(split, workers=workers, on_progress=on_progress or (lambda *_: None))
     for fault in reading.faults.values():
