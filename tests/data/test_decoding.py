@@ -1,6 +1,8 @@
 """Every kind of image file becomes the right RGB, and damaged ones are named."""
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -150,6 +152,26 @@ def test_what_does_not_begin_as_an_image_is_none(file_format):
     for look in (decode, check):
         with pytest.raises(DataError, match=r"^x: "):
             look(content[::-1], name="x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
+@pytest.mark.parametrize("look", ["decode", "check"])
+def test_a_machine_short_of_memory_does_not_make_an_image_bad(look, tmp_path):
+    (tmp_path / "large.png").write_bytes(encoded(Image.new("1", (9_000, 9_000)), "PNG"))
+    short = f"""
+import resource
+from pathlib import Path
+from tl_experiments.data.decoding import {look}
+
+content = Path("large.png").read_bytes()
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 50_000_000, -1))
+{look}(content, name="x")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", short], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.splitlines()[-1].startswith("MemoryError")
 
 
 def fails(look, content: bytes) -> bool:

@@ -112,6 +112,8 @@ def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
         raise ImageError(name, "oversized", reason) from error
+    except MemoryError:  # the machine's fault, not the image's
+        raise
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         reason = f"cannot be read as an image ({_reason(error)}); replace or remove it"
         raise ImageError(name, "undecodable", reason) from error
@@ -126,6 +128,8 @@ def _reason(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata do not make the pixels unreadable
         return image
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
