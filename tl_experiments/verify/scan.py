@@ -100,7 +100,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     findings = [
         *(Finding(problem.path, problem.kind, problem.reason) for problem in found.problems),
         *(Finding(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
-        *(_of_repeat(repeat) for repeat in find_repeats(_places(readings, found))),
+        *(finding for repeat in find_repeats(_places(readings, found)) for finding in _of_repeat(repeat)),
     ]
     return Scan(
         tuple(sorted(findings, key=lambda finding: (finding.kind, finding.name))),
@@ -124,13 +124,12 @@ def _places(readings: Sequence[Reading], found: FolderScan) -> list[tuple[str, P
     return places
 
 
-def _of_repeat(repeat: Repeat) -> Finding:
-    first = repeat.first
-    if repeat.mislabelled:
-        return Finding(repeat.place.name, "mislabelled", f"the same image as {first.name}, of another class")
-    if repeat.leak:
-        return Finding(repeat.place.name, "leak", f"the same image as {first.name}, in another split")
-    return Finding(repeat.place.name, "duplicate", f"the same image as {first.name}")
+def _of_repeat(repeat: Repeat) -> list[Finding]:
+    """Return what is wrong with a copy: of another class and in another split too, it is two things."""
+    kinds = {"leak": (repeat.leak, ", in another split"), "mislabelled": (repeat.mislabelled, ", of another class")}
+    wrong = {kind: where for kind, (holds, where) in kinds.items() if holds} or {"duplicate": ""}
+    same = f"the same image as {repeat.first.name}"
+    return [Finding(repeat.place.name, kind, same + where) for kind, where in wrong.items()]
 
 
 def _table(findings: Sequence[Finding]) -> Table:
