@@ -123,23 +123,26 @@ class _Walk:
         return sorted(names, key=natural_key)
 
     def images_below(self, folder: Path) -> list[str]:
-        """Paths of the images in a folder and the folders in it, relative to the root and sorted."""
-        found: list[str] = []
-        self._enter(folder, {self.root, *folder.parents}, found)
-        return sorted(found)
+        """Paths of the images in a folder and the folders in it, relative to the root and sorted.
 
-    def _enter(self, folder: Path, seen: set[Path], found: list[str]) -> None:
-        """Collect images; a folder that was seen, as a link to a parent is, is not entered again."""
-        resolved = folder.resolve()
-        if resolved in seen:
-            return
-        seen.add(resolved)
-        for entry in self._entries(folder):
-            kind = self._kind(entry)
-            if kind == "folder":
-                self._enter(Path(entry.path), seen, found)
-            elif kind == "image":
-                found.append(self._below(Path(entry.path)))
+        A folder that was seen, as a link to a parent is, is not entered again.
+        """
+        found, seen = list[str](), {self.root, *folder.parents}
+        waiting = [(folder, folder.resolve())]  # not a call for each: folders may be deeper than calls
+        while waiting:
+            entered, resolved = waiting.pop()
+            if resolved in seen:
+                continue
+            seen.add(resolved)
+            inside: list[tuple[Path, Path]] = []
+            for entry in self._entries(entered):
+                kind, path = self._kind(entry), Path(entry.path)
+                if kind == "folder":
+                    inside.append((path, path.resolve() if entry.is_symlink() else resolved / entry.name))
+                elif kind == "image":
+                    found.append(self._below(path))
+            waiting += reversed(inside)  # the first by name is entered first
+        return sorted(found)
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """What is visible in a folder, by name: of a folder that is linked twice, always the same path is found."""
