@@ -122,6 +122,23 @@ def test_links_do_not_leave_the_root_by_themselves(linked):
             read(at["a/outside.png"])
 
 
+def test_a_folder_may_be_deeper_than_calls_may_be(make_folder):
+    root = make_folder({"a": 5, "b": 5})
+    deepest = root / "a"
+    for _ in range(1200):
+        (deepest := deepest / "d").mkdir()
+    (deepest / "0.png").write_bytes((root / "a" / "0.png").read_bytes())
+    try:
+        train = opened(root).train
+        assert len(train.source) == 11
+        assert f"a/{'d/' * 1200}0.png" in {train.source.name(index) for index in range(11)}
+    finally:  # which removing a folder in one call does not manage either
+        (deepest / "0.png").unlink()
+        while deepest != root / "a":
+            deepest.rmdir()
+            deepest = deepest.parent
+
+
 def test_a_folder_is_entered_once_however_links_lead_to_it(make_folder):
     root = make_folder({"a": 5, "b": 5})
     (root / "b" / "loop").symlink_to(root)

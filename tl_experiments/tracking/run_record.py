@@ -10,7 +10,7 @@ from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.files import publish_text
 
 FILE = "run.json"
-CONFIG = "config.yaml"  # beside it
+CONFIG = "config.yaml"  # resolved, beside it
 FORMAT = 1
 
 

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.data.bad_images import bad_images
 from tl_experiments.data.check_store import check_store
-from tl_experiments.data.folder import FileSource
-from tl_experiments.data.folder_scan import FolderScan, scan_folder
+from tl_experiments.data.folder import found_split
+from tl_experiments.data.folder_scan import resolved_root, scan_folder
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, Repeat, find_repeats
-from tl_experiments.data.source import Split
-from tl_experiments.runtime.errors import DataError, SettingError
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.console import Console
 
 
@@ -65,11 +63,9 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
     """
     if workers is not None and workers < 0:
         raise SettingError(f"--workers {workers}: expected 0 or more")
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with train/CLASS/*.jpg or CLASS/*.jpg")
+    folder = resolved_root(root, named=root)
     workers = _num_cores() if workers is None else workers
-    found = find_faults(folder.resolve(), follow_links=follow_links, workers=workers, console=console)
+    found = find_faults(folder, follow_links=follow_links, workers=workers, console=console)
     if found.findings:
         console.rich.print(_table(found.findings))
     console.notice(_summary(found))
@@ -90,7 +86,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     """
     found = scan_folder(root, follow_links=follow_links)
     names = [name for name in ("train", "val", "test") if name in found.splits]
-    splits = [_split(name, found.splits[name], root, follow_links) for name in names]
+    splits = [found_split(found, name, follow_links=follow_links) for name in names]
     store = check_store(notice=console.notice)
     readings: list[Reading] = []
     for split in splits:
@@ -100,7 +96,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     findings = [
         *(Finding(problem.path, problem.kind, problem.reason) for problem in found.problems),
         *(Finding(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
-        *(_of_repeat(repeat) for repeat in find_repeats(_places(readings, found))),
+        *(finding for repeat in find_repeats(_places(readings)) for finding in _of_repeat(repeat)),
     ]
     return Scan(
         tuple(sorted(findings, key=lambda finding: (finding.kind, finding.name))),
@@ -108,29 +104,21 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     )
 
 
-def _split(name: str, classes: dict[str, list[str]], root: Path, follow_links: bool) -> Split:
-    paths = tuple(path for files in classes.values() for path in files)
-    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    return Split(name, FileSource(root, paths, labels, follow_links), np.arange(len(paths)))
-
-
-def _places(readings: Sequence[Reading], found: FolderScan) -> list[tuple[str, Place]]:
+def _places(readings: Sequence[Reading]) -> list[tuple[str, Place]]:
     """Return the digest and the place of every image that can be used."""
-    places = []
-    for reading in readings:
-        split, names = reading.split, list(found.splits[reading.split.name])
-        for at, digest in reading.digests.items():
-            places.append((digest, Place(split.name, names[split.labels[at]], split.source.name(at))))
-    return places
+    return [
+        (digest, Place(reading.split.name, int(reading.split.labels[at]), reading.split.source.name(at)))
+        for reading in readings
+        for at, digest in reading.digests.items()
+    ]
 
 
-def _of_repeat(repeat: Repeat) -> Finding:
-    first = repeat.first
-    if repeat.mislabelled:
-        return Finding(repeat.place.name, "mislabelled", f"the same image as {first.name}, of another class")
-    if repeat.leak:
-        return Finding(repeat.place.name, "leak", f"the same image as {first.name}, in another split")
-    return Finding(repeat.place.name, "duplicate", f"the same image as {first.name}")
+def _of_repeat(repeat: Repeat) -> list[Finding]:
+    """Return what is wrong with a copy: of another class and in another split too, it is two things."""
+    kinds = {"leak": (repeat.leak, ", in another split"), "mislabelled": (repeat.mislabelled, ", of another class")}
+    wrong = {kind: where for kind, (holds, where) in kinds.items() if holds} or {"duplicate": ""}
+    same = f"the same image as {repeat.first.name}"
+    return [Finding(repeat.place.name, kind, same + where) for kind, where in wrong.items()]
 
 
 def _table(findings: Sequence[Finding]) -> Table:
