@@ -133,12 +133,8 @@ CELLS: dict[str, Cell] = {
 }
 ORDINARY = [
     ("feature", "cached"),
-    ("feature", "tracking that fails"),
     ("feature", "in a sweep, after others"),
-    ("feature, new views", "resumed in an epoch"),
     ("finetune", "workers 2"),
-    ("finetune", "saved in every step"),
-    ("finetune", "elsewhere"),
     ("finetune, dropout", "resumed twice"),
     ("partial", "resumed between epochs"),
 ]
