@@ -1,6 +1,5 @@
 """What changes the weights after each step: an optimizer and its schedule, for one member or for K side by side."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,8 +55,9 @@ class Updates(Protocol):
             finite: bool (K,), on the device: the members whose loss is finite.
 
         Returns:
-            bool (K,), on the device: the members that were updated. Where the loss or a gradient is not finite, weights
-            and what is remembered of gradients stay as they are; the host does not wait to know.
+            bool (K,), on the device: the members that were updated. Where the loss or a gradient's norm is not finite,
+            weights and what is remembered of gradients stay as they are; the host does not wait to know. (The norm is
+            infinite from 1e19 on; the largest element, which is not, takes 30 times as long to find on a CPU.)
         """
         ...
 
@@ -110,7 +110,7 @@ class SingleUpdates:
     def step(self, finite: torch.Tensor) -> torch.Tensor:
         self._lr = base_lr(self._optimizer)
         gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
-        finite = finite & get_total_norm(gradients, norm_type=math.inf).isfinite()
+        finite = finite & get_total_norm(gradients).isfinite()
         if self._looks_itself:
             self._optimizer.found_inf = (~finite[0]).float()  # type: ignore[attr-defined]  # as GradScaler tells it
             self._optimizer.step()
@@ -193,8 +193,7 @@ class BankUpdates:
         self._num_steps += 1  # of those that are left out too, as the host does not know of them
         for group in self._groups:
             for gradient in (parameter.grad for parameter in group.params if parameter.grad is not None):
-                largest = torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.ndim)))
-                finite = finite & largest.isfinite()
+                finite = finite & torch.linalg.vector_norm(gradient.flatten(1), dim=1).isfinite()
         self._lr = self._rates.current if self._rates else self._lr
         for group in self._groups:
             columns = as_columns(
