@@ -318,7 +318,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
     batch = Batch(torch.zeros(4, 3), torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(RuntimeError, match="shapes"):
-        MicroBatches(halves=True).run(fail, batch, begin=lambda: None)
+        MicroBatches(halves=True).run(fail, batch, begin_again=lambda: None)
 
 
 def test_the_systems_own_refusal_is_recognised() -> None:

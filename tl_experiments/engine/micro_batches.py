@@ -21,13 +21,15 @@ class MicroBatches:
         self.size: int | None = None  # None: the whole batch
         self._halves = halves
 
-    def run(self, backward: Backward, batch: Batch, *, begin: Callable[[], None]) -> tuple[torch.Tensor, torch.Tensor]:
+    def run(
+        self, backward: Backward, batch: Batch, *, begin_again: Callable[[], None]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the gradients of a batch.
 
         Args:
             backward: adds a part's gradients to those that are there; returns its logits (K, b, C) and losses (K, b).
             batch: K members' samples.
-            begin: called before each attempt; has everything as it was before the first.
+            begin_again: called before an attempt after the first; has everything as it was before that.
 
         Returns:
             logits (K, B, C) and losses (K, B).
@@ -35,13 +37,11 @@ class MicroBatches:
         Raises:
             RuntimeError, MemoryError: memory is too small, and parts may not be smaller or cannot be.
         """
-        while True:
-            begin()
-            outcome = self._try(backward, batch)
-            if outcome is not None:
-                return outcome
+        while (outcome := self._try(backward, batch)) is None:
+            begin_again()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+        return outcome
 
     def _try(self, backward: Backward, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return None when the parts were too large, and are smaller now."""

@@ -238,7 +238,7 @@ class Trainer:
     def _update(self, phase: Phase, module: nn.Module, batch: Batch, statistics: RunningStatistics) -> None:
         """Make one optimizer step."""
 
-        def begin() -> None:
+        def begin_again() -> None:
             phase.module.zero_grad(set_to_none=True)
             statistics.put_back()
             seed_step(self._seed, self._steps)
@@ -252,7 +252,8 @@ class Trainer:
             return logits.detach(), losses.detach()
 
         statistics.keep()
-        logits, losses = self._micro_batches.run(backward, batch, begin=begin)
+        seed_step(self._seed, self._steps)
+        logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
         updated = self._updates.step(losses.isfinite().all(dim=1) & self._alive)
         statistics.put_back_unless(updated.any())
         self._sums.add(logits, batch.labels, losses, updated=updated, skips=self._skips)
