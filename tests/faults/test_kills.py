@@ -31,10 +31,10 @@ VAL_STEPS, TEST_STEPS = {"feature": 18, "finetune": 3}, {"feature": 45, "finetun
 EVERY_STEP, EVERY_EPOCH = "checkpoint.every_minutes=1e-6", "checkpoint.every_minutes=10"
 SAVE_SYNCS = 6  # of a checkpoint: two files, manifest, folder, parent; the last place is after them
 END_SYNCS = 7  # of the model, and of the result
-PARTS = 2  # a chain of lives takes every second strike of the story
-CHAINS = [(kind, number) for kind in KINDS for number in range(5)]
-ORDINARY = [("feature", 0), ("finetune", 3)]
-TRACKED = (1, 2)  # chains
+PARTS = 4  # a chain of lives takes every fourth strike of the story
+CHAINS = [(kind, number) for kind in KINDS for number in range(2 * PARTS)]
+ORDINARY = [("feature", 2), ("finetune", 7)]  # they see each epoch, evaluation, extraction, saving and the end
+TRACKED = (1, 6)  # chains
 
 
 @functools.cache
@@ -150,6 +150,7 @@ def test_killed_in_every_phase_a_run_ends_with_the_same_bits(
         assert points_in_mlflow(desk) == [("FINISHED", 1)]
 
 
+@pytest.mark.skipif(not FULL, reason="for the sake of time; scripts/faults does")
 def test_a_run_that_is_killed_between_its_result_and_the_word_of_it_is_closed(tmp_path: Path) -> None:
     last = Strike(f"test 3 {TEST_STEPS['feature']} sync {END_SYNCS}")  # the folder of the result is forced to the disk
     lives = killed_until_done(tmp_path, *KINDS["feature"], *TINY, "tracking=mlflow", strikes=[last])

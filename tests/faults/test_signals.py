@@ -49,8 +49,7 @@ ORDINARY = [
     ("starting workers", 2, signal.SIGTERM),
     ("extracting", 0, signal.SIGTERM),
     ("training", 2, signal.SIGTERM),
-    ("evaluation", 2, signal.SIGINT),
-    ("saving", 0, signal.SIGTERM),
+    ("evaluation", 0, signal.SIGINT),
 ]
 
 

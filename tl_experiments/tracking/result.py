@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+FIGURES = {"best val/acc": "val/acc_best", "test/acc": "test/acc"}
+
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Return a run's `result.json`; empty where it did not get that far, or where the file cannot be read."""
@@ -13,6 +15,14 @@ def read_result(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return result if isinstance(result, dict) else {}
+
+
+def finished_line(folder: Path) -> str:
+    """Say that the run in a folder has finished, and how well."""
+    result = read_result(folder)
+    return f"{folder}: the run has finished: " + ", ".join(
+        f"{name} {result[key]:.4f}" for name, key in FIGURES.items() if isinstance(result.get(key), float)
+    )
 
 
 def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:
