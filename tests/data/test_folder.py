@@ -6,25 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.opening import opened
 from tl_experiments.data.decoding import ImageError
-from tl_experiments.data.folder import image_folder
-from tl_experiments.data.source import Dataset, Split
+from tl_experiments.data.source import Split
 from tl_experiments.runtime.errors import DataError
-
-
-def opened(
-    root: Path, *, train_size: int | float | None = None, split_seed: int = 0, follow_links: bool = False
-) -> Dataset:
-    return image_folder(
-        root=str(root),
-        train_size=train_size,
-        val_fraction=0.25,
-        test_fraction=0.2,
-        split_seed=split_seed,
-        crop_pct=None,
-        follow_links=follow_links,
-        on_bad_image="error",
-    )
 
 
 def names(split: Split) -> set[str]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.opening import opened
 from tests.watching import Notes
 from tl_experiments.data.dataset_images import load_dataset_images
-from tl_experiments.data.folder import image_folder
 from tl_experiments.data.image_files import read_image_file
 from tl_experiments.data.images import Images, fingerprint, load_images
 from tl_experiments.data.source import ArraySource, Dataset, Split
@@ -176,23 +176,10 @@ def test_a_gpu_holds_the_same_bytes(make_split, workers, memory_bytes):
         np.testing.assert_array_equal(batch.cpu().numpy(), expected(split, positions))
 
 
-def folder_split(root) -> Split:
-    return image_folder(
-        root=str(root),
-        train_size=None,
-        val_fraction=0.1,
-        test_fraction=0.1,
-        split_seed=0,
-        crop_pct=None,
-        follow_links=False,
-        on_bad_image="error",
-    ).train
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_cannot_be_read_is_named_by_reading(make_folder, workers):
-    split = folder_split(root := make_folder({"a": 40, "b": 40}))
-    name = split.source.name(int(split.indices[50]))
+    split = opened(root := make_folder({"a": 40, "b": 40})).train
+    name = split.source.name(int(split.indices[40]))
     (root / name).unlink()
     with pytest.raises(DataError, match=f"{name}: cannot be read") as caught:
         loaded(split, workers=workers)
@@ -207,17 +194,17 @@ def test_what_cannot_be_read_is_named_by_reading(make_folder, workers):
     ids=["empty", "damaged further on"],
 )
 def test_a_damaged_image_is_named_by_decoding(make_folder, workers, keep, kept_bytes, told):
-    split = folder_split(root := make_folder({"a": 40, "b": 40}))
-    damaged = root / split.source.name(int(split.indices[50]))
+    split = opened(root := make_folder({"a": 40, "b": 40})).train
+    damaged = root / split.source.name(int(split.indices[40]))
     damaged.write_bytes(damaged.read_bytes()[:kept_bytes])
     images = loaded(split, workers=workers)
     with pytest.raises(DataError, match=f"{damaged}: {told}") as caught:
-        decoded(images) if keep else list(images.batches([np.array([3, 50])]))
+        decoded(images) if keep else list(images.batches([np.array([3, 40])]))
     assert "\n" not in str(caught.value)
 
 
 def test_an_image_is_read_once_to_be_known_and_once_to_be_drawn(make_folder, monkeypatch):
-    split = folder_split(make_folder({"a": 10, "b": 10}))
+    split = opened(make_folder({"a": 10, "b": 10})).train
     read, begun = [], []
 
     def reading(path: Path, *, within: Path | None) -> bytes:
@@ -239,7 +226,7 @@ def test_an_image_is_read_once_to_be_known_and_once_to_be_drawn(make_folder, mon
 
 def test_an_image_that_changes_while_the_run_goes_on_is_named(make_folder):
     """Its canvas would be kept under the digest of the earlier one."""
-    split = folder_split(root := make_folder({"a": 5, "b": 5}))
+    split = opened(root := make_folder({"a": 5, "b": 5})).train
     images = loaded(split)
     name = split.source.name(int(split.indices[2]))
     Image.new("RGB", (6, 5), (1, 2, 3)).save(root / name)

@@ -21,7 +21,7 @@ _EXPECTED = "train/CLASS/*.jpg or CLASS/*.jpg"
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a folder, or with a link to one.
+    """One thing that is wrong in a folder of images.
 
     Attributes:
         path: relative to the root, as it can be printed.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -65,12 +66,12 @@ class Shard:
             OSError: the payload cannot be read now, which says nothing of what it holds.
         """
         try:
-            size = self.payload.stat().st_size
             file = self.payload.open("rb", buffering=READ_BYTES)
         except FileNotFoundError:
             yield from ((index, None) for index in wanted)
             return
         with file:
+            size = os.fstat(file.fileno()).st_size
             for index in wanted:
                 if (index + 1) * self.row_bytes > size:  # a manifest may ask for more than there is memory
                     yield index, None

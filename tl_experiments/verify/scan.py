@@ -13,26 +13,11 @@ from rich.text import Text
 from tl_experiments.data.bad_images import bad_images
 from tl_experiments.data.check_store import check_store
 from tl_experiments.data.folder import found_split
-from tl_experiments.data.folder_scan import resolved_root, scan_folder
+from tl_experiments.data.folder_scan import Problem, resolved_root, scan_folder
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, Repeat, find_repeats
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.console import Console
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        name: path relative to the root.
-        kind: of the fault, in a word or two.
-        reason: what is wrong.
-    """
-
-    name: str
-    kind: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class Scan:
         num_images: in each split.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Problem, ...]
     num_images: dict[str, int]
 
 
@@ -94,12 +79,12 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
         reading = read_split(split, workers=workers, on_progress=on_progress)
         readings.append(check_split(reading, workers=workers, store=store, work=console.work))
     findings = [
-        *(Finding(problem.path, problem.kind, problem.reason) for problem in found.problems),
-        *(Finding(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
+        *found.problems,
+        *(Problem(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
         *(finding for repeat in find_repeats(_places(readings)) for finding in _of_repeat(repeat)),
     ]
     return Scan(
-        tuple(sorted(findings, key=lambda finding: (finding.kind, finding.name))),
+        tuple(sorted(findings, key=lambda finding: (finding.kind, finding.path))),
         {split.name: len(split) for split in splits},
     )
 
@@ -113,19 +98,19 @@ def _places(readings: Sequence[Reading]) -> list[tuple[str, Place]]:
     ]
 
 
-def _of_repeat(repeat: Repeat) -> list[Finding]:
+def _of_repeat(repeat: Repeat) -> list[Problem]:
     """Return what is wrong with a copy: of another class and in another split too, it is two things."""
     kinds = {"leak": (repeat.leak, ", in another split"), "mislabelled": (repeat.mislabelled, ", of another class")}
     wrong = {kind: where for kind, (holds, where) in kinds.items() if holds} or {"duplicate": ""}
     same = f"the same image as {repeat.first.name}"
-    return [Finding(repeat.place.name, kind, same + where) for kind, where in wrong.items()]
+    return [Problem(repeat.place.name, kind, same + where) for kind, where in wrong.items()]
 
 
-def _table(findings: Sequence[Finding]) -> Table:
+def _table(findings: Sequence[Problem]) -> Table:
     """Return a line for each; paths are folded where they are too long, never cut."""
     table = Table(Column("file", overflow="fold"), Column("problem", no_wrap=True), Column("what", overflow="fold"))
     for finding in findings:
-        table.add_row(Text(finding.name), Text(finding.kind), Text(finding.reason))
+        table.add_row(Text(finding.path), Text(finding.kind), Text(finding.reason))
     return table
 
 
