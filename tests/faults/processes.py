@@ -4,6 +4,7 @@ The process dies, or signals its group, at a place of its story that a test name
 the server of forks; it gets requests on the socket whose number it is given.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -136,6 +137,10 @@ class Server:
         }
         return Program(self.request(request)["pid"], log, self)
 
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
     def request(self, request: object) -> dict[str, Any]:
         with self._lock:
             self._control.send(json.dumps(request).encode())
@@ -145,7 +150,9 @@ class Server:
 @functools.cache
 def server() -> Server:
     """The one server, which ends with this process."""
-    return Server()
+    started = Server()
+    atexit.register(started.close)
+    return started
 
 
 @contextmanager
