@@ -43,7 +43,8 @@ class Job:
         from tl_experiments.sweep.dead import close_what_died  # noqa: PLC0415
 
         if self.ledger is None:  # a sweep has done it for its jobs
-            close_what_died(self.members[0].folder)
+            first = self.members[0]
+            close_what_died(first.folder, tracking_uri=first.config["tracking"].get("uri"))
         with self._recorded():
             results = run_experiments(self.members)
         self._show(results)

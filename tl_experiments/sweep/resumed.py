@@ -7,6 +7,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.record import read_record
 from tl_experiments.sweep.job import Job
+from tl_experiments.tracking.address import require_own_server
 from tl_experiments.tracking.named_run import run_folder
 from tl_experiments.tracking.result import is_finished, read_result
 from tl_experiments.tracking.run_record import RunRecord
@@ -40,10 +41,13 @@ def resumed_job(arguments: Sequence[str]) -> Job | str:
         from tl_experiments.tracking.dead_runs import close_finished  # noqa: PLC0415 - MLflow is slow to import
 
         close_finished(folder, record)
-        figures = f"best val/acc {result['val/acc_best']:.4f}, test/acc {result['test/acc']:.4f}"
-        return f"{folder}: the run has finished: {figures}"
+        known = {key: value for key, value in result.items() if isinstance(value, float)}
+        best, test = (known.get(key, float("nan")) for key in ("val/acc_best", "test/acc"))
+        return f"{folder}: the run has finished: best val/acc {best:.4f}, test/acc {test:.4f}"
     allowed = typed.pop("allow_targets", None)
     config = read_record(folder / CONFIG, allow_targets=list(allowed.value()) if allowed else ())  # type: ignore[arg-type]
+    if "tracking.uri" not in typed and (kept := config["tracking"].get("uri")):
+        require_own_server(kept, source=folder / CONFIG, expected="tracking.uri={} beside resume")
     member = Member(
         config=with_changes(
             config, typed, choices=record.choices, may_change=(*MAY_CHANGE, "tracking.uri"), folder=folder
