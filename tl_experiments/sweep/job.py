@@ -44,7 +44,7 @@ class Job:
 
         first = self.members[0]
         if self.ledger is None:  # a sweep has done it for its jobs
-            close_what_died(first.folder)
+            close_what_died(first.folder, tracking_uri=first.config["tracking"].get("uri"))
         with self._recorded():
             if self.ledger is None and is_finished(read_result(first.folder), uid=first.uid):
                 self._tell(finished_line(first.folder))  # by another process, which was waited for

@@ -7,6 +7,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.record import read_record
 from tl_experiments.sweep.job import Job
+from tl_experiments.tracking.address import require_own_server
 from tl_experiments.tracking.named_run import run_folder
 from tl_experiments.tracking.result import finished_line, is_finished, read_result
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
@@ -49,6 +50,8 @@ def resumed_job(arguments: Sequence[str]) -> Job | str:
         return finished_line(folder)
     allowed = typed.pop("allow_targets", None)
     config = read_record(folder / CONFIG, allow_targets=list(allowed.value()) if allowed else ())  # type: ignore[arg-type]
+    if "tracking.uri" not in typed and (kept := config["tracking"].get("uri")):
+        require_own_server(kept, source=folder / CONFIG, expected="tracking.uri={} beside resume")
     config, changed = with_changes(config, typed, choices=record.choices, may_change=MAY_CHANGE, folder=folder)
     member = Member(
         config=config,

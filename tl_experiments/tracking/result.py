@@ -11,8 +11,9 @@ FIGURES = {"best val/acc": "val/acc_best", "test/acc": "test/acc"}
 def read_result(folder: Path) -> dict[str, Any]:
     """Return a run's `result.json`; empty where it did not get that far, or where the file cannot be read."""
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        path = folder / "result.json"
+        result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return result if isinstance(result, dict) else {}
 
