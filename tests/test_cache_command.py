@@ -1,6 +1,7 @@
 """`tlx cache`: what is kept, whether it is sound, and how to be rid of it."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -68,6 +69,30 @@ def test_verify_names_a_damaged_shard_and_the_way_out(root: Path, capsys: pytest
     manifest = payload.with_suffix(".json")
     assert damaged == f"damaged: {manifest}: its payload has 100 bytes instead of 40000"
     assert "tlx cache prune --all" in way_out
+
+
+@pytest.mark.parametrize(
+    ("told", "fault"),
+    [
+        ('"row_bytes":1180591620717411303424', "its manifest belongs to something else"),
+        ('"row_bytes":1e400', "its manifest is not one of a shard"),
+        ('"row_bytes":1099511627776', "its payload has 40000 bytes instead of 109951162777600"),
+        ('"row_bytes":400,"digests":[[]],"sha256":[[]]', "its manifest is not one of a shard"),
+    ],
+    ids=["no size", "infinity", "more than the memory", "no digests"],
+)
+def test_verify_names_a_manifest_that_was_made_up(capsys: pytest.CaptureFixture[str], told: str, fault: str) -> None:
+    """Its name is its checksum, as that of any manifest."""
+    [manifest] = [path for path in make_entry("resnet18", used=1e9).glob("*.json") if path.name != "key.json"]
+    text = manifest.read_text(encoding="utf-8").replace('"row_bytes":400', told)
+    text = text if "digests" not in told else f'{{"key":"{manifest.parent.name}",{told}}}'
+    made_up = manifest.with_name(f"{hashlib.sha256(text.encode()).hexdigest()}.json")
+    manifest.with_suffix(".rows").rename(made_up.with_suffix(".rows"))
+    manifest.unlink()
+    made_up.write_text(text, encoding="utf-8")
+    assert main(["cache", "verify"]) == 1
+    damaged, _ = capsys.readouterr().out.splitlines()
+    assert damaged == f"damaged: {made_up}: {fault}"
 
 
 def test_verify_of_a_folder_that_is_not_there_is_no_success(

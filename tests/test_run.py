@@ -16,6 +16,7 @@ from safetensors import safe_open
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
 from tl_experiments.inference import export
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.tracking.run_log import RunResult
 
 ROOT = Path(__file__).parent.parent
@@ -137,7 +138,7 @@ def test_what_befalls_one_head_is_nothing_to_those_that_were_written_before(
 
     monkeypatch.setattr(export, "published_folder", refuse)
     start = time.perf_counter()
-    with pytest.raises(OSError, match="model"):
+    with pytest.raises(RunFailed, match=r"ENOSPC: No space left on device .*model"):
         run_experiments(members)
     assert [result_of(member.folder)["status"] for member in members] == ["FINISHED", "FAILED", "FAILED"]
     assert len(result_of(members[0].folder)["weights_sha256"]) == 64

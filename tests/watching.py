@@ -30,6 +30,10 @@ class Watched:
     def content(self, index: int) -> bytes:
         return self.source.content(index)
 
+    def image_from(self, index: int, content: bytes) -> Image.Image:
+        self.decoded.append(index)
+        return self.source.image_from(index, content)
+
     def name(self, index: int) -> str:
         return self.source.name(index)
 

@@ -189,7 +189,12 @@ def build_log(member: Member, *, index: int, num_members: int) -> RunLog:
         began=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
     return RunLog(
-        record=record, folder=member.folder, member=index, num_members=num_members, tracker=build_tracker(member)
+        record=record,
+        folder=member.folder,
+        member=index,
+        num_members=num_members,
+        tracker=build_tracker(member),
+        changed=member.changed,
     )
 
 

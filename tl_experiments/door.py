@@ -39,12 +39,11 @@ class Threshold(Callback):
     """Has Hydra refuse what the task would refuse, before it makes the folder of a run (`hydra.callbacks`)."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        if wants_traceback():
-            return  # the task will show it; of an error in here Hydra would make a warning
         try:
-            check_before_folder(config)
             if "uri" in config.tracking:
                 absolute_uri(config.tracking.uri)  # refuses one with a password, which Hydra would write down
+            if not wants_traceback():  # else the task shows it; of an error in here Hydra would make a warning
+                check_before_folder(config)
         except MENDABLE as error:
             sys.exit(_report(error))
 

@@ -7,11 +7,12 @@ from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.inference.export import save_model
+from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import told_where, train
+from tl_experiments.tracking.recorded_training import told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -39,14 +40,16 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         images = build.build_images(shared, dataset=dataset, backbone=backbone, watch=console)
 
         for member, log in zip(members, logs, strict=True):
-            stack.enter_context(log)  # from here on the run exists, and ends with its true status
             config = build.resolved_config(
                 member, compute=compute, backbone=backbone, dataset=dataset, augmentation=augmentation
             )
             log.begin(config, device=place)
+            stack.enter_context(log)  # from here on the run exists, and ends with its true status
             log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
             log.skipped(images.skipped)
+        stack.enter_context(told_how(logs, console=console))
         stack.enter_context(build.build_memory_notice(shared, backbone=backbone))
+        stack.enter_context(disk_told())
         workload = strategy.prepare(
             Materials(
                 backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
@@ -65,7 +68,6 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         trainer = build.build_trainer(members, workload, device=device)
         frozen = _identify(logs, workload)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
-        stack.enter_context(told_where(checkpoints, console=console))
         train(trainer, checkpoints, console=console, logs=logs)
         if workload.frozen_sha256() != frozen:
             raise RunFailed("frozen weights changed while training; please report this as a defect")

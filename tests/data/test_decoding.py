@@ -1,6 +1,8 @@
 """Every kind of image file becomes the right RGB, and damaged ones are named."""
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.data.golden import FLOAT_TIFF, GOLDEN, encoded
-from tl_experiments.data.decoding import check, decode, recognise
+from tl_experiments.data.decoding import check, decode
 from tl_experiments.runtime.errors import DataError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -142,31 +144,34 @@ def test_what_cannot_be_read_is_named_in_one_line(content, reason):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"this is text", bomb(10_000), bomb(40_000)])
-def test_what_is_no_image_is_recognised_without_decoding(content):
-    with pytest.raises(DataError) as by_decoding:
-        decode(content, name="cats/7.jpg")
-    with pytest.raises(DataError) as by_header:
-        recognise(content, name="cats/7.jpg")
-    assert str(by_header.value) == str(by_decoding.value)
-
-
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "TIFF", "PPM", "JPEG", "WEBP"])
-def test_images_are_recognised(file_format):
+def test_what_does_not_begin_as_an_image_is_none(file_format):
     content = encoded(NOISE, file_format)
-    recognise(content, name="x")
     assert decode(content, name="x").size == NOISE.size
-    with pytest.raises(DataError, match=r"^x: "):
-        recognise(content[::-1], name="x")
+    check(content, name="x")
+    for look in (decode, check):
+        with pytest.raises(DataError, match=r"^x: "):
+            look(content[::-1], name="x")
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
-def test_a_good_header_is_enough_to_be_recognised(file_format):
-    """Pixels are not looked at: that would be decoding."""
-    cut = encoded(NOISE, file_format)[:900]
-    recognise(cut, name="x")
-    with pytest.raises(DataError):
-        decode(cut, name="x")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
+@pytest.mark.parametrize("look", ["decode", "check"])
+def test_a_machine_short_of_memory_does_not_make_an_image_bad(look, tmp_path):
+    (tmp_path / "large.png").write_bytes(encoded(Image.new("1", (9_000, 9_000)), "PNG"))
+    short = f"""
+import resource
+from pathlib import Path
+from tl_experiments.data.decoding import {look}
+
+content = Path("large.png").read_bytes()
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 50_000_000, -1))
+{look}(content, name="x")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", short], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.splitlines()[-1].startswith("MemoryError")
 
 
 def fails(look, content: bytes) -> bool:

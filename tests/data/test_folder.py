@@ -6,25 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.opening import opened
 from tl_experiments.data.decoding import ImageError
-from tl_experiments.data.folder import image_folder
-from tl_experiments.data.source import Dataset, Split
+from tl_experiments.data.source import Split
 from tl_experiments.runtime.errors import DataError
-
-
-def opened(
-    root: Path, *, train_size: int | float | None = None, split_seed: int = 0, follow_links: bool = False
-) -> Dataset:
-    return image_folder(
-        root=str(root),
-        train_size=train_size,
-        val_fraction=0.25,
-        test_fraction=0.2,
-        split_seed=split_seed,
-        crop_pct=None,
-        follow_links=follow_links,
-        on_bad_image="error",
-    )
 
 
 def names(split: Split) -> set[str]:
@@ -120,6 +105,23 @@ def test_links_do_not_leave_the_root_by_themselves(linked):
     for read in (train.source.content, train.source.image):
         with pytest.raises(ImageError, match=r"a/outside\.png: the link leaves the folder, to .*/disk/cow/0\.png; "):
             read(at["a/outside.png"])
+
+
+def test_a_folder_may_be_deeper_than_calls_may_be(make_folder):
+    root = make_folder({"a": 5, "b": 5})
+    deepest = root / "a"
+    for _ in range(1200):
+        (deepest := deepest / "d").mkdir()
+    (deepest / "0.png").write_bytes((root / "a" / "0.png").read_bytes())
+    try:
+        train = opened(root).train
+        assert len(train.source) == 11
+        assert f"a/{'d/' * 1200}0.png" in {train.source.name(index) for index in range(11)}
+    finally:  # which removing a folder in one call does not manage either
+        (deepest / "0.png").unlink()
+        while deepest != root / "a":
+            deepest.rmdir()
+            deepest = deepest.parent
 
 
 def test_a_folder_is_entered_once_however_links_lead_to_it(make_folder):

@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.data.opening import opened
 from tests.watching import Notes
 from tl_experiments.data.dataset_images import load_dataset_images
-from tl_experiments.data.folder import image_folder
+from tl_experiments.data.image_files import read_image_file
 from tl_experiments.data.images import Images, fingerprint, load_images
 from tl_experiments.data.source import ArraySource, Dataset, Split
 from tl_experiments.data.transforms import Canvas, draw
@@ -39,7 +41,7 @@ def expected(split: Split, positions: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("memory_bytes", "decode"), [(10**9, True), (0, True), (10**9, False)], ids=["kept", "streamed", "on demand"]
+    ("memory_bytes", "decode"), [(10**9, True), (0, True), (10**9, False)], ids=["kept", "too large", "on demand"]
 )
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_canvases_in_order(make_split, workers, memory_bytes, decode):
@@ -91,20 +93,20 @@ def test_what_is_kept_is_decoded_once(watched):
     assert seen == list(range(40))
 
 
-def test_what_does_not_fit_is_looked_at_once_and_decoded_again_when_it_is_asked_for(watched):
+def test_what_does_not_fit_is_decoded_when_it_is_asked_for_alone(watched):
     split, seen = watched(40)
-    images = decoded(decoded(loaded(split, memory_bytes=0)))
+    images = decoded(loaded(split, memory_bytes=0))
     list(images.batches([np.array([2, 9])]))
-    assert seen == [*range(40), 2, 9]
+    assert seen == [2, 9]
 
 
-@pytest.mark.parametrize(("short", "again"), [(0, []), (1, [4])], ids=["fits", "a byte too large"])
-def test_memory_is_kept_up_to_the_limit(watched, short, again):
+@pytest.mark.parametrize(("short", "drawn"), [(0, [*range(10)]), (1, [4])], ids=["fits", "a byte too large"])
+def test_memory_is_kept_up_to_the_limit(watched, short, drawn):
     split, seen = watched(10)
     images = decoded(loaded(split, memory_bytes=10 * 3 * 16 * 16 - short))
-    assert images.fit == (not again)
+    assert images.fit == (not short)
     list(images.batches([np.array([4])]))
-    assert seen == [*range(10), *again]
+    assert seen == drawn
 
 
 def test_memory_is_given_to_train_first(make_split):
@@ -174,49 +176,57 @@ def test_a_gpu_holds_the_same_bytes(make_split, workers, memory_bytes):
         np.testing.assert_array_equal(batch.cpu().numpy(), expected(split, positions))
 
 
-def folder_split(root) -> Split:
-    return image_folder(
-        root=str(root),
-        train_size=None,
-        val_fraction=0.1,
-        test_fraction=0.1,
-        split_seed=0,
-        crop_pct=None,
-        follow_links=False,
-        on_bad_image="error",
-    ).train
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(
-    ("content", "told"), [(b"", "the file is empty"), (b"text", "cannot be read as an image")], ids=["empty", "text"]
-)
-def test_what_does_not_begin_as_an_image_is_named_by_reading(make_folder, workers, content, told):
-    split = folder_split(root := make_folder({"a": 40, "b": 40}))
-    spoilt = root / split.source.name(int(split.indices[50]))
-    spoilt.write_bytes(content)
-    with pytest.raises(DataError, match=f"{spoilt}: {told}") as caught:
+def test_what_cannot_be_read_is_named_by_reading(make_folder, workers):
+    split = opened(root := make_folder({"a": 40, "b": 40})).train
+    name = split.source.name(int(split.indices[40]))
+    (root / name).unlink()
+    with pytest.raises(DataError, match=f"{name}: cannot be read") as caught:
         loaded(split, workers=workers)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["kept", "streamed"])
-def test_an_image_that_is_damaged_further_on_is_named_by_decoding(make_folder, workers, memory_bytes):
-    split = folder_split(root := make_folder({"a": 40, "b": 40}))
-    damaged = root / split.source.name(int(split.indices[50]))
-    damaged.write_bytes(damaged.read_bytes()[:50])
-    images = loaded(split, workers=workers, memory_bytes=memory_bytes)
-    with pytest.raises(DataError, match=f"{damaged}: cannot be read as an image") as caught:
-        decoded(images)
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "on demand"])
+@pytest.mark.parametrize(
+    ("kept_bytes", "told"),
+    [(0, "the file is empty"), (50, "cannot be read as an image")],
+    ids=["empty", "damaged further on"],
+)
+def test_a_damaged_image_is_named_by_decoding(make_folder, workers, keep, kept_bytes, told):
+    split = opened(root := make_folder({"a": 40, "b": 40})).train
+    damaged = root / split.source.name(int(split.indices[40]))
+    damaged.write_bytes(damaged.read_bytes()[:kept_bytes])
+    images = loaded(split, workers=workers)
+    with pytest.raises(DataError, match=f"{damaged}: {told}") as caught:
+        decoded(images) if keep else list(images.batches([np.array([3, 40])]))
     assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match=f"{damaged}: cannot be read as an image"):
-        list(images.batches([np.array([3, 50])]))
+
+
+def test_an_image_is_read_once_to_be_known_and_once_to_be_drawn(make_folder, monkeypatch):
+    split = opened(make_folder({"a": 10, "b": 10})).train
+    read, begun = [], []
+
+    def reading(path: Path, *, within: Path | None) -> bytes:
+        read.append(path)
+        return read_image_file(path, within=within)
+
+    def opening(file, **options) -> Image.Image:
+        begun.append(file)
+        return real_open(file, **options)
+
+    real_open = Image.open
+    monkeypatch.setattr("tl_experiments.data.folder.read_image_file", reading)
+    monkeypatch.setattr(Image, "open", opening)
+    images = loaded(split, memory_bytes=0)
+    assert (len(read), len(begun)) == (len(split), 0)
+    list(images.batches([np.array([3, 0])]))
+    assert (len(read), len(begun)) == (len(split) + 2, 2)
 
 
 def test_an_image_that_changes_while_the_run_goes_on_is_named(make_folder):
     """Its canvas would be kept under the digest of the earlier one."""
-    split = folder_split(root := make_folder({"a": 5, "b": 5}))
+    split = opened(root := make_folder({"a": 5, "b": 5})).train
     images = loaded(split)
     name = split.source.name(int(split.indices[2]))
     Image.new("RGB", (6, 5), (1, 2, 3)).save(root / name)
@@ -235,7 +245,7 @@ def test_progress_counts_up_to_the_whole(make_split):
     read: list[tuple[int, int]] = []
     split = make_split(300)
     images = load_images(
-        split, canvas=CANVAS, workers=0, memory_bytes=0, on_progress=lambda *counts: read.append(counts)
+        split, canvas=CANVAS, workers=0, memory_bytes=10**9, on_progress=lambda *counts: read.append(counts)
     )
     drawn: list[tuple[str, int, int]] = []
     images.decode(device=CPU, work=lambda title: lambda *counts: drawn.append((title, *counts)))

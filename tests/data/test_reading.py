@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.opening import opened
 from tests.watching import Notes, Watched
 from tl_experiments.data.bad_images import FILE, keep_list
 from tl_experiments.data.check_store import check_store
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
-from tl_experiments.data.folder import image_folder
 from tl_experiments.data.reading import check_split, read_split
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.transforms import Canvas
@@ -22,19 +22,6 @@ from tl_experiments.runtime.row_store import RowStore
 
 CANVAS = Canvas(size=16, crop=14, interpolation="bilinear")
 SIX = {f"{split}/{name}": 12 for split in ("train", "val", "test") for name in ("cat", "dog")}
-
-
-def opened(root: Path, *, on_bad_image: str = "error") -> Dataset:
-    return image_folder(
-        root=str(root),
-        train_size=None,
-        val_fraction=0.25,
-        test_fraction=0.25,
-        split_seed=0,
-        crop_pct=None,
-        follow_links=False,
-        on_bad_image=on_bad_image,
-    )
 
 
 def loaded(dataset: Dataset, *, notes: Notes | None = None, checks: RowStore | None = None) -> DatasetImages:

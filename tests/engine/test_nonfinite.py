@@ -51,13 +51,14 @@ def _learn(module: nn.Module, *, spoil: float = 0.0) -> None:
         next(module.parameters()).grad.view(-1)[3] = spoil  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("good_steps", [0, 2])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("spoil", [math.nan, math.inf, -math.inf, 0.0])
-def test_no_update_uses_a_bad_gradient_or_loss(optimizer: str, spoil: float, fused: bool) -> None:
+def test_no_update_uses_a_bad_gradient_or_loss(optimizer: str, spoil: float, fused: bool, good_steps: int) -> None:
     module = nn.Linear(5, 4)
     updates = _updates(module, OPTIMIZERS[optimizer], count=1, fused=fused)
-    for _ in range(2):
+    for _ in range(good_steps):
         _learn(module)
         assert updates.step(ALL).tolist() == [True]
     weights = [parameter.detach().clone() for parameter in module.parameters()]
@@ -70,6 +71,36 @@ def test_no_update_uses_a_bad_gradient_or_loss(optimizer: str, spoil: float, fus
     _learn(module)
     assert updates.step(ALL).tolist() == [True]
     assert not torch.equal(next(module.parameters()), weights[0])
+    undisturbed = nn.Linear(5, 4)
+    undisturbed.load_state_dict(dict(zip(("weight", "bias"), weights, strict=True)))
+    if good_steps == 0:  # the bad one leaves no trace: what follows is a first step
+        theirs = _updates(undisturbed, OPTIMIZERS[optimizer], count=1, fused=fused)
+        _learn(undisturbed)
+        theirs.step(ALL)
+        torch.testing.assert_close(module.weight, undisturbed.weight, rtol=0, atol=0)
+
+
+def test_optimizers_that_can_look_themselves_are_not_waited_for() -> None:
+    can = {name: _updates(nn.Linear(5, 4), optimizer, count=1)._looks_itself for name, optimizer in OPTIMIZERS.items()}
+    assert can == {"sgd": True, "adam": True, "adamw": True, "rmsprop": False, "nadam": False, "adagrad": True}
+    assert not _updates(nn.Linear(5, 4), partial(SGD, lr=0.1, momentum=0.9, dampening=0.1), count=1)._looks_itself
+
+
+def test_the_zeros_that_sgd_begins_with_change_nothing() -> None:
+    for options in ({"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, {}):
+        ours, plain = nn.Linear(5, 4), nn.Linear(5, 4)
+        plain.load_state_dict(ours.state_dict())
+        updates = _updates(ours, partial(SGD, lr=0.1, **options), count=1)
+        theirs = SGD(
+            [{"params": [plain.weight]}, {"params": [plain.bias], "weight_decay": 0.0}], lr=0.1, fused=True, **options
+        )
+        for _ in range(3):
+            _learn(ours)
+            _learn(plain)
+            updates.step(ALL)
+            theirs.step()
+        assert torch.equal(ours.weight, plain.weight)
+        assert torch.equal(ours.bias, plain.bias)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
@@ -169,6 +200,34 @@ def test_skip_goes_on_without_the_step_and_counts_it(kind: str) -> None:
     assert math.isfinite(final_of(trainer).loss[0])
 
 
+def test_skip_goes_on_when_the_first_steps_that_are_looked_at_were_left_out() -> None:
+    [*_trainer(_spoilt(kind="loss", at=1), skips_nonfinite=True).fit()]
+
+
+def test_running_statistics_forget_a_batch_that_changed_no_weight() -> None:
+    workload, norm = image_workload(held=False)
+    [phase] = workload.phases
+    poisoned = replace(phase, module=Poisoned(phase.module, at=2))
+    [*_trainer(replace(workload, phases=(poisoned,)), skips_nonfinite=True).fit()]
+    assert norm.running_mean.isfinite().all()
+    assert norm.running_var.isfinite().all()
+
+
+class Poisoned(nn.Module):
+    """A network that is shown an image with an infinite pixel once."""
+
+    def __init__(self, inner: nn.Module, *, at: int) -> None:
+        super().__init__()
+        self.inner, self.at, self.steps = inner, at, 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        if self.training and self.steps == self.at:
+            inputs = inputs.clone()
+            inputs[0, 0, 0, 0] = math.inf
+        return self.inner(inputs)
+
+
 def test_skip_does_not_hide_a_run_in_which_nothing_is_finite_any_more() -> None:
     workload = make_workload(epochs=(3,))
     [phase] = workload.phases
@@ -222,6 +281,25 @@ def test_what_a_failed_attempt_moved_is_put_back() -> None:
     assert trainer.state().micro_batch == 4
 
 
+def test_halves_of_odd_batches_are_nearly_equal() -> None:
+    batch = Batch(torch.zeros(10, 3), torch.zeros(1, 10, dtype=torch.int64))
+    assert [part.num_samples for part in batch.split(4)] == [3, 3, 2, 2]
+    features = Batch(torch.zeros(2, 10, 3), torch.zeros(2, 10, dtype=torch.int64), sample_dim=1)
+    assert [tuple(part.inputs.shape) for part in features.split(2)] == [(2, 5, 3), (2, 5, 3)]
+
+
+def test_dropout_in_the_step_that_halves_is_that_of_a_run_that_began_with_halves() -> None:
+    def trained(room: int, *, micro_batch: int | None) -> str:
+        workload, module = _narrow(room)
+        module.inner = nn.Sequential(nn.Dropout(0.5), module.inner)
+        trainer = _trainer(workload, halves=True)
+        trainer.load(replace(trainer.state(), micro_batch=micro_batch))
+        list(trainer.fit())
+        return workload.weights_sha256(0)
+
+    assert trained(4, micro_batch=None) == trained(8, micro_batch=4)
+
+
 def test_without_halving_memory_that_ends_is_an_error() -> None:
     workload, _ = _narrow(3)
     with pytest.raises(torch.OutOfMemoryError):
@@ -240,7 +318,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
     batch = Batch(torch.zeros(4, 3), torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(RuntimeError, match="shapes"):
-        MicroBatches(halves=True).run(fail, batch, module=nn.Linear(1, 1))
+        MicroBatches(halves=True).run(fail, batch, begin_again=lambda: None)
 
 
 def test_the_systems_own_refusal_is_recognised() -> None:

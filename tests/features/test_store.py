@@ -278,7 +278,7 @@ def test_neither_the_path_nor_the_time_of_a_file_counts(backbone: Backbone, tmp_
             Image.fromarray(pixels[index]).save(file)
             os.utime(file, (seconds, seconds))
         paths = tuple(sorted(file.name for file in root.iterdir()))
-        source = FileSource(root, paths, np.arange(3, dtype=np.int64))
+        source = FileSource(root, paths, np.arange(3, dtype=np.int64), follow_links=False)
         return make_store(backbone, notes=notes).features(images_of(source, range(3), split=folder))
 
     first, second = Notes(), Notes()

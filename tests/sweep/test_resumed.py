@@ -47,6 +47,10 @@ def _status(desk: Path) -> dict[str, str]:
         ("lr=0.1", "lr=0.1: the run has lr=0.001; it may change "),
         ("strategy=finetune", "strategy=finetune: the run has strategy=feature; "),
         ("runtime.workres=2", "runtime.workres=2: the run has runtime.workres=None; "),
+        (
+            "runtime.train_precision=bf16",
+            "runtime.train_precision=bf16: the run has",
+        ),
         ("runtime.workers=-1", "runtime.workers=-1: expected 0 to 256"),
         (
             "optimizer._target_=os.system",
@@ -84,8 +88,12 @@ def test_a_run_that_died_is_marked_by_the_next_start_goes_on_and_says_when_it_ha
     assert sorted(_status(desk).values()) == ["FINISHED", "KILLED"]
 
     [run] = [run for run in _client(desk).search_runs(["1"]) if run.info.status == "KILLED"]
-    resumed = _type(desk, f"resume={run.info.run_id}", "runtime.workers=0", "lr=1e-3", "runtime.log_every_steps=1")
+    changes = ("runtime.workers=0", "lr=1e-3", "runtime.log_every_steps=1", "runtime.on_oom=halve")
+    resumed = _type(desk, f"resume={run.info.run_id}", *changes)
     assert resumed.code == 0, resumed.output
+    changed = ["runtime.log_every_steps=1 (was 20)", "runtime.on_oom=halve (was error)"]
+    assert json.loads((desk / FIRST / "result.json").read_text())["resumed_with"] == changed
+    assert all(f"goes on with {line}" in resumed.output for line in changed)
     assert "goes on after epoch 1, step 4" in resumed.output
     assert set(_status(desk).values()) == {"FINISHED"}
     assert len(_status(desk)) == 2
@@ -100,6 +108,16 @@ def test_a_run_that_died_is_marked_by_the_next_start_goes_on_and_says_when_it_ha
     assert again.code == 0
     assert "alone: the run has finished: best val/acc" in again.output
     assert "is marked" not in again.output
+
+
+def test_flags_are_hydras(desk: Path) -> None:
+    helped = _type(desk, "--help", "resume=nowhere")
+    assert helped.code == 0
+    assert "python run.py resume=latest" in helped.output
+    shown = _type(desk, "--cfg=job", f"resume={FIRST}")
+    assert f"resume: {FIRST}" in shown.output
+    refused = _type(desk, "--config-name=config", f"resume={FIRST}")
+    assert "without flags" in _errors(refused)[0]
 
 
 def test_a_job_of_a_sweep_goes_on_with_its_sweep(desk: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_run_that_fails_now_is_different(job: Path, capsys: pytest.CaptureFixt
     [
         (["--set", "seed=1"], "error: seed=1: the run has seed=0; it may change runtime.*, checkpoint.*, dataset.root"),
         (["--set", "runtime.thread=1"], "error: runtime.thread=1: the run has runtime.thread=None; it may change"),
-        (["--set", "runtime.threads=0"], "error: runtime.threads=0: expected 1 or more"),
+        (["--set", "runtime.threads=0"], "error: runtime.threads=0: expected 1 to 1024"),
         (["--set", "tracking.uri=x"], "error: tracking.uri=x: the run has tracking.uri=None; it may change"),
         (["--keep", "."], "is there already; expected a new folder, or an empty one"),
     ],

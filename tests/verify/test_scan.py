@@ -64,7 +64,7 @@ def test_everything_is_named_in_one_table(
     os.mkfifo(train / "pipe.png")
     copy(root, "train/cat/1.png", to="train/cat/copy.png")
     copy(root, "train/cat/2.png", to="test/cat/leak.png")
-    copy(root, "train/cat/3.png", to="val/dog/wrong.png")
+    copy(root, "train/cat/3.png", to="train/dog/wrong.png")
     code, table, last = scanned()
     assert code == 1
     assert {file: problem for file, (problem, _) in table.items()} == {
@@ -76,15 +76,23 @@ def test_everything_is_named_in_one_table(
         "train/cat/link.png": "link",
         "train/cat/pipe.png": "no file",
         "train/cat/text.png": "undecodable",
-        "val/dog/wrong.png": "mislabelled",
+        "train/dog/wrong.png": "mislabelled",
         "val/owl": "unknown class",
     }
     assert table["test/cat/leak.png"][1] == "the same image as train/cat/2.png, in another split"
-    assert table["val/dog/wrong.png"][1] == "the same image as train/cat/3.png, of another class"
+    assert table["train/dog/wrong.png"][1] == "the same image as train/cat/3.png, of another class"
     assert last == (
-        "33 images (14 train, 10 val, 9 test): 10 findings: 1 duplicate, 1 empty, 1 leak, 2 link, 1 mislabelled, "
+        "33 images (15 train, 9 val, 9 test): 10 findings: 1 duplicate, 1 empty, 1 leak, 2 link, 1 mislabelled, "
         "1 no file, 2 undecodable, 1 unknown class"
     )
+
+
+def test_a_leak_under_another_class_is_both(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy(root, "train/cat/3.png", to="val/dog/wrong.png")
+    assert main(["scan", str(root), "--workers", "0"]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split("│")[2].strip() for line in lines if "val/dog/wrong.png" in line] == ["leak", "mislabelled"]
+    assert last == "25 images (8 train, 9 val, 8 test): 2 findings: 1 leak, 1 mislabelled"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -37,8 +37,10 @@ def with_changes(
     choices: Mapping[str, str],
     may_change: Sequence[str],
     folder: Path,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a run's configuration with what was typed, as far as that may change, checked here and now.
+
+    And a line for each value that is not what it was.
 
     Args:
         config: as `read_record` gives it.
@@ -50,7 +52,7 @@ def with_changes(
     Raises:
         ConfigError: a line for each override that is not what the run was begun with, or for each wrong value.
     """
-    changed, problems = deepcopy(dict(config)), []
+    changed, lines, problems = deepcopy(dict(config)), [], []
     for key, override in typed.items():
         value, told = override.value(), override.get_value_element_as_str()
         was = choices.get(key) if key in GROUPS else lookup(config, key)
@@ -59,13 +61,14 @@ def with_changes(
         group, _, name = key.partition(".")
         if key.startswith(tuple(may_change)) and name in changed[group]:
             changed[group][name] = value
+            lines.append(f"{key}={told} (was {was})")
         else:
             problems.append(f"{key}={told}: the run has {key}={was}; it may change {_told(may_change)} only")
     if problems:
         raise ConfigError("\n".join(problems))
     changed = checked_record(changed, allow_targets=config["allow_targets"])
     check({**changed, "resume": None, "sweep": {}}, folder=folder)
-    return changed
+    return changed, tuple(lines)
 
 
 def _told(may_change: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ class Member:
     name: str  # `2 finetune lr=0.001`
     uid: str  # the run's own id, known before any tracking store is asked
     sweep_id: str | None = None
+    changed: tuple[str, ...] = ()  # a line for each value that the run goes on with and did not begin with
     host: Path | None = None  # folder of the first member, if it is another one that this one trains together with
 
 
@@ -92,7 +93,10 @@ def checked(config: DictConfig, *, folder: Path) -> tuple[dict[str, Any], dict[s
     require_no_secrets(config)
     check(values, folder=folder)
     if (resume := values.pop("resume")) is not None:
-        raise ConfigError(f"resume={resume}: goes on with one run; a sweep goes on by -m sweep.resume=FOLDER")
+        raise ConfigError(
+            f"resume={resume}: goes on with one run as it was begun, without flags; "
+            "a sweep goes on by -m sweep.resume=FOLDER"
+        )
     return values, values.pop("sweep")
 
 

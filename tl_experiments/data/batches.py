@@ -32,10 +32,11 @@ class Batch:
     def num_samples(self) -> int:
         return self.labels.shape[1]
 
-    def split(self, size: int) -> "Iterator[Batch]":
-        """Yield the samples in batches of at most so many, in order."""
-        parts = zip(self.inputs.split(size, dim=self.sample_dim), self.labels.split(size, dim=1), strict=True)
-        return (Batch(inputs, labels, self.sample_dim) for inputs, labels in parts)
+    def split(self, count: int) -> "list[Batch]":
+        """Return the samples in so many batches, in order, whose sizes differ by one at most."""
+        inputs = self.inputs.tensor_split(count, dim=self.sample_dim)
+        labels = self.labels.tensor_split(count, dim=1)
+        return [Batch(*part, self.sample_dim) for part in zip(inputs, labels, strict=True)]
 
 
 class Batches(Protocol):

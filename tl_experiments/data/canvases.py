@@ -1,4 +1,4 @@
-"""The canvases of a split: drawn whenever they are asked for, until all are decoded and, where they fit, kept."""
+"""The canvases of a split: drawn whenever they are asked for, until, where they fit, all are decoded and kept."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,18 +28,11 @@ class Canvases:
         self.fit = fit
         self._draw, self._workers, self._store = draw, workers, store
         self._pixels: torch.Tensor | None = None  # uint8 (M, 3, C, C)
-        self._decoded = False
 
     def decode(self, *, device: torch.device, work: Work) -> None:
-        """Decode all of them, unless that has been done; what does not fit is only looked at."""
-        if self._decoded:
-            return
-        if self.fit:
+        """Decode and keep all of them where they fit, unless that has been done."""
+        if self.fit and self._pixels is None:
             self._pixels = self._filled(work).to(device)
-        else:
-            for _ in self._drawn(np.arange(len(self._draw.split)), work):
-                pass
-        self._decoded = True
 
     def batches(self, index_batches: Sequence[np.ndarray], *, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield uint8 (B, 3, C, C), on the device, for each array of positions."""

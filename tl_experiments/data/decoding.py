@@ -99,20 +99,6 @@ def check(content: bytes, *, name: str) -> None:
         _to_rgb(_upright(image))
 
 
-def recognise(content: bytes, *, name: str) -> None:
-    """See that bytes begin as an image does; nothing is decoded, so they may be damaged further on.
-
-    Args:
-        content: the bytes of a file.
-        name: for the message.
-
-    Raises:
-        ImageError: they are of no known format, or their image has too many pixels.
-    """
-    with _opened(content, name):
-        pass
-
-
 @contextmanager
 def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
     """Read the header; whatever goes wrong then or later becomes an ImageError."""
@@ -126,6 +112,8 @@ def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
         raise ImageError(name, "oversized", reason) from error
+    except MemoryError:  # the machine's fault, not the image's
+        raise
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         reason = f"cannot be read as an image ({_reason(error)}); replace or remove it"
         raise ImageError(name, "undecodable", reason) from error
@@ -140,6 +128,8 @@ def _reason(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata do not make the pixels unreadable
         return image
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image

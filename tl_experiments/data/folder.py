@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tl_experiments.data.decoding import decode, recognise
-from tl_experiments.data.folder_scan import scan_folder
+from tl_experiments.data.decoding import decode
+from tl_experiments.data.folder_scan import FolderScan, resolved_root, scan_folder
 from tl_experiments.data.image_files import printable, read_image_file
 from tl_experiments.data.source import Dataset, Files, Split
 from tl_experiments.data.splits import hold_out, limit_train_size
@@ -34,21 +34,16 @@ class FileSource:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        return decode(self._read(index), name=self._place(index))
+        return self.image_from(index, self.content(index))
 
     def content(self, index: int) -> bytes:
-        content = self._read(index)
-        recognise(content, name=self._place(index))
-        return content
+        return read_image_file(self.root / self.paths[index], within=None if self.follow_links else self.root)
+
+    def image_from(self, index: int, content: bytes) -> Image.Image:
+        return decode(content, name=printable(self.root / self.paths[index]))
 
     def name(self, index: int) -> str:
         return printable(self.paths[index])
-
-    def _read(self, index: int) -> bytes:
-        return read_image_file(self.root / self.paths[index], within=None if self.follow_links else self.root)
-
-    def _place(self, index: int) -> str:
-        return printable(self.root / self.paths[index])
 
 
 def image_folder(
@@ -79,20 +74,17 @@ def image_folder(
         DataError: the folder is missing or malformed, or a class is empty or too small to split.
         SettingError: `train_size` or a fraction is out of range.
     """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"dataset.root={root}: no such folder; expected one with train/CLASS/*.jpg or CLASS/*.jpg")
-    folder = folder.resolve()
+    folder = resolved_root(root, named=f"dataset.root={root}")
     files = Files(folder, follow_links=follow_links, on_bad_image=on_bad_image)
     found = scan_folder(folder, follow_links=follow_links)
     if found.problems:
         first, *others = found.problems
         more = f" ({len(others)} more; {files.scan_command} lists all)" if others else ""
         raise DataError(f"{printable(folder)}/{first.path}: {first.reason}{more}")
-    class_names = tuple(found.splits["train"])
+    class_names = found.class_names
     if len(class_names) < 2:
         raise DataError(f"{folder}: found one class ({', '.join(class_names)}); classification needs at least two")
-    splits = {name: _split(name, classes, class_names, files) for name, classes in found.splits.items()}
+    splits = {name: found_split(found, name, follow_links=follow_links) for name in found.splits}
     for name, fraction in (("test", test_fraction), ("val", val_fraction)):
         if name not in splits:
             splits |= _split_off(splits["train"], name, fraction, split_seed, class_names)
@@ -109,14 +101,14 @@ def image_folder(
     )
 
 
-def _split(name: str, classes: dict[str, list[str]], class_names: tuple[str, ...], files: Files) -> Split:
-    """Label one split by the names of train's classes."""
+def found_split(found: FolderScan, name: str, *, follow_links: bool) -> Split:
+    """Return all images of a split, labelled by the place of their class among `found.class_names`."""
+    classes, labels_of = found.splits[name], {label: at for at, label in enumerate(found.class_names)}
     paths = tuple(path for files in classes.values() for path in files)
     labels = np.repeat(
-        np.array([class_names.index(found) for found in classes], dtype=np.int64),
-        [len(files) for files in classes.values()],
+        np.array([labels_of[label] for label in classes], dtype=np.int64), [len(files) for files in classes.values()]
     )
-    return Split(name, FileSource(files.root, paths, labels, files.follow_links), np.arange(len(paths)))
+    return Split(name, FileSource(found.root, paths, labels, follow_links), np.arange(len(paths)))
 
 
 def _split_off(train: Split, name: str, fraction: float, seed: int, class_names: tuple[str, ...]) -> dict[str, Split]:

@@ -16,11 +16,12 @@ from tl_experiments.runtime.errors import DataError
 
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _KNOWN = " ".join(EXTENSIONS)
+_EXPECTED = "train/CLASS/*.jpg or CLASS/*.jpg"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a folder, or with a link to one.
+    """One thing that is wrong in a folder of images.
 
     Attributes:
         path: relative to the root, as it can be printed.
@@ -47,6 +48,27 @@ class FolderScan:
     root: Path
     splits: dict[str, dict[str, list[str]]]
     problems: tuple[Problem, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Train's classes, and behind them those that another split alone has, which are problems."""
+        return tuple(dict.fromkeys(name for split in ("train", *self.splits) for name in self.splits[split]))
+
+
+def resolved_root(root: str, *, named: str) -> Path:
+    """Return where a folder of images really is.
+
+    Args:
+        root: as it was typed.
+        named: how the message calls it.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{named}: no such folder; expected one with {_EXPECTED}")
+    return folder.resolve()
 
 
 def scan_folder(root: Path, *, follow_links: bool) -> FolderScan:
@@ -80,9 +102,9 @@ def _scan_splits(walk: "_Walk") -> dict[str, dict[str, list[str]]]:
     if (not has_classes and len(folders) < len(names)) or (not names and walk.problems):
         folders = [("train", root)]
     elif not names:
-        raise DataError(f"{root}: no folders in it, so no images; expected train/CLASS/*.jpg or CLASS/*.jpg")
+        raise DataError(f"{root}: no folders in it, so no images; expected {_EXPECTED}")
     elif "train" not in kinds:
-        raise DataError(f"{root}: found {', '.join(names)} but no train/; expected train/CLASS/*.jpg or CLASS/*.jpg")
+        raise DataError(f"{root}: found {', '.join(names)} but no train/; expected {_EXPECTED}")
     elif len(set(kinds)) < len(kinds):
         raise DataError(f"{root}: two folders for one split ({', '.join(names)}); keep one of each")
     splits = {kind: _scan_classes(walk, folder) for kind, folder in folders}
@@ -123,23 +145,26 @@ class _Walk:
         return sorted(names, key=natural_key)
 
     def images_below(self, folder: Path) -> list[str]:
-        """Paths of the images in a folder and the folders in it, relative to the root and sorted."""
-        found: list[str] = []
-        self._enter(folder, {self.root, *folder.parents}, found)
-        return sorted(found)
+        """Paths of the images in a folder and the folders in it, relative to the root and sorted.
 
-    def _enter(self, folder: Path, seen: set[Path], found: list[str]) -> None:
-        """Collect images; a folder that was seen, as a link to a parent is, is not entered again."""
-        resolved = folder.resolve()
-        if resolved in seen:
-            return
-        seen.add(resolved)
-        for entry in self._entries(folder):
-            kind = self._kind(entry)
-            if kind == "folder":
-                self._enter(Path(entry.path), seen, found)
-            elif kind == "image":
-                found.append(self._below(Path(entry.path)))
+        A folder that was seen, as a link to a parent is, is not entered again.
+        """
+        found, seen = list[str](), {self.root, *folder.parents}
+        waiting = [(folder, folder.resolve())]  # not a call for each: folders may be deeper than calls
+        while waiting:
+            entered, resolved = waiting.pop()
+            if resolved in seen:
+                continue
+            seen.add(resolved)
+            inside: list[tuple[Path, Path]] = []
+            for entry in self._entries(entered):
+                kind, path = self._kind(entry), Path(entry.path)
+                if kind == "folder":
+                    inside.append((path, path.resolve() if entry.is_symlink() else resolved / entry.name))
+                elif kind == "image":
+                    found.append(self._below(path))
+            waiting += reversed(inside)  # the first by name is entered first
+        return sorted(found)
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """What is visible in a folder, by name: of a folder that is linked twice, always the same path is found."""

@@ -48,7 +48,9 @@ class Images:
         return self.canvases.fit
 
     def decode(self, *, device: torch.device, work: Work) -> None:
-        """Decode every image before passes over all of them; the canvases are kept where they fit. Once is enough.
+        """Decode every image before passes over all of them, where the canvases fit into memory. Once is enough.
+
+        Where they do not, nothing is decoded: every pass draws them again.
 
         Args:
             device: where they are kept.
@@ -94,7 +96,7 @@ def load_images(
         on_progress: called with (images read, M).
 
     Raises:
-        DataError: an image cannot be read, or does not begin like one.
+        DataError: an image cannot be read.
     """
     reading = read_split(split, workers=workers, on_progress=on_progress or (lambda *_: None))
     for fault in reading.faults.values():

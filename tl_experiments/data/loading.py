@@ -132,9 +132,9 @@ class DrawCanvases:
 
     def _draw(self, position: int) -> np.ndarray:
         source, index = self.split.source, int(self.split.indices[position])
-        drawn = draw(source.image(index), self.canvas)
-        _require_unchanged(self.split, index, source.content(index), self.digests[position])
-        return drawn
+        content = source.content(index)
+        _require_unchanged(self.split, index, content, self.digests[position])
+        return draw(source.image_from(index, content), self.canvas)
 
 
 def _digest(content: bytes) -> str:

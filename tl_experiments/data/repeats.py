@@ -10,12 +10,12 @@ class Place:
 
     Attributes:
         split: its name.
-        label: its class, by name or by index.
+        label: its class.
         name: of the image.
     """
 
     split: str
-    label: str | int
+    label: int
     name: str
 
 

@@ -24,7 +24,11 @@ class ImageSource(Protocol):
         ...
 
     def content(self, index: int) -> bytes:
-        """Bytes that determine the image, not decoded; raises DataError when they cannot be read or are no image's."""
+        """Bytes that determine the image, not decoded; raises DataError when they cannot be read."""
+        ...
+
+    def image_from(self, index: int, content: bytes) -> Image.Image:
+        """The image whose content was read before, as `image` gives it, without reading it again."""
         ...
 
     def name(self, index: int) -> str:
@@ -55,6 +59,9 @@ class ArraySource:
     def content(self, index: int) -> bytes:
         pixels = self.pixels[index]
         return repr(pixels.shape).encode() + pixels.tobytes()
+
+    def image_from(self, index: int, content: bytes) -> Image.Image:  # noqa: ARG002 - the pixels are at hand
+        return self.image(index)
 
     def name(self, index: int) -> str:
         return f"{self.prefix}/{index}"

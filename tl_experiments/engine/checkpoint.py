@@ -100,6 +100,7 @@ class Checkpoints:
             verify_folder(folder)
             values = json.loads((folder / VALUES).read_bytes())
             if not {*self._uids} <= {*values["uids"]}:
+                self._notice(f"checkpoint {folder} is another run's, and is removed")
                 return None
             self._require_same(values, folder)
             share = len(self._uids) / len(values["uids"])  # of a time that members take together

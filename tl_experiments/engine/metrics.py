@@ -74,15 +74,15 @@ class Sums:
             skips: leave the batch out for the others; else its loss, which may not be finite, spoils their mean.
         """
         hits = logits.argmax(dim=-1) == labels
-        rows = torch.stack([losses.double().sum(dim=1), hits.double().sum(dim=1)])
+        loss, num_hits = losses.double().sum(dim=1), hits.double().sum(dim=1)
+        num_samples = torch.full_like(loss, labels.shape[1])
         if updated is None:
-            self._sums[:2] += rows
-            self._sums[2] += labels.shape[1]
+            self._sums += torch.stack([loss, num_hits, num_samples, torch.zeros_like(loss)])
             return
-        counts = updated if skips else torch.ones_like(updated)
-        self._sums[:2] += torch.where(counts, rows, 0.0)
-        self._sums[2] += counts * labels.shape[1]
-        self._sums[3] += ~updated
+        rows = [loss, num_hits, num_samples]
+        if skips:
+            rows = [torch.where(updated, row, 0.0) for row in rows]
+        self._sums += torch.stack([*rows, (~updated).double()])
 
     def state(self, member: int) -> torch.Tensor:
         """Return the sums of one member, (4,) float64; not a copy."""

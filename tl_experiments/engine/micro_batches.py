@@ -1,9 +1,8 @@
 """Batches that do not fit into memory, computed in parts whose gradients add up to those of the whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from tl_experiments.data.batches import Batch
 from tl_experiments.runtime.memory import is_out_of_memory
@@ -22,13 +21,15 @@ class MicroBatches:
         self.size: int | None = None  # None: the whole batch
         self._halves = halves
 
-    def run(self, backward: Backward, batch: Batch, *, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    def run(
+        self, backward: Backward, batch: Batch, *, begin_again: Callable[[], None]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the gradients of a batch.
 
         Args:
             backward: adds a part's gradients to those that are there; returns its logits (K, b, C) and losses (K, b).
             batch: K members' samples.
-            module: whose gradients and buffers are as they were when a part fails.
+            begin_again: called before an attempt after the first; has everything as it was before that.
 
         Returns:
             logits (K, B, C) and losses (K, B).
@@ -36,16 +37,11 @@ class MicroBatches:
         Raises:
             RuntimeError, MemoryError: memory is too small, and parts may not be smaller or cannot be.
         """
-        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if self._halves else {}
-        while True:
-            outcome = self._try(backward, batch)
-            if outcome is not None:
-                return outcome
-            module.zero_grad(set_to_none=True)
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+        while (outcome := self._try(backward, batch)) is None:
+            begin_again()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+        return outcome
 
     def _try(self, backward: Backward, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return None when the parts were too large, and are smaller now."""
@@ -57,8 +53,11 @@ class MicroBatches:
                 raise
             self.size = (size + 1) // 2
             return None  # once the frames that hold the tensors are gone
+        if len(parts) == 1:
+            return parts[0]
         logits, losses = zip(*parts, strict=True)
         return torch.cat(logits, dim=1), torch.cat(losses, dim=1)
 
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
-        return iter([batch]) if self.size is None or self.size >= batch.num_samples else batch.split(self.size)
+    def _parts(self, batch: Batch) -> Sequence[Batch]:
+        count = 1 if self.size is None else -(-batch.num_samples // self.size)
+        return batch.split(count) if count > 1 else [batch]

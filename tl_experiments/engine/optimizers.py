@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.optim import Optimizer
+import torch
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from tl_experiments.models.param_groups import ParamGroup
 
@@ -37,3 +38,20 @@ def base_lr(optimizer: Optimizer) -> float:
     """Return the rate of a group whose scale is 1, as the schedule has it now."""
     group = optimizer.param_groups[0]
     return float(group["lr"]) / group["lr_scale"]
+
+
+def looks_itself(optimizer: Optimizer) -> bool:
+    """Whether an optimizer leaves all as it is where `found_inf`, on the device, is 1; for others the host has to look.
+
+    PyTorch's fused kernels do, which its GradScaler relies on. That of SGD begins with a momentum that nobody has
+    written, which a first step that is left out would keep: it gets zeros, from which it goes on in the same way.
+    """
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    if type(optimizer) in (Adam, AdamW, Adagrad):
+        return fused
+    if type(optimizer) is not SGD or not fused or any(group["dampening"] for group in optimizer.param_groups):
+        return False
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return True

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, cast
 
 import torch
@@ -14,6 +14,7 @@ from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.metrics import Means, Sums, member_losses
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record
+from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.updates import Done, Updates
 from tl_experiments.runtime.errors import RunFailed
@@ -64,6 +65,7 @@ class Trainer:
         ]
         self._best = BestWeights([workload.trained_tensors(member) for member in range(workload.num_members)])
         self._diverged: dict[int, str] = {}  # members that are left alone, and why
+        self._alive = torch.ones(workload.num_members, dtype=torch.bool, device=device)  # the others
         self._steps = 0  # optimizer updates so far
         self._epochs = 0  # that are over, over all phases
         self._epoch_steps = 0  # of the epoch that is going on
@@ -152,7 +154,7 @@ class Trainer:
                 tensor.copy_(own.tensors[f"weights/{name}"])
             self._best.load(member, compartment("best", own.tensors))
             if own.reason is not None:
-                self._diverged[member] = own.reason
+                self._leave_alone({member: own.reason})
         tensors = [own.tensors for own in state.members]
         self._updates.load([compartment("optimizer", own) for own in tensors], steps=state.steps)
         self._sums.load([own["sums"] for own in tensors])
@@ -188,17 +190,18 @@ class Trainer:
         module.train()
         for held in phase.held_in_eval:
             held.eval()
+        statistics = RunningStatistics(phase.module)
         start, behind, num_steps = time.perf_counter(), self._epoch_samples, len(phase.train)
         for batch in phase.train.epoch(epoch, skip=self._epoch_steps):
             whole = self._micro_batches.size
-            self._update(phase, module, batch)
+            self._update(phase, module, batch, statistics)
             if self._micro_batches.size not in (None, whole):
                 yield Halved(self._micro_batches.size)
             step = self._epoch_steps
             if step % self._log_every_steps == 0:
                 self._sums.ask()
             means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
-            if means is not None:
+            if means is not None and (step == num_steps or not self._skips):  # all so far may have been skipped
                 yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,
@@ -222,13 +225,23 @@ class Trainer:
             elif not self._skips and any(means.num_skipped[member : member + 1]):
                 reasons[member] = f"a gradient is not finite in {where}; {mended}"
         lost = {member: reason for member, reason in reasons.items() if member not in self._diverged}
-        self._diverged |= lost
+        self._leave_alone(lost)
         if len(self._diverged) == self._workload.num_members:
             raise RunFailed(next(iter(lost.values()), next(iter(self._diverged.values()))))
         yield from (Diverged(member=member, reason=reason) for member, reason in lost.items())
 
-    def _update(self, phase: Phase, module: nn.Module, batch: Batch) -> None:
+    def _leave_alone(self, lost: Mapping[int, str]) -> None:
+        self._diverged |= lost
+        for member in lost:
+            self._alive[member] = False
+
+    def _update(self, phase: Phase, module: nn.Module, batch: Batch, statistics: RunningStatistics) -> None:
         """Make one optimizer step."""
+
+        def begin_again() -> None:
+            phase.module.zero_grad(set_to_none=True)
+            statistics.put_back()
+            seed_step(self._seed, self._steps)
 
         def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             with phase.train_precision.autocast():
@@ -238,9 +251,11 @@ class Trainer:
             (losses.sum(dim=1) / batch.num_samples).sum().backward()
             return logits.detach(), losses.detach()
 
+        statistics.keep()
         seed_step(self._seed, self._steps)
-        logits, losses = self._micro_batches.run(backward, batch, module=phase.module)
-        updated = self._updates.step(losses.isfinite().all(dim=1))
+        logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
+        updated = self._updates.step(losses.isfinite().all(dim=1) & self._alive)
+        statistics.put_back_unless(updated.any())
         self._sums.add(logits, batch.labels, losses, updated=updated, skips=self._skips)
         self._steps += 1
         self._epoch_steps += 1

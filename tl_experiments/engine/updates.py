@@ -1,6 +1,5 @@
 """What changes the weights after each step: an optimizer and its schedule, for one member or for K side by side."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +11,7 @@ from torch.optim import Optimizer
 
 from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, like, read_settings
 from tl_experiments.engine.optimizer_state import load_optimizer_state, optimizer_state
-from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, make_optimizer
+from tl_experiments.engine.optimizers import OptimizerFactory, base_lr, looks_itself, make_optimizer
 from tl_experiments.engine.rates import Rates, ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.models.param_groups import ParamGroup
@@ -56,8 +55,9 @@ class Updates(Protocol):
             finite: bool (K,), on the device: the members whose loss is finite.
 
         Returns:
-            bool (K,), on the device: the members that were updated. Where the loss or a gradient is not finite, weights
-            and what is remembered of gradients stay as they are; the host does not wait to know.
+            bool (K,), on the device: the members that were updated. Where the loss or a gradient's norm is not finite,
+            weights and what is remembered of gradients stay as they are; the host does not wait to know. (The norm is
+            infinite from 1e19 on; the largest element, which is not, takes 30 times as long to find on a CPU.)
         """
         ...
 
@@ -83,9 +83,7 @@ class SingleUpdates:
         self._schedule: Schedule | None = None
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._lr = base_lr(self._optimizer)
-        # Fused optimizers leave all as it is where they are told so on the device; for others the host has to wait.
-        fuses = all(group.get("fused") for group in self._optimizer.param_groups)
-        self._looks_itself = fuses and getattr(self._optimizer, "_step_supports_amp_scaling", False)
+        self._looks_itself = looks_itself(self._optimizer)
 
     @property
     def lr(self) -> tuple[float, ...]:
@@ -96,7 +94,7 @@ class SingleUpdates:
             group["lr"] = peak
             group.pop("initial_lr", None)  # where PyTorch's schedulers keep what they began with
         self._schedule = self._scheduler(self._optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        if done != NOTHING:
+        if done.scores or done.steps:
             self._optimizer._opt_called = True  # type: ignore[attr-defined]  # they were made, by another process
         for scores in done.scores:
             self._move(steps_per_epoch)
@@ -112,7 +110,7 @@ class SingleUpdates:
     def step(self, finite: torch.Tensor) -> torch.Tensor:
         self._lr = base_lr(self._optimizer)
         gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
-        finite = finite & get_total_norm(gradients, norm_type=math.inf).isfinite()
+        finite = finite & get_total_norm(gradients).isfinite()
         if self._looks_itself:
             self._optimizer.found_inf = (~finite[0]).float()  # type: ignore[attr-defined]  # as GradScaler tells it
             self._optimizer.step()
@@ -195,8 +193,7 @@ class BankUpdates:
         self._num_steps += 1  # of those that are left out too, as the host does not know of them
         for group in self._groups:
             for gradient in (parameter.grad for parameter in group.params if parameter.grad is not None):
-                largest = torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.ndim)))
-                finite = finite & largest.isfinite()
+                finite = finite & torch.linalg.vector_norm(gradient.flatten(1), dim=1).isfinite()
         self._lr = self._rates.current if self._rates else self._lr
         for group in self._groups:
             columns = as_columns(

@@ -7,11 +7,8 @@ import torch
 
 from tl_experiments.runtime.errors import RunFailed
 
-TEXTS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-)  # of PyTorch's allocators; Linux's says the second
+# Of PyTorch's allocators, and of cuBLAS and cuDNN.
+TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

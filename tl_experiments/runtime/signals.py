@@ -99,6 +99,12 @@ def stop_asked() -> bool:
     return _Shield.waiting is not None
 
 
+def wait_longer() -> None:
+    """Have a signal that waits be patient anew: what is done next is done for it."""
+    if _Shield.waiting is not None:
+        _set_timer(PATIENCE_SECONDS)
+
+
 def obey() -> None:
     """Let a signal that waits do its work now."""
     if _Shield.waiting is not None:

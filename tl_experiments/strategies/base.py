@@ -96,7 +96,7 @@ class Materials:
     def image_batches(self, images: Images, *, seed: int | None = None) -> ImageBatches:
         """Return a split's images in batches: shuffled and augmented under a seed, else in order and as they are.
 
-        Every image is decoded first, so that a damaged one is named before training begins.
+        Every image is decoded first where all fit into memory.
 
         Raises:
             DataError: an image cannot be decoded.

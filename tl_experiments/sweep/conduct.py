@@ -82,7 +82,7 @@ def conduct(
         RunFailed: a line for each job that did not finish.
     """
     console = Console()
-    close_what_died(folder)
+    close_what_died(folder, tracking_uri=plan.jobs[0].config["tracking"].get("uri"))
     outcomes = read_outcomes(plan, folder)
     left = [outcome.job.index for outcome in outcomes if not outcome.finished]
     _announce(plan, folder, left=left, changed=changed, console=console)

@@ -1,49 +1,79 @@
-"""What died without a word beside what is about to start: runs, and sweeps whose own process is gone."""
+"""What died without a word beside what is about to start: runs, and sweeps whose own process is gone.
 
-from contextlib import suppress
+Whoever wrote what lies there: nothing of it is built, and none of it can keep from starting what is about to start.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
-from tl_experiments import build
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.runtime.errors import UserError
-from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep import plan
 from tl_experiments.sweep.folder import claimed
-from tl_experiments.sweep.ledger import RUNNING
-from tl_experiments.sweep.outcome import read_outcomes
+from tl_experiments.sweep.ledger import FAILED, KILLED, RUNNING, Ledger
+from tl_experiments.sweep.outcome import Outcome, own_cause, read_outcomes
 from tl_experiments.sweep.parent import parent_ended
 from tl_experiments.sweep.plan import Plan
-from tl_experiments.sweep.settle import Settler
+from tl_experiments.tracking import journal, run_record
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.dead_runs import CAUSE, close_dead_runs
+from tl_experiments.tracking.dead_runs import CAUSE, close_dead_run
+from tl_experiments.tracking.last_words import LastWords, own_stores
+from tl_experiments.tracking.result import is_finished, read_result
 
-RUNS, SWEEPS = "runs", "sweeps"  # below outputs
+PLACES = Path("outputs/runs"), Path("outputs/sweeps")
 
 
-def close_what_died(folder: Path) -> None:
+def close_what_died(folder: Path, *, tracking_uri: str | None = None) -> None:
     """Record the end of runs and sweeps that lie where those of `folder` do and that no process is running.
 
     Args:
-        folder: of the run or sweep that is about to start.
+        folder: of the run or sweep that is about to start; it is left as it is.
+        tracking_uri: where that is tracked; the stores of others that died are told only if they are the same.
     """
-    console, outputs = Console(), folder.parent.parent
-    for place in {folder.parent, outputs / RUNS, outputs / SWEEPS}:
-        close_dead_runs(place, console=console)
-        for path in sorted(place.glob(f"*/{plan.FILE}")):
-            if path.parent != folder and not parent_ended(path.parent):
-                with suppress(ConfigError, UserError, OSError):
-                    _close_sweep(path.parent, console=console)
+    console, beside = Console(), dict.fromkeys(place.absolute() for place in (folder.parent, *PLACES))
+    with LastWords(own=own_stores(tracking_uri), console=console) as words:
+        for place in beside:
+            for kind, close in ((run_record.FILE, close_dead_run), (plan.FILE, _close_sweep)):
+                for path in sorted(place.glob(f"*/{kind}")):
+                    if path.parent != folder.absolute():
+                        _try(close, path.parent, words=words, console=console)
 
 
-def _close_sweep(folder: Path, *, console: Console) -> None:
-    """Mark the jobs that were running, and the sweep's own run; ConfigError where a process runs the sweep."""
-    with claimed(folder):
-        dead = Plan.load(folder)
-        if all(outcome.state != RUNNING for outcome in read_outcomes(dead, folder)):
-            return
-        console.notice(f"note: sweep {folder} died; it goes on by: python run.py -m sweep.resume={folder}")
-        first = dead.member(dead.jobs[0], folder=folder)
-        tracker = build.build_sweep_tracker(first, name=f"sweep {dead.name}", folder=folder)
-        with suppress(Terminated), tracker:
-            Settler(dead, folder, console).settle_rest(CAUSE)
-            raise Terminated(CAUSE)
+def _try(close: Callable[..., None], folder: Path, *, words: LastWords, console: Console) -> None:
+    try:
+        close(folder, words=words, console=console)
+    except Exception as error:  # whatever is wrong with a neighbour, it ends nothing here
+        told = (str(error).splitlines() or [""])[0] or type(error).__name__
+        console.notice(f"note: {folder} was left as it is: {told}")
+
+
+def _close_sweep(folder: Path, *, words: LastWords, console: Console) -> None:
+    """Mark the jobs that were running, and the sweep's own run."""
+    if parent_ended(folder):
+        return
+    dead = Plan.load(folder)
+    if not _running(dead, folder) and not journal.is_open(folder):
+        return
+    if not words.enter(claimed(folder), unless=ConfigError):
+        return  # a process runs it
+    ended = [outcome for outcome in _running(dead, folder) if words.hold(outcome.folder)]
+    if not ended and not journal.is_open(folder):
+        return
+    console.notice(f"note: sweep {folder} died; it goes on by: python run.py -m sweep.resume={folder}")
+    for outcome in ended:
+        _close_job(outcome, folder, words=words)
+    words.end(folder, uid=dead.uid, status=KILLED, error=f"Terminated: {CAUSE}")
+
+
+def _close_job(outcome: Outcome, folder: Path, *, words: LastWords) -> None:
+    """Say how a job ended, unless it has said so itself while its lock was waited for."""
+    uid, result = outcome.job.uid, read_result(outcome.folder)
+    if is_finished(result, uid=uid):
+        return
+    own = own_cause(result, uid=uid)
+    state, cause = (FAILED, own) if own else (KILLED, CAUSE)
+    words.end(outcome.folder, uid=uid, status=state, error=f"{'RunFailed' if own else 'Terminated'}: {cause}")
+    Ledger(folder).append({"job": outcome.job.index, "state": state, "cause": cause})
+
+
+def _running(dead: Plan, folder: Path) -> list[Outcome]:
+    return [outcome for outcome in read_outcomes(dead, folder) if outcome.state == RUNNING]

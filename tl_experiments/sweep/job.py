@@ -20,7 +20,7 @@ from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledge
 from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
-from tl_experiments.tracking.result import is_finished, read_result
+from tl_experiments.tracking.result import finished_line, is_finished, read_result
 
 if TYPE_CHECKING:
     from tl_experiments.tracking.run_log import RunResult
@@ -42,12 +42,23 @@ class Job:
         from tl_experiments.experiment import run_experiments  # noqa: PLC0415 - a config error must not wait for torch
         from tl_experiments.sweep.dead import close_what_died  # noqa: PLC0415
 
+        first = self.members[0]
         if self.ledger is None:  # a sweep has done it for its jobs
-            close_what_died(self.members[0].folder)
+            close_what_died(first.folder, tracking_uri=first.config["tracking"].get("uri"))
         with self._recorded():
+            if self.ledger is None and is_finished(read_result(first.folder), uid=first.uid):
+                self._tell(finished_line(first.folder))  # by another process, which was waited for
+                return float(read_result(first.folder)["val/acc_best"])
+            for line in first.changed:
+                self._tell(f"note: goes on with {line}")
             results = run_experiments(self.members)
         self._show(results)
         return results[0].val_acc_best
+
+    def _tell(self, line: str) -> None:
+        from tl_experiments.tracking.console import Console  # noqa: PLC0415 - not before a run has begun
+
+        Console().notice(line)
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:

@@ -46,7 +46,11 @@ def _read(folder: Path) -> dict[str, Any]:
     """Return what is known of the sweep's run, which is not there before the first job is about to start."""
     path = folder / FILE
     nothing = {"run_id": None, "charts_link": None, "ended": False}
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else nothing
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):  # a report can do without it
+        known = {}
+    return nothing | known if isinstance(known, dict) else nothing
 
 
 def describe_plan(tracker: Tracker, plan: Plan, lines: Sequence[str]) -> None:

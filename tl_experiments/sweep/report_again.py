@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import SettingError
@@ -12,8 +10,9 @@ from tl_experiments.sweep.folder import find_sweep
 from tl_experiments.sweep.parent import read_link, read_parent
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.present import REPORT, RESULTS, show_results, write_results
-from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking.address import absolute_uri, require_own_server
 from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.find_run import folder_of_sweep
 from tl_experiments.tracking.mlflow_store import existing_client
 
 
@@ -42,20 +41,13 @@ def folder_of(run_id: str, tracking_uri: str | None) -> Path:
         tracking_uri: where runs are; None is $MLFLOW_TRACKING_URI, else the default store.
 
     Raises:
-        ConfigError: there is no such run, or it belongs to no sweep.
-        SettingError: the tracking store is not there.
+        ConfigError: it belongs to no sweep.
+        SettingError: there is no such run, the store does not answer, or the files are not on this machine.
     """
-    address = absolute_uri(tracking_uri)
-    client = existing_client(address)
-    try:
-        tags = client.get_run(run_id).data.tags
-        if MLFLOW_PARENT_RUN_ID in tags:
-            tags = client.get_run(tags[MLFLOW_PARENT_RUN_ID]).data.tags
-    except MlflowException as error:
-        raise ConfigError(f"{run_id}: no such run in {address}; --tracking-uri names another store") from error
-    if tags.get("tl.kind") != "sweep":
+    folder = folder_of_sweep(run_id, tracking_uri=tracking_uri)
+    if folder is None:
         raise ConfigError(f"{run_id}: a run that belongs to no sweep; expected the id of a sweep's run, or of a job's")
-    return find_sweep(tags["tl.run_dir"], sweeps=Path())
+    return find_sweep(str(folder), sweeps=Path())
 
 
 def _put_on_run(plan: Plan, folder: Path, tracking_uri: str | None) -> None:
@@ -63,6 +55,9 @@ def _put_on_run(plan: Plan, folder: Path, tracking_uri: str | None) -> None:
     run_id = read_parent(folder)
     if run_id is None:
         return
-    client: MlflowClient = existing_client(absolute_uri(tracking_uri or plan.jobs[0].config["tracking"].get("uri")))
-    for name in (RESULTS, REPORT):
-        client.log_artifact(run_id, str(folder / name))
+    kept = plan.jobs[0].config["tracking"].get("uri")
+    if kept and not tracking_uri:
+        require_own_server(kept, source=folder, expected="--tracking-uri {}")
+    with existing_client(absolute_uri(tracking_uri or kept)) as client:
+        for name in (RESULTS, REPORT):
+            client.log_artifact(run_id, str(folder / name))

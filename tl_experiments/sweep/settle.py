@@ -1,21 +1,22 @@
 """Truth after the fact: what a job could not record itself because it died, is recorded for it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
 from tl_experiments import build
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.run_lock import still_runs
+from tl_experiments.runtime.run_lock import alone_in
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import Outcome, identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.result import is_finished, read_result
 from tl_experiments.tracking.tracker import Tracker
 
 GRACE_SECONDS = 5.0
@@ -84,15 +85,34 @@ class Settler:
             cause: why it ended.
             killed: from outside, so that nothing is said against the job.
         """
-        if still_runs(outcome.folder, seconds=GRACE_SECONDS):
-            self.console.notice(f"note: job {outcome.job.name} is still running; {cause}")
-            return
-        error = Terminated(cause) if killed else RunFailed(cause)
-        state = KILLED if killed else FAILED
-        with self._recording(outcome, state=state, cause=cause), suppress(type(error)), self._tracker(outcome):
-            raise error
+        with self._alone(outcome) as is_alone:
+            if not is_alone:
+                self.console.notice(f"note: job {outcome.job.name} is still running; {cause}")
+            elif is_finished(result := read_result(outcome.folder), uid=outcome.job.uid):  # while it was waited for
+                self._close_finished(replace(outcome, result=result))
+            else:
+                error = Terminated(cause) if killed else RunFailed(cause)
+                state = KILLED if killed else FAILED
+                with self._recording(outcome, state=state, cause=cause), suppress(type(error)), self._tracker(outcome):
+                    raise error
 
     def _settle_finished(self, outcome: Outcome) -> None:
+        with self._alone(outcome) as is_alone:
+            if is_alone:  # else it says so itself
+                self._close_finished(outcome)
+
+    @contextmanager
+    def _alone(self, outcome: Outcome) -> Iterator[bool]:
+        """Keep other processes from a job's folder; yields whether none has it."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(alone_in(outcome.folder, seconds=GRACE_SECONDS))
+                is_alone = True
+            except RunFailed:
+                is_alone = False
+            yield is_alone
+
+    def _close_finished(self, outcome: Outcome) -> None:
         """Close the tracked run of a job whose result is whole, but which was killed before it could say so."""
         with self._recording(outcome, state=FINISHED, **identity(outcome.result)), self._tracker(outcome) as tracker:
             tracker.log_file(outcome.folder / "result.json")

@@ -31,6 +31,7 @@ from tl_experiments.sweep.planned_configs import PlannedConfigs
 from tl_experiments.sweep.planning import code_version, make_plan
 from tl_experiments.sweep.resume import changed_code, disagreements, forgotten, settings_now
 from tl_experiments.sweep.typed import Typed, sort_overrides
+from tl_experiments.tracking.address import require_own_server
 
 EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
 
@@ -97,6 +98,9 @@ class PlannedSweeper(Sweeper):
         folder = find_sweep(named, sweeps=Path(self._config.hydra.sweep.dir).absolute().parent)
         plan = Plan.load(folder)
         plan.require_trusted(folder, allow_targets=list(self._config.allow_targets))
+        if not any(override.get_key_element() == "tracking.uri" for override in typed.run):
+            for kept in {job.config["tracking"].get("uri") for job in plan.jobs} - {None}:
+                require_own_server(kept, source=folder, expected="tracking.uri={} beside sweep.resume")
         if problems := disagreements(plan, typed, parse=self._parse):
             raise ConfigError("\n".join(problems))
         settings = settings_now(plan, settings, typed.sweep)

@@ -4,5 +4,4 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # links are printed once, by the console
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "+2")  # 7 by default: 4 minutes for a server that is away
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # making a database is no news

@@ -14,8 +14,11 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 HIDDEN = "***"
 
-_USER_INFO = re.compile(r"(?<=://)[^/?#]*:[^/?#]*(?=@)")  # a user and a password
-_QUERY = re.compile(r"(?<=[?&])((?:password|passwd|pwd|token|secret)=)[^&#]+", re.IGNORECASE)
+DATABASE_CREDENTIALS = ("PGPASSWORD", "MYSQL_PWD")  # sent to whatever server an address names
+
+_USER_INFO = re.compile(r"(?<=://)[^/?#]+(?=@)")  # a user and a password, or a token alone
+_QUERY = re.compile(r"([?&;][\w.%+-]*(?:pass|pwd|token|secret|odbc_connect)[\w.%+-]*=)([^&#]+)", re.IGNORECASE)
+_IN_ODBC = re.compile(r"(?:pwd|password)=([^;&]+)", re.IGNORECASE)
 SHORTEST = 4  # letters of a password that is looked for by itself in a text
 
 
@@ -65,13 +68,41 @@ def holds_secret(uri: str) -> bool:
     return bool(_USER_INFO.search(uri) or _QUERY.search(uri))
 
 
+def require_own_server(kept: str, *, source: object, expected: str) -> None:
+    """See that a server which only a file names is not sent the user's credentials.
+
+    Args:
+        kept: its address, as the file has it.
+        source: the file, or its folder.
+        expected: what the user may type instead, if the server may have them; `{}` stands for the address.
+
+    Raises:
+        SettingError: there are credentials, and the environment names another server.
+    """
+    if kept.rstrip("/") != os.environ.get(VARIABLE, "").rstrip("/") and _has_credentials(kept):
+        raise SettingError(
+            f"{source}: its server, {shown(kept)}, would be sent your credentials, those of MLFLOW_TRACKING_... or of "
+            f"MLflow's credentials file; expected {expected.format(shown(kept))}, if it may have them"
+        )
+
+
+def _has_credentials(uri: str) -> bool:
+    """Whether what this process would send to a server holds more than the address does."""
+    if not is_server(uri):
+        return not uri.startswith(SQLITE) and any(os.environ.get(name) for name in DATABASE_CREDENTIALS)
+    from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415 - MLflow is slow to import
+
+    found = get_default_host_creds(uri)
+    return any((found.username, found.password, found.token, found.aws_sigv4, found.auth, found.client_cert_path))
+
+
 def shown(uri: str) -> str:
     """Return an address as it may be told and kept: `scheme://***@host` where it holds a password.
 
     >>> shown("postgresql://me:hush@host/runs")
     'postgresql://***@host/runs'
     """
-    return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(HIDDEN, uri))
+    return _QUERY.sub(rf"\g<1>{HIDDEN}", _USER_INFO.sub(HIDDEN, uri))
 
 
 def without_user(uri: str) -> str:
@@ -83,9 +114,10 @@ def redacted(text: str, uri: str) -> str:
     """Return what a library says about the store at `uri`, without the secrets of the address and the environment."""
     secrets = [os.environ.get(name, "") for name in CREDENTIALS[1:]]
     for found in _USER_INFO.findall(uri):
-        text = text.replace(found, HIDDEN)
-        secrets.append(found.partition(":")[2])
-    secrets += [found.group(0).partition("=")[2] for found in _QUERY.finditer(uri)]
+        is_whole = ":" in found or is_server(uri)  # a database's user alone is part of many words
+        secrets += [found if is_whole else "", found.partition(":")[2]]
+    values = [value for _, value in _QUERY.findall(uri)]
+    secrets += values + [inner for value in values for inner in _IN_ODBC.findall(unquote(value))]
     for secret in secrets:
         for form in (secret, unquote(secret)):
             text = text.replace(form, HIDDEN) if len(form) >= SHORTEST else text

@@ -1,78 +1,55 @@
 """Runs whose process died without a word: the next start says it for them."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
-from tl_experiments.runtime.errors import SettingError, UserError
-from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.run_lock import still_runs
-from tl_experiments.runtime.signals import Terminated
-from tl_experiments.tracking import journal, run_record
+from tl_experiments.tracking import journal
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.journal import Journal
-from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+from tl_experiments.tracking.last_words import LastWords, own_stores
 from tl_experiments.tracking.result import is_finished, read_result
 from tl_experiments.tracking.run_record import RunRecord
 
 CAUSE = "its process ended without a word: killed, or out of memory"
 
 
-def close_dead_runs(runs: Path, *, console: Console) -> None:
-    """Record the end of each run in a folder of runs that lacks it and that no process is running.
+def close_dead_run(folder: Path, *, words: LastWords, console: Console) -> None:
+    """Record the end of a run that lacks it and that no process is running; jobs of sweeps are their sweep's business.
 
     Args:
-        runs: its folders are looked at, not those below; jobs of sweeps are their sweep's business.
-        console: told of each.
+        folder: of the run.
+        words: that are told at last.
+        console: told of it.
     """
-    for path in sorted(runs.glob(f"*/{run_record.FILE}")):
-        folder = path.parent
-        with suppress(SettingError, OSError):
-            record = RunRecord.load(folder)
-            if record.sweep_id is not None:
-                continue
-            if read_result(folder).get("uid") != record.uid:
-                _close(folder, record, console=console)
-            else:
-                close_finished(folder, record)
+    record = RunRecord.load(folder)
+    if record.sweep_id is None:
+        _close(folder, record, words=words, console=console)
 
 
 def close_finished(folder: Path, record: RunRecord) -> None:
     """Close the tracked run of one whose result is whole, but which was killed before it could say so."""
-    finished = is_finished(read_result(folder), uid=record.uid) and journal.is_open(folder)
-    if finished and not still_runs(folder, seconds=0) and (tracker := _tracker(folder)) is not None:
-        with suppress(UserError), tracker:
-            tracker.log_file(folder / "result.json")
+    console = Console()
+    with suppress(UserError, OSError), LastWords(own=own_stores(None), console=console) as words:
+        _close(folder, record, words=words, console=console)
 
 
-def _close(folder: Path, record: RunRecord, *, console: Console) -> None:
-    if still_runs(folder, seconds=0):
+def _close(folder: Path, record: RunRecord, *, words: LastWords, console: Console) -> None:
+    if not _lacks_end(folder, record) or still_runs(folder, seconds=0):
+        return
+    if not words.hold(folder) or not _lacks_end(folder, record):  # it may have ended a moment ago
+        return
+    if is_finished(read_result(folder), uid=record.uid):
+        words.end(folder, uid=record.uid, status="FINISHED")
         return
     console.notice(
         f"note: run {record.name} is marked as KILLED: {CAUSE}; it goes on by: python run.py resume={folder}"
     )
-    tracker = _tracker(folder)
-    if tracker is not None:
-        error = Terminated(CAUSE)
-        with suppress(Terminated, UserError), tracker:
-            raise error
-    result = {"status": "KILLED", "name": record.name, "uid": record.uid, "run_id": tracker and tracker.run_id}
-    publish_text(folder / "result.json", json.dumps({**result, "error": f"Terminated: {CAUSE}"}, indent=2) + "\n")
+    error = f"Terminated: {CAUSE}"
+    result = {"status": "KILLED", "name": record.name, "uid": record.uid, "run_id": None, "error": error}
+    words.end(folder, uid=record.uid, status="KILLED", error=error, result=result)
 
 
-def _tracker(folder: Path) -> MlflowTracker | None:
-    """Return what goes on with the tracked run; None where nothing was tracked."""
-    if not (folder / journal.FILE).exists():
-        return None
-    with suppress(UserError):
-        header = Journal.read(folder).header
-        return MlflowTracker(
-            uri=header.store,
-            experiment_name=header.experiment_name,
-            run_name=header.run_name,
-            uid=header.uid,
-            parent_uid=header.parent_uid,
-            folder=folder,
-            tags=header.tags,
-        )
-    return None
+def _lacks_end(folder: Path, record: RunRecord) -> bool:
+    result = read_result(folder)
+    return result.get("uid") != record.uid or (is_finished(result, uid=record.uid) and journal.is_open(folder))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -15,7 +16,6 @@ from tl_experiments.tracking.journal import Entry, Journal
 from tl_experiments.tracking.mlflow_run import BATCHED, MlflowRun
 from tl_experiments.tracking.mlflow_store import Store, one_line
 
-FILE = "tracking.sent"
 MOST_TOGETHER = 200  # entries that are looked at for one call
 MOST_POINTS = 1000
 REFUSALS = (400, 413, 414, 415, 422)  # of HTTP, about this very file
@@ -97,6 +97,7 @@ class Delivery:
         entries = self._next()
         if not entries:
             return
+        self.journal.sync()  # a power cut must not take back what the store has: the run would send it once more
         if entries[0]["kind"] in FILES:
             self._try_file(self._position)
         elif entries[0]["kind"] == journal.UNREADABLE:
@@ -140,6 +141,9 @@ class Delivery:
 
     def _send_file(self, index: int) -> None:
         assert self.run is not None
+        if self.journal.path.name != journal.FILE:  # set aside
+            self.refused.append("its files are those of the run that has its folder now")
+            return
         try:
             self.run.send_file(self.journal.folder, self.journal.entries[index])
         except Exception as error:
@@ -178,14 +182,18 @@ class Delivery:
             "left": self._left,
             "linked": self.run.is_linked,
         }
-        publish_text(self.journal.folder / FILE, json.dumps(sent) + "\n")
+        publish_text(self._sent_path, json.dumps(sent) + "\n")
+
+    @property
+    def _sent_path(self) -> Path:
+        return self.journal.path.with_suffix(".sent")
 
     def _sent(self) -> dict[str, Any]:
         try:
-            sent = json.loads((self.journal.folder / FILE).read_text(encoding="utf-8"))
+            sent = json.loads(self._sent_path.read_text(encoding="utf-8"))
             left = sent["left"]
             whole = isinstance(sent["entries"], int) and all(isinstance(index, int) for index in left)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
         return sent if whole else {}
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,10 @@ from filelock import FileLock, Timeout
 from tl_experiments.runtime.errors import DataError, SettingError
 
 FILE = "tracking.jsonl"
+SENT = "tracking.sent"  # how far it was delivered
+ASIDE = "tracking-*.jsonl"  # journals of runs that had the folder before, by their uids
 LOCK = ".tracking.lock"
+LATEST = 253_402_300_800_000  # the year 10000, in milliseconds since 1970
 LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some seconds, and hold what it held
 HEADER, BEGIN, PARAMS, TAGS, METRICS, DATASET, DATA_FILE, MODEL, END = (
     "header", "begin", "params", "tags", "metrics", "dataset", "file", "model", "end",
@@ -62,7 +65,7 @@ class Header:
         given: dict[str, Any] = {field.name: entry.get(field.name) for field in fields(cls)}
         texts = [given["experiment_name"], given["run_name"], *given["tags"].keys(), *given["tags"].values()]
         uids = [uid for uid in (given["uid"], given["parent_uid"]) if uid is not None or uid is given["uid"]]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(given["time"], int):
+        if not all(isinstance(text, str) for text in texts) or not _is_time(given["time"]):
             raise ValueError("its header has values of a wrong type")
         if not all(isinstance(uid, str) and re.fullmatch(r"[\w.-]{1,100}", uid) for uid in uids):
             raise ValueError("its header names no run")
@@ -72,7 +75,9 @@ class Header:
 class Journal:
     """The entries about one run, in order, in memory and in its file; one process at a time writes or delivers them."""
 
-    def __init__(self, folder: Path, *, header: Header, entries: list[Entry], is_new: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, header: Header, entries: list[Entry], is_new: bool = False, name: str = FILE
+    ) -> None:
         """Take what a file holds; `continued` and `read` do it.
 
         Args:
@@ -80,8 +85,11 @@ class Journal:
             header: of the file.
             entries: that follow it.
             is_new: nothing was kept of this run before.
+            name: of the file.
         """
         self.folder = folder
+        self.path = folder / name
+        self.aside: Path | None = None  # where that lies which was here before and had to make room
         self.header = header
         self.entries = entries
         self.is_new = is_new
@@ -97,44 +105,52 @@ class Journal:
 
     @classmethod
     @contextlib.contextmanager
-    def continued(cls, folder: Path, header: Header) -> Iterator[Self]:
-        """Go on with the journal of the same run, or begin it; what another run has left there is replaced.
+    def continued(cls, folder: Path, header: Header, *, seconds: float | None = None) -> Iterator[Self]:
+        """Go on with the journal of the same run, or begin it; what else lies there is set aside.
+
+        Args:
+            folder: of the run.
+            header: of the run.
+            seconds: that another process is waited for; None is as long as a dead one's helpers may live.
 
         Raises:
             JournalBusy: another process writes or delivers it.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder, seconds=LOCK_SECONDS):
+        with alone(folder, seconds=LOCK_SECONDS if seconds is None else seconds):
             path = folder / FILE
             lines = _whole_lines(path)
             before, entries = _parse(lines) or (None, [])
-            is_new = before is None or before.uid != header.uid
-            entries = [] if is_new else entries
-            journal = cls(folder, header=header, entries=entries, is_new=is_new)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if is_new else 0)
+            is_other = before is None or before.uid != header.uid
+            aside, entries = _set_aside(path, lines, uid=header.uid) if is_other else (None, entries)
+            journal = cls(folder, header=header, entries=entries, is_new=is_other and not entries)
+            journal.aside = aside
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if is_other else 0)
             journal._file = os.open(path, flags, 0o666)
             try:
-                if not is_new:
+                if not is_other:
                     # A line that a killed process left half written is taken away.
                     os.ftruncate(journal._file, sum(len(line) + 1 for line in lines))
                 if before is None or before.uid != header.uid or before.store != header.store:
                     journal._write({"kind": HEADER, **asdict(header)})
+                for entry in entries if is_other else ():
+                    journal._write(entry)
                 yield journal
             finally:
                 os.close(journal._file)
                 journal._file = None
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Return what the journal in a folder holds.
+    def read(cls, folder: Path, *, name: str = FILE) -> Self:
+        """Return what a journal in a folder holds.
 
         Raises:
             DataError: it is no journal.
         """
-        found = _parse(_whole_lines(folder / FILE))
+        found = _parse(_whole_lines(folder / name))
         if found is None:
-            raise DataError(f"{folder / FILE}: cannot be read as the journal of a run: its header is missing or spoilt")
-        return cls(folder, header=found[0], entries=found[1])
+            raise DataError(f"{folder / name}: cannot be read as the journal of a run: its header is missing or spoilt")
+        return cls(folder, header=found[0], entries=found[1], name=name)
 
     def append(self, kind: str, **facts: Any) -> None:
         """Keep an entry; a disk that takes none is told at the end, since the store may still be reached."""
@@ -167,9 +183,10 @@ class Journal:
 
     def sync(self) -> None:
         """Have the disk hold what was written."""
-        if self._file is not None:
+        file = self._file
+        if file is not None:
             with contextlib.suppress(OSError):
-                os.fsync(self._file)
+                os.fsync(file)
 
     def discard(self) -> None:
         """Take back a journal that was begun for a run that cannot begin."""
@@ -192,8 +209,12 @@ class Journal:
 
 def is_open(folder: Path) -> bool:
     """Whether there is a journal in a folder that tells of a begin, and of no end after it."""
-    kinds = [_entry(line)["kind"] for line in _whole_lines(folder / FILE)]
-    return bool(kinds) and next((kind for kind in reversed(kinds) if kind in (BEGIN, END)), BEGIN) == BEGIN
+    return _is_open(_entry(line)["kind"] for line in _whole_lines(folder / FILE))
+
+
+def _is_open(kinds: Iterable[str]) -> bool:
+    known = list(kinds)
+    return bool(known) and next((kind for kind in reversed(known) if kind in (BEGIN, END)), BEGIN) == BEGIN
 
 
 @contextlib.contextmanager
@@ -232,7 +253,9 @@ def now() -> int:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Return the lines that were written to their ends."""
+    """Return the lines that were written to their ends; a FIFO or a device, which may never end, has none."""
+    if not path.is_file():
+        return []
     try:
         return path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -255,11 +278,63 @@ def _parse(lines: list[bytes]) -> tuple[Header, list[Entry]] | None:
 def _entry(line: bytes) -> Entry:
     """Return a line as an entry; one that cannot be an entry keeps its place."""
     try:
-        entry = json.loads(line)
+        entry = json.loads(line, parse_constant=_no_number)
         if entry["kind"] == METRICS:
-            points = [*entry["values"].values(), entry["step"], entry["time"]]
-            if not all(isinstance(value, int | float) for value in points):
+            whole = _is_time(entry["time"]) and isinstance(entry["step"], int) and abs(entry["step"]) < LATEST
+            if not whole or not all(isinstance(value, int | float) for value in entry["values"].values()):
                 raise ValueError("a metric is a number")
         return {**entry, "kind": str(entry["kind"])}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {"kind": UNREADABLE}
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number that JSON knows")
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < LATEST
+
+
+def _set_aside(path: Path, lines: list[bytes], *, uid: str) -> tuple[Path | None, list[Entry]]:
+    """Make room for the journal of a run: what another has not delivered, or what is spoilt, gets another name.
+
+    Returns:
+        The new name, where there was something to keep, and the entries that are of this run all the same.
+    """
+    before, parsed = _parse(lines), [_entry(line) for line in lines]
+    if before is not None:
+        if _is_delivered(path.with_name(SENT), before[0].uid, len(before[1])):
+            return None, []
+        if _is_open(entry["kind"] for entry in parsed):
+            end = {"kind": END, "status": "KILLED", "error": "another run took its folder", "time": now()}
+            path.write_bytes(b"".join(line + b"\n" for line in (*lines, json.dumps(end).encode())))
+    elif not os.path.lexists(path) or (path.is_file() and not lines):
+        return None, []
+    aside = path.with_name(f"spoilt-tracking-{now()}.jsonl" if before is None else f"tracking-{before[0].uid}.jsonl")
+    path.replace(aside)
+    with contextlib.suppress(FileNotFoundError):
+        path.with_name(SENT).replace(aside.with_suffix(".sent"))
+    uids = {entry.get("uid") for entry in parsed if entry["kind"] in (HEADER, BEGIN)} - {None}
+    is_same = before is None and uids == {uid}
+    return aside, [entry for entry in parsed if entry["kind"] not in (HEADER, UNREADABLE)] if is_same else []
+
+
+def _is_delivered(path: Path, uid: str, num_entries: int) -> bool:
+    sent = _read_sent(path)
+    return sent.get("uid") == uid and sent.get("entries") == num_entries and sent.get("left") == []
+
+
+def known_run_id(folder: Path, *, uid: str) -> str | None:
+    """Return the store's id of a run, as far as an earlier delivery has kept it."""
+    sent = _read_sent(folder / SENT)
+    run_id = sent.get("run_id") if sent.get("uid") == uid else None
+    return run_id if isinstance(run_id, str) else None
+
+
+def _read_sent(path: Path) -> dict[str, Any]:
+    try:
+        sent = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return sent if isinstance(sent, dict) else {}

@@ -1,21 +1,35 @@
 """metrics.jsonl: the local truth about a run, one JSON object an epoch, readable while the run goes on."""
 
+import errno
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tl_experiments.runtime.files import publish_text
 
 
-def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` as one line in one write; a value that is not finite becomes null, since JSON has none."""
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-    }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite, allow_nan=False) + "\n")
+def append_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append each row as one line, all of them or none; a value that is not finite becomes null, since JSON has none.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    text = "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows).encode()
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def keep_epochs(path: Path, epochs: int) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +11,17 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import InvalidUrlException, MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.address import CREDENTIALS, VARIABLE, holds_secret, redacted, shown
 from tl_experiments.tracking.links import SQLITE, is_server
+from tl_experiments.tracking.patience import limited
 
 LOCK_SECONDS = 300
 BUSY_SECONDS = 60
+ANSWER_SECONDS = 15  # for one question of a command that somebody waits for
 SHORT = {"Connection refused": "connection refused", "timed out": "no answer in time"}
 UNKNOWN, FORBIDDEN = (401, 403)  # of HTTP
 
@@ -27,6 +32,7 @@ class StoreAway(SettingError):  # noqa: N818 - it names what happened
     def __init__(self, address: str, reason: str) -> None:
         """Say where and why."""
         super().__init__(f"tracking.uri={shown(address)} cannot be opened: {reason}")
+        self.address = address
         self.reason = reason
 
 
@@ -147,12 +153,22 @@ def one_line(error: Exception, address: str) -> str:
     return redacted(" ".join(text.splitlines()[0].split()), address)[:300]
 
 
-def existing_client(address: str) -> MlflowClient:
-    """Return a client of a store that is there already; none is made.
+@contextmanager
+def existing_client(address: str) -> Iterator[MlflowClient]:
+    """Yield a client of a store that is there already; none is made, and a server is waited for as a user would.
 
     Raises:
-        SettingError: there is no such database.
+        StoreAway: it does not answer as a store does.
+        SettingError: there is no such database, or it refuses the credentials.
+        MlflowException: what was asked for is not there.
     """
     if address.startswith(SQLITE) and not Path(address.removeprefix(SQLITE)).is_file():
         raise SettingError(f"{address}: no such database; expected the store that the runs were tracked in")
-    return MlflowClient(tracking_uri=address, registry_uri=address)
+    with limited(ANSWER_SECONDS):
+        try:
+            yield MlflowClient(tracking_uri=address, registry_uri=address)
+        except (OSError, ImportError, MlflowException, SQLAlchemyError) as error:
+            if getattr(error, "error_code", None) == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            cause = None if holds_secret(address) else error
+            raise refused_credentials(error, address) or StoreAway(address, one_line(error, address)) from cause

@@ -94,7 +94,7 @@ class MlflowTracker:
         )
         with contextlib.ExitStack() as stack:
             kept = stack.enter_context(Journal.continued(self._folder, header))
-            kept.append(journal.BEGIN, time=journal.now())
+            kept.append(journal.BEGIN, time=journal.now(), uid=self._uid)
             self._delivery = Delivery(kept, address=self._uri)
             try:
                 reason = uploader_of(self._uri).begin(self._delivery)
@@ -105,6 +105,8 @@ class MlflowTracker:
                     kept.append(journal.END, **self._end_of(error))
                 raise
             self._journal, self._open = kept, stack.pop_all()
+        if kept.aside is not None:
+            self._notice(f"{kept.path} was no whole journal of this run: what was there is {_set_aside(kept.aside)}")
         if reason is not None:
             self._notice(
                 f"{shown(self._uri)} cannot be reached ({reason}): the run goes on, and {journal.FILE} keeps what the "
@@ -238,6 +240,11 @@ def _only(error: BaseException | None) -> Iterator[None]:
     except BaseException:
         if error is None:
             raise
+
+
+def _set_aside(path: Path) -> str:
+    is_whole = path.match(journal.ASIDE)
+    return f"{path} now" + (f", which is delivered by: tlx sync {shlex.quote(str(path.parent))}" if is_whole else "")
 
 
 def _entries(count: int) -> str:

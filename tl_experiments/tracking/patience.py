@@ -1,11 +1,14 @@
 """How long a store is waited for: for one answer, and before it is asked again after none came."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads these two at each call
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-OURS = "+"  # `+5` is 5 to MLflow, and tells us that no user wrote it
+OURS = "TL_TRACKING_WAIT"  # what was set here and by no user; processes that are started meanwhile inherit it as well
 SHORTEST, LONGEST = 5, 60  # seconds
 FIRST_PAUSE = 1
 
@@ -42,8 +45,46 @@ class Patience:
         self.num_failed, self.ask_at, self.reason = 0, 0.0, ""
 
     def apply(self) -> None:
-        """Have MLflow's client wait so long and not ask again by itself, unless the user has said otherwise."""
-        for variable, value in ((TIMEOUT, self.timeout), (RETRIES, 0)):
-            before = os.environ.get(variable, OURS)
-            if before.startswith(OURS) and before != f"{OURS}{value}":
-                os.environ[variable] = f"{OURS}{value}"
+        """Have MLflow's client wait so long and not ask again by itself, unless the user has said otherwise.
+
+        Until `release`: the variables are the whole process's, and so are those calls of MLflow that the user makes.
+        """
+        with _lock:
+            _applied.add(id(self))
+            ours = _ours()
+            wanted = {TIMEOUT: str(self.timeout), RETRIES: "0"}
+            new = {key: value for key, value in wanted.items() if os.environ.get(key, ours.get(key)) == ours.get(key)}
+            if new != ours:  # they are written seldom: a library that reads one meanwhile may be hurt
+                os.environ.update(new)
+                os.environ[OURS] = " ".join(f"{key}={value}" for key, value in new.items())
+
+    def release(self) -> None:
+        """Let MLflow's client wait as it would, once nothing else in this process is waited for."""
+        with _lock:
+            _applied.discard(id(self))
+            if not _applied:
+                for key, value in _ours().items():
+                    if os.environ.get(key) == value:
+                        del os.environ[key]
+                os.environ.pop(OURS, None)
+
+
+_lock = threading.Lock()
+_applied: set[int] = set()  # of those that wait
+
+
+def _ours() -> dict[str, str]:
+    """Return the variables that were set by this package, here or in a process that has started this one."""
+    parts = (item.partition("=") for item in os.environ.get(OURS, "").split())
+    return {key: value for key, _, value in parts if key in (TIMEOUT, RETRIES)}
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Have MLflow's client wait for each answer for some seconds and not ask again, within the block."""
+    patience = Patience(timeout=seconds)
+    patience.apply()
+    try:
+        yield
+    finally:
+        patience.release()

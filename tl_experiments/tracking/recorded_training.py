@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.records import Diverged, Halved, Record
 from tl_experiments.engine.trainer import Trainer
-from tl_experiments.runtime.files import sync_files
-from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked
+from tl_experiments.runtime.files import disk_fault, sync_files
+from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, wait_longer
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
@@ -22,12 +22,25 @@ def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs:
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
             if checkpoints.due(record) or stop_asked():
-                sync_files(path for log in logs for path in log.told)  # before a checkpoint counts it as told
-                checkpoints.save(trainer.state(), seconds=logs[0].elapsed)
+                _save(trainer, checkpoints, console=console, logs=logs)
             obey()
         for record in trainer.test():
             _tell(record, console=console, logs=logs)
             obey()
+
+
+def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Write a checkpoint, once all that it counts as told is on the disk."""
+    wait_longer()
+    try:
+        for log in logs:
+            log.write_rows()
+        sync_files(path for log in logs for path in log.told)
+    except OSError as error:
+        console.notice(f"no checkpoint: {disk_fault(error)}; training goes on")
+    else:
+        # Members that have diverged were charged their share already; the others' clocks show what all took together.
+        checkpoints.save(trainer.state(), seconds=max(log.elapsed for log in logs))
 
 
 def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
@@ -44,13 +57,14 @@ def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs
 
 
 @contextmanager
-def told_where(checkpoints: Checkpoints, *, console: Console) -> Iterator[None]:
-    """Say where a run goes on from that is stopped inside the block."""
+def told_how(logs: Sequence[RunLog], *, console: Console) -> Iterator[None]:
+    """Say how a run goes on that is stopped inside the block; of its jobs a sweep says it itself."""
     try:
         yield
     except (KeyboardInterrupt, Terminated):
-        if checkpoints.newest is not None:
-            console.notice(f"stopped; the run goes on from {checkpoints.newest}")
+        for log in logs:
+            if not log.in_sweep:
+                console.notice(f"stopped; the run goes on by: python run.py resume={log.folder}")
         raise
 
 

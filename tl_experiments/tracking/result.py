@@ -5,14 +5,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+FIGURES = {"best val/acc": "val/acc_best", "test/acc": "test/acc"}
+
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Return a run's `result.json`; empty where it did not get that far, or where the file cannot be read."""
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        path = folder / "result.json"
+        result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return result if isinstance(result, dict) else {}
+
+
+def finished_line(folder: Path) -> str:
+    """Say that the run in a folder has finished, and how well."""
+    result = read_result(folder)
+    return f"{folder}: the run has finished: " + ", ".join(
+        f"{name} {result[key]:.4f}" for name, key in FIGURES.items() if isinstance(result.get(key), float)
+    )
 
 
 def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:

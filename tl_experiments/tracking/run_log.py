@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +18,13 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
-from tl_experiments.runtime.signals import Terminated
+from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
-from tl_experiments.tracking.run_record import RunRecord
+from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
 
@@ -56,7 +57,16 @@ class RunResult:
 class RunLog:
     """Writes one member's record; `with` begins the tracker's run and ends both with the same status."""
 
-    def __init__(self, *, record: RunRecord, folder: Path, member: int, num_members: int, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        *,
+        record: RunRecord,
+        folder: Path,
+        member: int,
+        num_members: int,
+        tracker: Tracker,
+        changed: Sequence[str] = (),
+    ) -> None:
         """Keep where to write.
 
         Args:
@@ -65,8 +75,10 @@ class RunLog:
             member: index on the leading axis of records.
             num_members: on this axis; they share the time that they take together.
             tracker: not yet entered.
+            changed: a line for each value that the run goes on with and did not begin with.
         """
         self.tracker = tracker
+        self._changed = changed
         self.name = record.name
         self.uid = record.uid
         self.folder = folder
@@ -78,6 +90,7 @@ class RunLog:
         self._device = ""
         self._dataset = self._weights = ""
         self._identity: Mapping[str, Any] = {}
+        self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
         self._ended = False
@@ -85,9 +98,15 @@ class RunLog:
         self._together_seconds: float | None = None  # until the members were tested
 
     def __enter__(self) -> Self:
-        remove_unfinished(self.folder)
-        (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
-        self.tracker.__enter__()
+        """Begin the tracker's run; the files say what the run is before that, so that it can be told if it dies."""
+        try:
+            self.tracker.__enter__()
+        except BaseException as error:
+            self._ended = True
+            self._write_end(error)
+            raise
+        self.tracker.log_params(run_params(self._config, self._record.choices))
+        self.tracker.log_file(self.folder / CONFIG)
         return self
 
     def __exit__(
@@ -97,25 +116,29 @@ class RunLog:
             return
         self._ended = True
         if error is not None:
-            self._take_share()
-            status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
-            self._write_result(status=status, error=f"{type(error).__name__}: {error}")
+            self._write_end(error)
         self.tracker.__exit__(kind, error, traceback)
 
+    def _write_end(self, error: BaseException) -> None:
+        """Write how the run ended; a disk that takes nothing hides no error."""
+        self._take_share()
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+        with suppress(OSError):
+            self._write_result(status=status, error=f"{type(error).__name__}: {error}")
+
     def begin(self, config: Mapping[str, Any], *, device: str) -> None:
-        """Record what the run is; of one that goes on it is written already.
+        """Write what the run is, before it is entered; of one that goes on it is written already.
 
         Args:
             config: resolved, plain values.
             device: as people call it.
         """
         self._config, self._device = config, device
-        path = self.folder / "config.yaml"
+        remove_unfinished(self.folder)
+        (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         if not self._record.is_saved(self.folder):
-            publish_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+            publish_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
             self._record.save(self.folder)
-        self.tracker.log_params(run_params(config, self._record.choices))
-        self.tracker.log_file(path)
 
     def dataset(self, *, name: str, source: str, fingerprint: str) -> None:
         """Record what the run learns from: `source` is a folder, or the name where there is none."""
@@ -138,9 +161,23 @@ class RunLog:
         self._start -= seconds
 
     @property
+    def in_sweep(self) -> bool:
+        return self._record.sweep_id is not None
+
+    @property
     def told(self) -> tuple[Path, ...]:
         """The files that are written while the run goes on."""
         return self.folder / "metrics.jsonl", self.folder / journal.FILE
+
+    def write_rows(self) -> None:
+        """Write the metrics of epochs that are not written yet.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        if self._rows:
+            append_metrics(self.folder / "metrics.jsonl", self._rows)
+            self._rows = []
 
     @property
     def elapsed(self) -> float:
@@ -185,8 +222,10 @@ class RunLog:
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
         elif isinstance(record, EpochRecord):
             metrics = record.metrics(self._member)
-            append_metrics(self.folder / "metrics.jsonl", {"epoch": record.epoch, "phase": record.phase, **metrics})
+            self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
+            with suppress(OSError):  # of a disk that is full: the rows are kept, and tried again
+                self.write_rows()
         elif isinstance(record, FinalRecord):
             self._final = record
             self._together_seconds = time.perf_counter() - self._start
@@ -202,14 +241,17 @@ class RunLog:
         if self._final is None or self._together_seconds is None:
             raise RuntimeError("a run ends with the record of its test")
         self._take_share()
+        self.write_rows()
         for path in self._draw(self._final, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
         summary = {**self._final.metrics(self._member), "perf/seconds": self._seconds()}
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
-        path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
-        self.tracker.log_file(path)
-        self.__exit__(None, None, None)  # what becomes of other members is nothing to this one
+        with shielded():  # a signal that comes now ends no run that has finished
+            path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
+            self._ended = True  # what becomes of other members is nothing to this one
+            self.tracker.log_file(path)
+        self.tracker.__exit__(None, None, None)
         return RunResult(
             name=self.name,
             folder=self.folder,
@@ -248,6 +290,7 @@ class RunLog:
         path = self.folder / "result.json"
         ids = {"status": status, "name": self.name, "uid": self.uid, "run_id": self.tracker.run_id}
         place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
-        result = {**ids, **fields, **self._identity, "seconds": self._seconds(), **place}
+        changed = {"resumed_with": list(self._changed)} if self._changed else {}
+        result = {**ids, **fields, **self._identity, **changed, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")
         return path

@@ -10,7 +10,9 @@ from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.files import publish_text
 
 FILE = "run.json"
+CONFIG = "config.yaml"  # resolved, beside it
 FORMAT = 1
+GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class RunRecord:
         """
         path = folder / FILE
         try:
+            if path.exists() and not path.is_file():
+                raise ValueError("not a plain file")
             fields = json.loads(path.read_text(encoding="utf-8"))
             if fields.pop("format") != FORMAT:
                 raise ValueError("another format")
@@ -57,10 +61,12 @@ class RunRecord:
             texts = (record.uid, record.name, record.began, *record.choices, *record.choices.values())
             if not all(isinstance(text, str) for text in texts) or not isinstance(record.sweep_id, str | None):
                 raise TypeError("values of another type")
+            if missing := [group for group in GROUPS if group not in record.choices]:
+                raise ValueError(f"no choice of {', '.join(missing)}")
         except FileNotFoundError:
             raise SettingError(
                 f"{folder}: no run began here ({FILE} is missing); expected the folder of a run"
             ) from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: cannot be read as the record of a run: {error}") from error
         return record

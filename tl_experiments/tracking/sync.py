@@ -3,17 +3,18 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tl_experiments.runtime.errors import DataError, SettingError
 from tl_experiments.tracking import journal
-from tl_experiments.tracking.address import CREDENTIALS, VARIABLE, shown, usable_uri
+from tl_experiments.tracking.address import VARIABLE, require_own_server, shown, usable_uri
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.delivery import Delivery
 from tl_experiments.tracking.journal import Journal, JournalBusy
-from tl_experiments.tracking.links import is_server
 from tl_experiments.tracking.mlflow_store import Store, StoreAway, one_line, open_store, refused_credentials
-from tl_experiments.tracking.patience import LONGEST, Patience
+from tl_experiments.tracking.patience import LONGEST, limited
 
 FOREIGN = {"mlartifacts", "mlruns", "model", "checkpoints"}  # folders that hold no runs
 QUICK_SECONDS = 10  # a call that fails sooner is tried again
@@ -33,34 +34,27 @@ def sync(path: Path, *, tracking_uri: str | None) -> int:
     Raises:
         SettingError: there is nothing to deliver, or no store that it could be delivered to.
     """
-    folders = sorted(_folders(path), key=lambda folder: (len(folder.parts), folder))  # a sweep before its jobs
-    if not folders:
+    found = sorted(_journals(path), key=lambda file: (len(file.parts), file))  # a sweep before its jobs
+    if not found:
         raise SettingError(
             f"{path}: there is no {journal.FILE} in it or below; expected the folder of a tracked run or sweep, "
             "or a folder of such folders"
         )
     console, post = Console(), _Post(tracking_uri)
-    report = console.work(f"delivering {len(folders)} journal{'s' if len(folders) > 1 else ''}")
+    report = console.work(f"delivering {len(found)} journal{'s' if len(found) > 1 else ''}")
     lines: list[str] = []
-    for number, folder in enumerate(folders):
-        try:
-            left, refused = post.deliver(folder)
-        except StoreAway as error:
-            report(len(folders), len(folders))
-            console.notice(f"{error}; {len(folders) - number} of {len(folders)} journals are left for later")
-            return 1
-        except (JournalBusy, DataError) as error:
-            lines.append(str(error))
-        else:
-            if left:
-                lines.append(f"{folder}: {left} files could not be stored; the store answers otherwise")
-            if refused:
-                lines.append(f"{folder}: the store refused {len(refused)} of its entries: {refused[0]}")
-        report(number + 1, len(folders))
-    for line in lines:
+    with limited(LONGEST):
+        for number, file in enumerate(found):
+            lines += post.tell(file)
+            report(number + 1, len(found))
+    lines += [
+        f"{error}; {count} of {len(found)} journals are left for later" for error, count in post.away.values() if count
+    ]
+    for line in dict.fromkeys(lines):
         console.notice(line)
-    where = ", ".join(sorted(shown(address) for address in post.addresses))
-    console.notice(f"{post.num_sent} entries of {len(folders)} journals delivered to {where}")
+    if post.addresses:
+        where = ", ".join(sorted(shown(address) for address in post.addresses))
+        console.notice(f"{post.num_sent} entries of {len(found)} journals delivered to {where}")
     return 1 if lines else 0
 
 
@@ -70,37 +64,58 @@ class _Post:
     def __init__(self, tracking_uri: str | None) -> None:
         self._uri = usable_uri(tracking_uri, source="--tracking-uri") if tracking_uri else None
         self._stores: dict[tuple[str, str], Store] = {}
-        self._patience = Patience(timeout=LONGEST)
         self.num_sent = 0
         self.addresses: set[str] = set()
+        self.away: dict[str, tuple[StoreAway, int]] = {}  # address -> why, and how many journals wait for it
 
-    def deliver(self, folder: Path) -> tuple[int, list[str]]:
+    def tell(self, file: Path) -> list[str]:
+        """Deliver a journal; returns what went wrong. Whatever it is, the others are delivered all the same."""
+        folder = file.parent
+        try:
+            left, refused = self._deliver(file)
+        except StoreAway as error:
+            told, count = self.away.get(error.address, (error, 0))
+            self.away[error.address] = told, count + 1
+            return []
+        except (JournalBusy, DataError, SettingError) as error:
+            return [str(error)]
+        except Exception as error:
+            return [f"{file}: cannot be delivered: {one_line(error, '')}"]
+        lines = [f"{folder}: {left} files could not be stored; the store answers otherwise"] if left else []
+        if refused:
+            lines.append(f"{folder}: the store refused {len(refused)} of its entries: {refused[0]}")
+        return lines
+
+    def _deliver(self, file: Path) -> tuple[int, list[str]]:
         """Deliver a journal; returns how many entries are left, and why the store refused some.
 
         Raises:
-            StoreAway: the store does not answer.
+            StoreAway: the store does not answer, or did not before.
             SettingError: it can not be used.
             DataError: it is no journal.
         """
-        with journal.alone(folder, seconds=0):
-            source = Journal.read(folder)
+        with journal.alone(file.parent, seconds=0):
+            source = Journal.read(file.parent, name=file.name)
             address = self._address(source)
-            self.addresses.add(address)
+            if address in self.away:
+                raise self.away[address][0]
             delivery = Delivery(source, address=address)
             if delivery.is_done_by_record():
+                self.addresses.add(address)
                 return 0, []
             try:
                 while delivery.is_due:
                     self._step(delivery, address)
                 delivery.link()
             finally:
-                delivery.remember()
+                with suppress(OSError):  # it would hide what went wrong; what is not remembered is sent again
+                    delivery.remember()
+            self.addresses.add(address)
             self.num_sent += delivery.num_sent
             return delivery.num_missing, delivery.refused
 
     def _step(self, delivery: Delivery, address: str) -> None:
         for tried in range(1, MOST_TRIES + 1):
-            self._patience.apply()
             start = time.monotonic()
             try:
                 delivery.step(self._store(address, delivery.journal.header.experiment_name))
@@ -135,18 +150,14 @@ class _Post:
                     f"expected it in {VARIABLE} or as --tracking-uri"
                 )
             return usable_uri(environment, source=VARIABLE)
-        has_credentials = any(os.environ.get(name) for name in CREDENTIALS)
-        if is_server(kept) and has_credentials and kept != environment:
-            raise SettingError(
-                f"{source.folder}: its server, {shown(kept)}, would be sent the credentials of MLFLOW_TRACKING_...; "
-                f"expected --tracking-uri {shown(kept)}, if it may have them"
-            )
+        require_own_server(kept, source=source.folder, expected="--tracking-uri {}")
         return usable_uri(kept, source=f"{source.folder / journal.FILE}: store")
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    """Yield the folders that have a journal; links are not followed."""
+def _journals(path: Path) -> Iterator[Path]:
+    """Yield the journals, and those that were set aside for another run; links are not followed."""
     for folder, inner, files in os.walk(path):
         inner[:] = [name for name in inner if name not in FOREIGN and not name.startswith(".")]
-        if journal.FILE in files:
-            yield Path(folder).absolute()
+        for name in files:
+            if name == journal.FILE or fnmatch(name, journal.ASIDE):
+                yield Path(folder).absolute() / name

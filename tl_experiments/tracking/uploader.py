@@ -99,6 +99,27 @@ class Uploader:
                 self._changed.notify_all()
             return ended
 
+    def deliver(self, deliveries: Sequence[Delivery], *, seconds: float) -> None:
+        """Send journals that nothing more comes to, until the store fails once or some seconds are over.
+
+        Args:
+            deliveries: of runs that have ended.
+            seconds: that all of it may take.
+        """
+        with self._changed:
+            for delivery in deliveries:
+                delivery.is_ending = True
+            self._deliveries += deliveries
+            self._start_thread()
+            try:
+                self._wait(
+                    lambda: self._patience.is_away or not any(delivery.is_due for delivery in deliveries),
+                    until=time.monotonic() + seconds,
+                )
+            finally:
+                self._deliveries.clear()
+                self._changed.notify_all()
+
     def _wait_for_all(self, ended: Sequence[Delivery], *, until: float) -> None:
         """Wait until all is sent, or no more can be hoped for."""
         was_away, num_failed = self._patience.is_away, self._patience.num_failed
@@ -134,6 +155,7 @@ class Uploader:
             with self._changed:
                 delivery = self._next()
                 if delivery is None:
+                    self._patience.release()
                     self._thread = None
                     return
             trouble: Exception | None = None

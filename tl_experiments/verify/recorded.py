@@ -9,11 +9,10 @@ from tl_experiments.config.record import read_record
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.metrics_log import read_metrics
 from tl_experiments.tracking.result import is_finished, read_result
-from tl_experiments.tracking.run_record import RunRecord
+from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import WITHOUT_EFFECT, run_fingerprint
 from tl_experiments.verify.verdict import CODE, CONFIGURATION, DATA, NO_COMMIT, WEIGHTS, Ending
 
-CONFIG = "config.yaml"
 SUMMARY = ("val/acc_best", "val/epoch_best", "test/loss", "test/acc")
 AS_RESOLVED = ("device", "threads")  # of `runtime`, which the result tells as they were
 

@@ -96,7 +96,8 @@ def _config(then: Recorded, changes: Sequence[str], *, folder: Path) -> dict[str
     }
     typed = parse_overrides(changes)
     _require_images(config["dataset"], moved="dataset.root" in typed)
-    return with_changes(config, typed, choices=then.record.choices, may_change=MAY_CHANGE, folder=folder)
+    changed, _ = with_changes(config, typed, choices=then.record.choices, may_change=MAY_CHANGE, folder=folder)
+    return changed
 
 
 def _require_images(dataset: Mapping[str, Any], *, moved: bool) -> None:

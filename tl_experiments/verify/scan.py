@@ -7,34 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.data.bad_images import bad_images
 from tl_experiments.data.check_store import check_store
-from tl_experiments.data.folder import FileSource
-from tl_experiments.data.folder_scan import FolderScan, scan_folder
+from tl_experiments.data.folder import found_split
+from tl_experiments.data.folder_scan import Problem, resolved_root, scan_folder
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, Repeat, find_repeats
-from tl_experiments.data.source import Split
-from tl_experiments.runtime.errors import DataError, SettingError
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.console import Console
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        name: path relative to the root.
-        kind: of the fault, in a word or two.
-        reason: what is wrong.
-    """
-
-    name: str
-    kind: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -46,7 +29,7 @@ class Scan:
         num_images: in each split.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Problem, ...]
     num_images: dict[str, int]
 
 
@@ -65,11 +48,9 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
     """
     if workers is not None and workers < 0:
         raise SettingError(f"--workers {workers}: expected 0 or more")
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with train/CLASS/*.jpg or CLASS/*.jpg")
+    folder = resolved_root(root, named=root)
     workers = _num_cores() if workers is None else workers
-    found = find_faults(folder.resolve(), follow_links=follow_links, workers=workers, console=console)
+    found = find_faults(folder, follow_links=follow_links, workers=workers, console=console)
     if found.findings:
         console.rich.print(_table(found.findings))
     console.notice(_summary(found))
@@ -90,7 +71,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     """
     found = scan_folder(root, follow_links=follow_links)
     names = [name for name in ("train", "val", "test") if name in found.splits]
-    splits = [_split(name, found.splits[name], root, follow_links) for name in names]
+    splits = [found_split(found, name, follow_links=follow_links) for name in names]
     store = check_store(notice=console.notice)
     readings: list[Reading] = []
     for split in splits:
@@ -98,46 +79,38 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
         reading = read_split(split, workers=workers, on_progress=on_progress)
         readings.append(check_split(reading, workers=workers, store=store, work=console.work))
     findings = [
-        *(Finding(problem.path, problem.kind, problem.reason) for problem in found.problems),
-        *(Finding(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
-        *(_of_repeat(repeat) for repeat in find_repeats(_places(readings, found))),
+        *found.problems,
+        *(Problem(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
+        *(finding for repeat in find_repeats(_places(readings)) for finding in _of_repeat(repeat)),
     ]
     return Scan(
-        tuple(sorted(findings, key=lambda finding: (finding.kind, finding.name))),
+        tuple(sorted(findings, key=lambda finding: (finding.kind, finding.path))),
         {split.name: len(split) for split in splits},
     )
 
 
-def _split(name: str, classes: dict[str, list[str]], root: Path, follow_links: bool) -> Split:
-    paths = tuple(path for files in classes.values() for path in files)
-    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    return Split(name, FileSource(root, paths, labels, follow_links), np.arange(len(paths)))
-
-
-def _places(readings: Sequence[Reading], found: FolderScan) -> list[tuple[str, Place]]:
+def _places(readings: Sequence[Reading]) -> list[tuple[str, Place]]:
     """Return the digest and the place of every image that can be used."""
-    places = []
-    for reading in readings:
-        split, names = reading.split, list(found.splits[reading.split.name])
-        for at, digest in reading.digests.items():
-            places.append((digest, Place(split.name, names[split.labels[at]], split.source.name(at))))
-    return places
+    return [
+        (digest, Place(reading.split.name, int(reading.split.labels[at]), reading.split.source.name(at)))
+        for reading in readings
+        for at, digest in reading.digests.items()
+    ]
 
 
-def _of_repeat(repeat: Repeat) -> Finding:
-    first = repeat.first
-    if repeat.mislabelled:
-        return Finding(repeat.place.name, "mislabelled", f"the same image as {first.name}, of another class")
-    if repeat.leak:
-        return Finding(repeat.place.name, "leak", f"the same image as {first.name}, in another split")
-    return Finding(repeat.place.name, "duplicate", f"the same image as {first.name}")
+def _of_repeat(repeat: Repeat) -> list[Problem]:
+    """Return what is wrong with a copy: of another class and in another split too, it is two things."""
+    kinds = {"leak": (repeat.leak, ", in another split"), "mislabelled": (repeat.mislabelled, ", of another class")}
+    wrong = {kind: where for kind, (holds, where) in kinds.items() if holds} or {"duplicate": ""}
+    same = f"the same image as {repeat.first.name}"
+    return [Problem(repeat.place.name, kind, same + where) for kind, where in wrong.items()]
 
 
-def _table(findings: Sequence[Finding]) -> Table:
+def _table(findings: Sequence[Problem]) -> Table:
     """Return a line for each; paths are folded where they are too long, never cut."""
     table = Table(Column("file", overflow="fold"), Column("problem", no_wrap=True), Column("what", overflow="fold"))
     for finding in findings:
-        table.add_row(Text(finding.name), Text(finding.kind), Text(finding.reason))
+        table.add_row(Text(finding.path), Text(finding.kind), Text(finding.reason))
     return table
 
 

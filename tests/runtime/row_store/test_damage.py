@@ -124,7 +124,7 @@ def unopened(path: Path, *_: object, **__: object) -> NoReturn:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
-class Failing(io.BytesIO):
+class Failing(io.FileIO):
     def read(self, *_: object) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -134,7 +134,7 @@ class Failing(io.BytesIO):
     [
         ("read_bytes", ".json", unopened),
         ("open", ".rows", unopened),
-        ("open", ".rows", lambda *_, **__: Failing()),
+        ("open", ".rows", lambda path, *_, **__: Failing(path)),
         ("stat", ".rows", unopened),
     ],
     ids=["manifest", "payload", "row", "size"],
