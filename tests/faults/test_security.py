@@ -307,7 +307,9 @@ def test_what_lies_beside_a_run_that_starts_runs_no_code_and_ends_nothing(
     (attacker / "allows").rename(folder)
     path = folder / "plan.json"
     plan = json.loads(path.read_text())
-    plan["jobs"][0]["config"]["tracking"] = {"_target_": "os.mkdir", "path": str(mark)}
+    monkeypatch.syspath_prepend(attacker)  # as the working directory is, for `python -m`
+    (attacker / "given_tracker.py").write_text(f"import os\nos.mkdir({str(mark)!r})\nclass Tracker: ...\n")
+    plan["jobs"][0]["config"] |= {"tracking": {"_target_": "given_tracker.Tracker"}, "allow_targets": ["given_tracker"]}
     path.write_text(json.dumps(plan))
     (folder / "ledger.jsonl").write_text('{"job": 0, "state": "RUNNING"}\n')
     if file is not None:

@@ -2,12 +2,17 @@
 
 import json
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from tests.faults.processes import Program, Strike, server
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.runtime.errors import SettingError
+from tl_experiments.sweep.resumed import resumed_job
+from tl_experiments.tracking.run_record import GROUPS, RunRecord
 
 TINY = ("dataset.train_size=100", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1", "epochs=3")
 FIRST = "outputs/runs/first"
@@ -146,3 +151,24 @@ def test_a_sweep_that_died_is_marked_by_the_next_start_too(desk: Path) -> None:
     resumed = _type(desk, "-m", "sweep.resume=outputs/sweeps/d")
     assert resumed.code == 0, resumed.output
     assert set(_status(desk).values()) == {"FINISHED"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"uid": "u", "status": "FINISHED"}', '{"uid": "u", "val/acc_best": null}']
+)
+def test_a_result_without_figures_is_told_or_taken_for_none(text: str, tmp_path: Path) -> None:
+    record = RunRecord(uid="u", name="u", choices=dict.fromkeys(GROUPS, "x"), sweep_id=None, began="2026")
+    record.save(tmp_path)
+    (tmp_path / "result.json").write_text(text)
+    finished = "FINISHED" in text
+    with nullcontext() if finished else pytest.raises(ConfigError, match=r"config\.yaml: no such file"):
+        assert "the run has finished: best val/acc nan" in str(resumed_job([f"resume={tmp_path}"]))
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, None])
+def test_a_record_that_is_too_deep_or_lacks_choices_is_told(text: str | None, tmp_path: Path) -> None:
+    RunRecord(uid="u", name="u", choices={}, sweep_id=None, began="2026").save(tmp_path)
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(SettingError, match=r"run\.json: cannot be read as the record of a run"):
+        RunRecord.load(tmp_path)

@@ -18,7 +18,6 @@ STARTS_WITH_THE_OTHERS = """
 import sys, time
 from pathlib import Path
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
-from tl_experiments.tracking.patience import limited
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)
