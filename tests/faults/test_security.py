@@ -28,6 +28,7 @@ from tl_experiments.config.member import Member
 from tl_experiments.config.record import read_record
 from tl_experiments.models.weights import read_weights
 from tl_experiments.runtime.errors import WeightsError
+from tl_experiments.sweep.dead import close_what_died
 from tl_experiments.sweep.plan import Plan, PlannedJob
 
 ROOT = Path(__file__).parents[2]
@@ -290,6 +291,37 @@ def test_the_payloads_would_run_where_nothing_refuses_them(tmp_path: Path) -> No
     yaml.unsafe_load(f"!!python/object/apply:os.mkdir ['{mark(4)}']")
     pickle.loads(pickle.dumps(Code(mark(5))))
     assert all(Path(mark(number)).exists() for number in range(6))
+
+
+@pytest.mark.parametrize("file", ["run.json", "plan.json", "parent.json", "result.json", "tracking.jsonl", None])
+def test_what_lies_beside_a_run_that_starts_runs_no_code_and_ends_nothing(
+    file: str | None,
+    attacker: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, mark = tmp_path / "outputs" / "sweeps" / "given", attacker / "ran"
+    folder.parent.mkdir(parents=True)
+    (attacker / "allows").rename(folder)
+    path = folder / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["jobs"][0]["config"]["tracking"] = {"_target_": "os.mkdir", "path": str(mark)}
+    path.write_text(json.dumps(plan))
+    (folder / "ledger.jsonl").write_text('{"job": 0, "state": "RUNNING"}\n')
+    if file is not None:
+        for text in ("", "[]", "[" * 200_000, "\0", '{"format": 1, "version": 1}'):
+            (folder / file).write_text(text)
+            close_what_died(tmp_path / "outputs" / "runs" / "new")
+        (folder / file).unlink()
+        os.mkfifo(folder / file)
+    close_what_died(tmp_path / "outputs" / "runs" / "new")
+    told = capsys.readouterr().out
+    assert file not in ("run.json", "plan.json") or f"note: {folder} was left as it is: " in told
+    assert file in ("run.json", "plan.json") or f"note: sweep {folder} died" in told
+    record(f"plan beside a run that starts, {file or 'whole'}", payloads=1, executed=executed([mark]))
+    assert executed([mark]) == 0
 
 
 TYPOS = [

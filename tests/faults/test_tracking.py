@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -9,11 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
@@ -30,9 +33,26 @@ from tests.faults.faulty_server import (
     real_server,
 )  # fmt: skip
 from tests.faults.scorecard import record
+from tl_experiments.config.member import Member
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.tracking.address import absolute_uri, lasting_uri, redacted, shown
+from tl_experiments.runtime.run_lock import LOCK
+from tl_experiments.sweep.dead import close_what_died
+from tl_experiments.sweep.report_again import folder_of
+from tl_experiments.sweep.resumed import resumed_job
+from tl_experiments.tracking import mlflow_store
+from tl_experiments.tracking.address import (
+    CREDENTIALS,
+    absolute_uri,
+    lasting_uri,
+    redacted,
+    require_own_server,
+    shown,
+)
+from tl_experiments.tracking.find_run import folder_of_run
+from tl_experiments.tracking.journal import Header, Journal
+from tl_experiments.tracking.mlflow_run import MlflowRun
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+from tl_experiments.tracking.run_record import GROUPS, RunRecord
 from tl_experiments.tracking.sync import sync
 
 EXPERIMENT = "faults"
@@ -428,15 +448,15 @@ def test_a_journal_that_was_tampered_with_delivers_nothing_from_outside_of_its_f
 
 
 def test_credentials_are_not_sent_to_a_server_that_only_a_folder_names(
-    stub: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stub: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stub.mode = "500"
     with make_tracker(stub.uri, tmp_path):
         pass
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "my-token")
     num_requests = stub.num_requests
-    with pytest.raises(SettingError, match=f"expected --tracking-uri {stub.uri}, if it may have them"):
-        sync(tmp_path, tracking_uri=None)
+    assert sync(tmp_path, tracking_uri=None) == 1
+    assert f"expected --tracking-uri {stub.uri}, if it may have them" in capsys.readouterr().out
     assert stub.num_requests == num_requests
     assert sync(tmp_path, tracking_uri=stub.uri) == 1
     assert stub.num_requests > num_requests
@@ -467,7 +487,16 @@ def test_a_password_in_the_address_is_never_written_or_told(
 
 
 @pytest.mark.parametrize(
-    "uri", [f"http://me:{PASSWORD}@host", f"postgresql://me:{PASSWORD}@host/db", f"mysql://host/db?password={PASSWORD}"]
+    "uri",
+    [
+        f"http://me:{PASSWORD}@host",
+        f"https://{PASSWORD}@host",
+        f"postgresql://me:{PASSWORD}@host/db",
+        f"mysql://host/db?password={PASSWORD}",
+        f"postgresql://host/db?sslmode=require&sslpassword={PASSWORD}",
+        f"https://host?access_token={PASSWORD}",
+        f"mssql+pyodbc:///?odbc_connect=DRIVER%3D%7Bx%7D%3BUID%3Dme%3BPWD%3D{PASSWORD}",
+    ],
 )
 def test_an_address_with_a_password_is_refused_where_it_is_typed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match="put it in the environment variable MLFLOW_TRACKING_URI") as caught:
@@ -478,6 +507,194 @@ def test_an_address_with_a_password_is_refused_where_it_is_typed(uri: str, monke
     assert PASSWORD not in str(make_tracker(None, Path()).ui_command())
     assert PASSWORD not in shown(uri)
     assert PASSWORD not in redacted(f"could not parse {uri}; tried {PASSWORD}", uri)
+
+
+def kill(uri: str, folder: Path, *, uid: str) -> None:
+    """Leave what a run leaves that was killed."""
+    record = RunRecord(uid=uid, name=uid, choices=dict.fromkeys(GROUPS, "x"), sweep_id=None, began="2026-01-01")
+    folder.mkdir(parents=True)
+    record.save(folder)
+    header = Header(EXPERIMENT, uid, uid, None, {"tl.uid": uid}, uri, 1)
+    with Journal.continued(folder, header) as kept:
+        kept.append("begin", time=1)
+
+
+def last_of(folder: Path) -> list[str]:
+    return [entry["status"] for entry in Journal.read(folder).entries if entry["kind"] == "end"]
+
+
+def test_runs_that_died_are_ended_in_their_folders_and_told_to_no_server_that_only_these_name(
+    stub: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "my-token")
+    folders = [tmp_path / "outputs" / "runs" / "a", tmp_path / "b"]  # `hydra.run.dir=b`
+    for folder in (*folders, tmp_path / "resumed"):
+        kill(stub.uri, folder, uid=folder.name)
+    close_what_died(tmp_path / "resumed")
+    assert stub.num_requests == 0
+    for folder in folders:
+        assert last_of(folder) == ["KILLED"]
+        assert json.loads((folder / "result.json").read_text())["status"] == "KILLED"
+    assert last_of(tmp_path / "resumed") == [], "it is about to go on"
+    assert "resumed" not in (out := capsys.readouterr().out)
+    assert f"are told to {stub.uri} by: tlx sync" in out
+    close_what_died(tmp_path / "resumed")
+    assert capsys.readouterr().out == "", "nothing is told twice"
+
+
+def test_many_runs_that_died_and_a_hung_server_delay_a_start_by_seconds(
+    stub: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stub.mode = HANG
+    for number in range(5):
+        kill(stub.uri, tmp_path / "runs" / str(number), uid=f"dead-{number}")
+    start = time.monotonic()
+    close_what_died(tmp_path / "runs" / "new", tracking_uri=stub.uri)
+    seconds = time.monotonic() - start
+    assert stub.num_requests > 0
+    assert seconds < 8
+    record("tracking, hung, 5 runs that died", seconds=round(seconds, 1))
+
+
+def test_runs_that_died_are_told_to_the_store_that_the_next_one_is_tracked_in(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        kill(database, tmp_path / "runs" / str(number), uid=f"told-{number}")
+    with FileLock(tmp_path / "runs" / "1" / LOCK):  # another process goes on with it
+        close_what_died(tmp_path / "runs" / "new", tracking_uri=database)
+    [run] = runs_of(MlflowClient(database), "told-0")
+    assert run.info.status == "KILLED"
+    assert json.loads((tmp_path / "runs" / "0" / "result.json").read_text())["run_id"] == run.info.run_id
+    assert last_of(tmp_path / "runs" / "1") == []
+    assert "told-1" not in capsys.readouterr().out
+
+
+def test_a_credentials_file_counts_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "credentials"
+    monkeypatch.setattr("mlflow.utils.credentials._get_credentials_path", lambda: str(path))
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    require_own_server("http://theirs", source="x", expected="{}")
+    path.write_text("[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = hush\n")
+    with pytest.raises(
+        SettingError, match=r"^x: its server, http://theirs, would be sent your credentials.*expected uri="
+    ):
+        require_own_server("http://theirs", source="x", expected="uri={}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://theirs/")
+    require_own_server("http://theirs", source="x", expected="{}")
+    monkeypatch.setenv("PGPASSWORD", "hush")
+    with pytest.raises(SettingError, match="would be sent your credentials"):
+        require_own_server("postgresql://theirs/db", source="x", expected="{}")
+
+
+def test_a_run_that_is_gone_on_with_names_no_server_for_the_users_credentials(
+    make_member: Callable[..., Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_member("tracking=mlflow", "tracking.uri=http://theirs").config
+    kill("http://theirs", tmp_path / "run", uid="u")
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    resume = f"resume={tmp_path / 'run'}"
+    resumed_job([resume])
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "my-token")
+    with pytest.raises(SettingError, match=r"expected tracking\.uri=http://theirs beside resume, if it may have them"):
+        resumed_job([resume])
+    resumed_job([resume, "tracking.uri=http://theirs"])
+
+
+def test_a_run_is_looked_for_within_seconds_and_without_telling_the_password(
+    stub: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "ANSWER_SECONDS", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{PASSWORD}@127.0.0.1:{stub.port}")
+    stub.mode = HANG
+    start = time.monotonic()
+    for find in (folder_of_run, lambda run_id: folder_of(run_id, None)):
+        with pytest.raises(SettingError, match=r"http://\*\*\*@127.*: no answer in time") as caught:
+            find("0" * 32)
+        assert PASSWORD not in str(caught.value)
+    assert time.monotonic() - start < 10
+
+
+def test_a_run_that_is_not_there_is_told_without_the_password(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{PASSWORD}@127.0.0.1:{server.port}")
+    with pytest.raises(SettingError, match=r"no such run in http://\*\*\*@127") as caught:
+        folder_of_run("0" * 32)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_one_journal_that_cannot_be_delivered_stops_no_other(
+    away: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, store in (
+        ("0", "ftp://x"),
+        ("1", away),
+        ("2", database),
+        ("3", away),
+        ("4", "postgresql+psycopg2://x/y"),
+    ):
+        kill(store, tmp_path / name, uid=f"one-{name}")
+    (tmp_path / "fifo").mkdir()
+    os.mkfifo(tmp_path / "fifo" / "tracking.jsonl")
+    (tmp_path / "locked" / ".tracking.lock").mkdir(parents=True)
+    (tmp_path / "locked" / "tracking.jsonl").touch()
+    capsys.readouterr()
+    assert sync(tmp_path, tracking_uri=None) == 1
+    out = capsys.readouterr().out
+    assert len(runs_of(MlflowClient(database), "one-2")) == 1
+    assert f"{away} cannot be opened: connection refused; 2 of 7 journals are left for later" in out
+    for told in ("ftp://x", "fifo/tracking.jsonl: cannot be read", "locked/tracking.jsonl: cannot be delivered"):
+        assert told in out
+
+
+def test_the_true_error_is_told_where_progress_cannot_be_kept(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill(database, tmp_path / "run", uid="full")
+    (tmp_path / "run" / "tracking.sent").mkdir()
+    with (tmp_path / "run" / "tracking.jsonl").open("a") as file:
+        file.write('{"kind": "nonsense"}\n')
+    assert sync(tmp_path, tracking_uri=None) == 1
+    assert "refused 1 of its entries" in capsys.readouterr().out
+
+
+def test_what_the_store_is_told_is_on_the_disk_before(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for owner, name in ((Journal, "sync"), (MlflowRun, "send")):
+        true = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, true=true, name=name: (order.append(name), true(*given))[1])
+    with make_tracker(database, tmp_path) as tracker:
+        tracker.log_metrics({"val/acc": 0.5}, step=1)
+        time.sleep(1.5)
+        before_the_end = list(order)
+    sends = [index for index, name in enumerate(before_the_end) if name == "send"]
+    assert len(sends) >= 2
+    assert all(before_the_end[index - 1] == "sync" for index in sends)
+
+
+def test_a_journal_that_made_room_is_delivered_to_its_own_run(
+    away: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for uid in ("first-in", "second-in"):
+        (tmp_path / "result.json").write_text(uid)
+        with make_tracker(away, tmp_path, uid=uid) as tracker:
+            tracker.log_metrics({"val/acc": 0.5}, step=1)
+            tracker.log_file(tmp_path / "result.json")
+    assert "what was there is" in capsys.readouterr().out
+    assert sync(tmp_path, tracking_uri=database) == 1
+    assert "its files are those of the run that has its folder now" in capsys.readouterr().out
+    client = MlflowClient(database)
+    for uid, files in (("first-in", []), ("second-in", ["result.json"])):
+        [run] = runs_of(client, uid)
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == files
+        assert run.data.metrics == {"val/acc": 0.5}
 
 
 @pytest.mark.slow

@@ -129,3 +129,62 @@ def test_files_outside_of_the_folder_are_neither_kept_nor_read(tmp_path: Path) -
         with pytest.raises(ValueError, match="outside"):
             inside(folder, path)
     assert inside(folder, "model/model.json") == folder / "model" / "model.json"
+
+
+def test_what_another_run_has_not_delivered_is_set_aside_with_its_end(tmp_path: Path) -> None:
+    with begin(tmp_path, "old") as kept:
+        kept.append("begin", time=1)
+        kept.append_metrics({"val/acc": 0.5}, step=1)
+    with begin(tmp_path, "new") as kept:
+        assert kept.aside == tmp_path / "tracking-old.jsonl"
+        assert kept.entries == []
+    aside = Journal.read(tmp_path, name="tracking-old.jsonl")
+    assert [entry["kind"] for entry in aside.entries] == ["begin", "metrics", "end"]
+    assert aside.entries[-1]["status"] == "KILLED"
+
+
+def test_what_another_run_has_delivered_makes_room(tmp_path: Path) -> None:
+    with begin(tmp_path, "old") as kept:
+        kept.append("begin", time=1)
+    sent = {"uid": "old", "run_id": "r", "entries": 1, "left": []}
+    (tmp_path / "tracking.sent").write_text(json.dumps(sent))
+    with begin(tmp_path, "new") as kept:
+        assert kept.aside is None
+    assert not list(tmp_path.glob("*-*"))
+
+
+def test_a_journal_whose_first_line_is_spoilt_goes_on_with_what_can_be_read(tmp_path: Path) -> None:
+    with begin(tmp_path) as kept:
+        kept.append("begin", time=1, uid="u")
+        kept.append_metrics({"val/acc": 0.5}, step=1)
+    (tmp_path / "tracking.sent").write_text('{"uid": "u", "entries": 2, "left": []}')
+    path = tmp_path / FILE
+    spoilt = b"\0" + path.read_bytes()[1:]
+    path.write_bytes(spoilt)
+    with begin(tmp_path) as kept:
+        assert not kept.is_new
+        assert kept.aside is not None
+        assert kept.aside.read_bytes() == spoilt
+        kept.append_metrics({"val/acc": 0.5}, step=1)
+        kept.append_metrics({"val/acc": 0.6}, step=2)
+    assert points(Journal.read(tmp_path)) == [(1, {"val/acc": 0.5}), (2, {"val/acc": 0.6})]
+    assert not (tmp_path / "tracking.sent").exists(), "it counts the lines of the old file"
+
+
+@pytest.mark.parametrize("time", [-1, 10**30, 1.5, "1", None])
+def test_a_header_begins_at_a_time_that_there_is(time: object, tmp_path: Path) -> None:
+    with begin(tmp_path):
+        pass
+    path = tmp_path / FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "time": time}) + "\n")
+    with pytest.raises(DataError, match="header is missing or spoilt"):
+        Journal.read(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[" * 200_000, '{"kind": "metrics", "step": 1, "time": 1, "values": {"a": NaN}}'])
+def test_a_line_that_is_too_deep_or_no_json_is_unreadable(line: str, tmp_path: Path) -> None:
+    with begin(tmp_path):
+        pass
+    with (tmp_path / FILE).open("a") as file:
+        file.write(line + "\n")
+    assert [entry["kind"] for entry in Journal.read(tmp_path).entries] == ["unreadable"]

@@ -6,7 +6,7 @@ import pytest
 
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.named_run import RUNS, is_run_id, run_folder
-from tl_experiments.tracking.run_record import FILE, RunRecord
+from tl_experiments.tracking.run_record import FILE, GROUPS, RunRecord
 
 RUN_ID = "0123456789abcdef" * 2
 
@@ -20,7 +20,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def begin(name: str, *, began: str) -> None:
     folder = RUNS / name
     folder.mkdir(parents=True)
-    RunRecord(uid=name, name=name, choices={}, sweep_id=None, began=began).save(folder)
+    RunRecord(uid=name, name=name, choices=dict.fromkeys(GROUPS, "x"), sweep_id=None, began=began).save(folder)
 
 
 def test_the_latest_began_last_whatever_its_folder_is_called_and_whatever_lies_beside_it(desk: Path) -> None:

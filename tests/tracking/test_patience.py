@@ -1,9 +1,12 @@
 """A store that does not answer is asked less and less often, and is given more and more time."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
-from tl_experiments.tracking.patience import RETRIES, TIMEOUT, Patience
+from tl_experiments.tracking.patience import OURS, RETRIES, TIMEOUT, Patience, limited
 
 
 def test_each_failure_doubles_the_pause_and_the_time_for_an_answer() -> None:
@@ -16,17 +19,46 @@ def test_each_failure_doubles_the_pause_and_the_time_for_an_answer() -> None:
     assert (patience.is_away, patience.ask_at, patience.timeout) == (False, 0.0, 60)
 
 
-def test_mlflow_is_given_the_time_and_asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(TIMEOUT, raising=False)
-    monkeypatch.setenv(RETRIES, "+2")  # as this package sets it for commands
-    Patience().apply()
-    assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == (5, 0)
-    Patience(timeout=40).apply()
-    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 40
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in (TIMEOUT, RETRIES, OURS):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    for name in (TIMEOUT, RETRIES, OURS):
+        os.environ.pop(name, None)
 
 
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TIMEOUT, "120")
+def waits() -> tuple[int, int]:
+    return MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+
+
+def test_mlflow_is_given_the_time_and_asks_once_for_as_long_as_anything_is_waited_for() -> None:
+    usual = waits()
+    first, second = Patience(), Patience(timeout=40)
+    first.apply()
+    assert waits() == (5, 0)
+    second.apply()
+    assert waits() == (40, 0)
+    first.release()
+    assert waits() == (40, 0)
+    second.release()
+    assert waits() == usual, "the user's own calls of MLflow wait as ever"
+    assert OURS not in os.environ
+
+
+def test_a_process_that_was_started_meanwhile_takes_what_it_inherits_for_no_wish_of_the_user() -> None:
+    with limited(5):
+        inherited = {name: os.environ[name] for name in (TIMEOUT, RETRIES, OURS)}
+    os.environ.update(inherited)
+    with limited(60):
+        assert waits() == (60, 0)
+    assert not inherited.keys() & os.environ.keys()
+
+
+@pytest.mark.parametrize("timeout", ["120", "+120"])
+def test_what_the_user_has_set_stays(timeout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIMEOUT, timeout)
     monkeypatch.setenv(RETRIES, "3")
-    Patience().apply()
-    assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == (120, 3)
+    with limited(5):
+        assert waits() == (120, 3)
+    assert (os.environ[TIMEOUT], os.environ[RETRIES]) == (timeout, "3")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.sweep import plan
+from tl_experiments.sweep import ledger, plan
 from tl_experiments.sweep.folder import claimed
 from tl_experiments.sweep.ledger import FAILED, KILLED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import Outcome, own_cause, read_outcomes
@@ -40,6 +40,9 @@ def close_what_died(folder: Path, *, tracking_uri: str | None = None) -> None:
 
 def _try(close: Callable[..., None], folder: Path, *, words: LastWords, console: Console) -> None:
     try:
+        for name in (run_record.FILE, plan.FILE, ledger.FILE):
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise ValueError(f"{name} is no plain file")  # a FIFO may never end
         close(folder, words=words, console=console)
     except Exception as error:  # whatever is wrong with a neighbour, it ends nothing here
         told = (str(error).splitlines() or [""])[0] or type(error).__name__
