@@ -177,7 +177,7 @@ def test_a_signal_in_any_phase_loses_nothing(
     assert run.status in ("KILLED", None)
     assert run.made == steps_at(PHASES[phase][1]), "no step is begun after the signal"
     assert run.saved == run.made, "every step is saved"
-    assert not run.made or "the run goes on from" in run.output
+    assert not run.made or "stopped; the run goes on by: python run.py resume=" in run.output
     assert run.truth == undisturbed(PHASES[phase][0]), run.again.output
     assert run.all_made == 2 * STEPS_OF_EPOCH, "no step is made twice"
     assert run.litter == []
