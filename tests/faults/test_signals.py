@@ -34,7 +34,7 @@ PHASES = {
     "composing": ("feature", "begin", 0.1),
     "reading": ("finetune", "reading 1", 0.0),
     "starting workers": ("finetune", "fork 1", 0.0),
-    "decoding": ("finetune", "decoding 1", 0.0),
+    "decoding": ("finetune", "checking 1", 0.0),
     "extracting": ("feature", "extracting 2", 0.0),
     "training": ("finetune", "train 1 2", 0.0),
     "training, 2nd epoch": ("finetune", "train 2 3", 0.0),
