@@ -38,9 +38,10 @@ class Strike:
 
     Attributes:
         place: `train EPOCH STEP`, `val EPOCH STEP` or `test EPOCH STEP`, a step that is done; `epoch N`, which is over
-            and not yet recorded; `save N`, a checkpoint that is about to be written; `reading N`, `decoding N`, `checking N` or
-            `extracting N`, work that has reported N times; `fork N`, a worker that was just started; `begin`, before
-            anything is imported or composed; any of them followed by ` sync N`, the Nth force to the disk after it.
+            and not yet recorded; `save N`, a checkpoint that is about to be written; `reading N`, `checking N`,
+            `decoding N` or `extracting N`, work that has reported N times; `fork N`, a worker that was just started;
+            `begin`, before anything is imported or composed; any of them followed by ` sync N`, the Nth force to the
+            disk after it.
         number: of the signal.
         delay: seconds from there on.
         whom: `group`, of the process; `process`, it alone; `sweep`, that it is a job of.
