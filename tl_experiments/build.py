@@ -352,6 +352,11 @@ def build_trainer(members: Sequence[Member], workload: Workload, *, device: torc
     )
 
 
+def _absolute_root(member: Member) -> dict[str, str]:
+    """Where the images are, whatever folder a run goes on from; nothing where they are embedded."""
+    return {"root": data_source(member)} if member.config["dataset"].get("root") else {}
+
+
 def resolved_config(
     member: Member, *, compute: Compute, backbone: Backbone, dataset: Dataset, augmentation: Augmentation
 ) -> dict[str, Any]:
@@ -367,6 +372,6 @@ def resolved_config(
     return member.config | {
         "runtime": runtime,
         "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size},
-        "dataset": member.config["dataset"] | {"crop_pct": _crop_pct(dataset, backbone)},
+        "dataset": member.config["dataset"] | _absolute_root(member) | {"crop_pct": _crop_pct(dataset, backbone)},
         "augmentation": member.config["augmentation"] | {"hflip_prob": augmentation.hflip_prob},
     }

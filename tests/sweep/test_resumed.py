@@ -93,8 +93,12 @@ def test_a_run_that_died_is_marked_by_the_next_start_goes_on_and_says_when_it_ha
     assert sorted(_status(desk).values()) == ["FINISHED", "KILLED"]
 
     [run] = [run for run in _client(desk).search_runs(["1"]) if run.info.status == "KILLED"]
+    elsewhere = desk / "elsewhere"
+    elsewhere.mkdir()
     changes = ("runtime.workers=0", "lr=1e-3", "runtime.log_every_steps=1", "runtime.on_oom=halve")
-    resumed = _type(desk, f"resume={run.info.run_id}", *changes)
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{desk / 'outputs' / 'mlflow.db'}"}  # where the id is known
+    resumed = server().start(f"resume={run.info.run_id}", *changes, cwd=elsewhere, environment=uri)
+    resumed.wait()
     assert resumed.code == 0, resumed.output
     changed = ["runtime.log_every_steps=1 (was 20)", "runtime.on_oom=halve (was error)"]
     assert json.loads((desk / FIRST / "result.json").read_text())["resumed_with"] == changed

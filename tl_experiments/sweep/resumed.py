@@ -1,13 +1,16 @@
 """`python run.py resume=...`: the run that was stopped, as it was begun, whatever the configuration files say today."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tl_experiments.config.changes import parse_overrides, with_changes
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.record import read_record
 from tl_experiments.sweep.job import Job
+from tl_experiments.tracking import journal
 from tl_experiments.tracking.address import require_own_server
+from tl_experiments.tracking.journal import Journal
 from tl_experiments.tracking.named_run import run_folder
 from tl_experiments.tracking.result import finished_line, is_finished, read_result
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
@@ -50,8 +53,9 @@ def resumed_job(arguments: Sequence[str]) -> Job | str:
         return finished_line(folder)
     allowed = typed.pop("allow_targets", None)
     config = read_record(folder / CONFIG, allow_targets=list(allowed.value()) if allowed else ())  # type: ignore[arg-type]
-    if "tracking.uri" not in typed and (kept := config["tracking"].get("uri")):
+    if "tracking.uri" not in typed and (kept := config["tracking"].get("uri") or _tracked_in(folder)):
         require_own_server(kept, source=folder / CONFIG, expected="tracking.uri={} beside resume")
+        config["tracking"]["uri"] = kept
     config, changed = with_changes(config, typed, choices=record.choices, may_change=MAY_CHANGE, folder=folder)
     member = Member(
         config=config,
@@ -62,6 +66,13 @@ def resumed_job(arguments: Sequence[str]) -> Job | str:
         uid=record.uid,
     )
     return Job(members=(member,))
+
+
+def _tracked_in(folder: Path) -> str | None:
+    """Return the store that a run was told to: its default is another one in another folder."""
+    if not (folder / journal.FILE).is_file():
+        return None
+    return Journal.read(folder).header.store
 
 
 def _key(argument: str) -> str:
