@@ -166,7 +166,7 @@ def test_a_result_without_figures_is_told_or_taken_for_none(text: str, tmp_path:
     (tmp_path / "result.json").write_text(text)
     finished = "FINISHED" in text
     with nullcontext() if finished else pytest.raises(ConfigError, match=r"config\.yaml: no such file"):
-        assert "the run has finished: best val/acc nan" in str(resumed_job([f"resume={tmp_path}"]))
+        assert "the run has finished" in str(resumed_job([f"resume={tmp_path}"]))
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, None])

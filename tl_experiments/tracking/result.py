@@ -21,9 +21,8 @@ def read_result(folder: Path) -> dict[str, Any]:
 def finished_line(folder: Path) -> str:
     """Say that the run in a folder has finished, and how well."""
     result = read_result(folder)
-    return f"{folder}: the run has finished: " + ", ".join(
-        f"{name} {result[key]:.4f}" for name, key in FIGURES.items() if isinstance(result.get(key), float)
-    )
+    figures = [f"{name} {result[key]:.4f}" for name, key in FIGURES.items() if isinstance(result.get(key), float)]
+    return f"{folder}: the run has finished: {', '.join(figures) or 'without figures'}"
 
 
 def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:
