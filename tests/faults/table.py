@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.jsonl"
         environment = {**os.environ, FILE: str(figures), "TL_FAULTS": "" if own.ordinary else "full"}
-        command = [sys.executable, "-m", "pytest", str(HERE), "-q", *others]
+        command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-n0", *others]
         code = subprocess.run(command, cwd=HERE.parent.parent, env=environment, check=False).returncode
         lines = [json.loads(line) for line in figures.read_text().splitlines()] if figures.exists() else []
     counts = "counts of the ordinary suite" if own.ordinary else "full counts"

@@ -4,7 +4,9 @@ import errno
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -82,7 +84,7 @@ def of_root(root: Path) -> Path:
     Job(range(4)).fill()
     for path in [root, *root.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-    for parent in root.parents[:3]:
+    for parent in takewhile(lambda folder: folder != Path(tempfile.gettempdir()), root.parents):
         parent.chmod(0o755)
     return root
 
