@@ -28,7 +28,6 @@ ROWS = (
     "bad values",
     "bad images",
     "golden images",
-    "out of memory",
 )
 FULL = os.environ.get("TL_FAULTS") == "full"
 
