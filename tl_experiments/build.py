@@ -1,8 +1,8 @@
 """From a checked configuration to objects: the only file that instantiates what a configuration names."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from inspect import isfunction
@@ -33,6 +33,7 @@ from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.stages import require_stages
+from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.precision import Compute, choose
@@ -198,11 +199,12 @@ def build_log(member: Member, *, index: int, num_members: int) -> RunLog:
     )
 
 
-def build_memory_notice(member: Member, *, backbone: Backbone) -> AbstractContextManager[None]:
-    """Make what says, where memory is too small, what it was needed for."""
-    return memory_told(
-        batch_size=member.config["batch_size"], image_size=backbone.input_spec.size, backbone=backbone.name
-    )
+@contextmanager
+def build_lack_notice(member: Member, *, backbone: Backbone) -> Iterator[None]:
+    """Make what says in one line that memory or the disk is too small, and what it was needed for."""
+    size = backbone.input_spec.size
+    with memory_told(batch_size=member.config["batch_size"], image_size=size, backbone=backbone.name), disk_told():
+        yield
 
 
 def build_checkpoints(

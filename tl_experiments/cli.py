@@ -10,7 +10,7 @@ from typing import Any
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed, SettingError, UserError
-from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.runtime.signals import Terminated, tell_stopped, terminable
 from tl_experiments.sweep.folder import find_sweep
 from tl_experiments.tracking.named_run import is_run_id
 
@@ -50,12 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2
-    except KeyboardInterrupt:
-        print("error: interrupted by Ctrl-C", file=sys.stderr)
-        return 130
-    except Terminated as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 143
+    except (KeyboardInterrupt, Terminated) as error:
+        return tell_stopped(error)
 
 
 def _report(options: argparse.Namespace) -> None:

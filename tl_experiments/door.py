@@ -21,7 +21,7 @@ from tl_experiments.config.explain import explain
 from tl_experiments.config.member import check_before_folder
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
-from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.runtime.signals import Terminated, tell_stopped, terminable
 from tl_experiments.sweep.causes import MENDABLE, cause_of
 from tl_experiments.sweep.resumed import is_resume, resumed_job
 from tl_experiments.sweep.typed import as_choices
@@ -113,12 +113,8 @@ def enter(main: Callable[[], Any]) -> int:
             raise
         reported = getattr(error, "exit_code", None)
         return reported if reported is not None else _report(error)
-    except KeyboardInterrupt:
-        print("error: interrupted by Ctrl-C", file=sys.stderr)
-        return 130
-    except Terminated as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 143
+    except (KeyboardInterrupt, Terminated) as error:
+        return tell_stopped(error)
     finally:
         give_back()
         gc.freeze()  # the process is about to end: searching all libraries for garbage would take it a second more

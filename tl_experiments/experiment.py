@@ -7,7 +7,6 @@ from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.inference.export import save_model
-from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
@@ -28,7 +27,6 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         console = stack.enter_context(Console())
         device = stack.enter_context(build.build_process(shared))
         place = describe_device(device)
-
         for member in members:
             build.check_buildable(member)
         strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
@@ -45,11 +43,9 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
             )
             log.begin(config, device=place)
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
-            log.dataset(name=dataset.name, source=build.data_source(member), fingerprint=images.fingerprint)
-            log.skipped(images.skipped)
+            log.dataset(name=dataset.name, source=build.data_source(member), images=images)
         stack.enter_context(told_how(logs, console=console))
-        stack.enter_context(build.build_memory_notice(shared, backbone=backbone))
-        stack.enter_context(disk_told())
+        stack.enter_context(build.build_lack_notice(shared, backbone=backbone))
         workload = strategy.prepare(
             Materials(
                 backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
@@ -69,17 +65,15 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         frozen = _identify(logs, workload)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
         train(trainer, checkpoints, console=console, logs=logs)
-        if workload.frozen_sha256() != frozen:
-            raise RunFailed("frozen weights changed while training; please report this as a defect")
+        _require_same(workload, frozen)
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             for index, log in enumerate(logs)
             if log.failure is None
         ]
-    if not shared.config["checkpoint"]["keep_when_finished"] and len(results) == len(logs):
+    _require_all(logs)
+    if not shared.config["checkpoint"]["keep_when_finished"]:
         checkpoints.remove()
-    if lost := [f"{log.name}: {log.failure}" for log in logs if log.failure is not None]:
-        raise RunFailed("; ".join(lost))
     return results
 
 
@@ -93,6 +87,17 @@ def _identify(logs: Sequence[RunLog], workload: Workload) -> str:
             num_trained_params=workload.num_trained_params(index),
         )
     return frozen
+
+
+def _require_same(workload: Workload, frozen: str) -> None:
+    if workload.frozen_sha256() != frozen:
+        raise RunFailed("frozen weights changed while training; please report this as a defect")
+
+
+def _require_all(logs: Sequence[RunLog]) -> None:
+    """Name the members that were left alone; the others have their results."""
+    if lost := [f"{log.name}: {log.failure}" for log in logs if log.failure is not None]:
+        raise RunFailed("; ".join(lost))
 
 
 def _keep(

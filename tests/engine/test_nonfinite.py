@@ -201,7 +201,9 @@ def test_skip_goes_on_without_the_step_and_counts_it(kind: str) -> None:
 
 
 def test_skip_goes_on_when_the_first_steps_that_are_looked_at_were_left_out() -> None:
-    [*_trainer(_spoilt(kind="loss", at=1), skips_nonfinite=True).fit()]
+    records = [*_trainer(_spoilt(kind="loss", at=1), skips_nonfinite=True).fit()]
+    assert not any(isinstance(record, Diverged) for record in records)
+    assert [record.num_skipped for record in epochs_of(records)] == [(1, 0), (0, 0), (0, 0)]
 
 
 def test_running_statistics_forget_a_batch_that_changed_no_weight() -> None:

@@ -20,7 +20,7 @@ import torch
 from tests.faults import scorecard
 from tests.faults.scorecard import count, record, skip
 from tests.faults.writers import STATE_BYTES, content
-from tests.runtime.row_store.filling import Job, digest, ended, in_child, row, settled
+from tests.runtime.row_store.filling import Job, digest, ended, in_child, own_cache, row, settled
 from tl_experiments.runtime import shard_writer
 from tl_experiments.runtime.cache_entries import verify
 from tl_experiments.runtime.files import DamageError, published_folder, verify_folder
@@ -41,11 +41,8 @@ BIG_ROW, BIG_ROWS = 1280, 1000  # features of the default backbone: 5 MB
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for every test, with shards of four rows."""
-    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("TL_CACHE_LIMIT_GB", raising=False)
-    monkeypatch.setattr(shard_writer, "SHARD_ROWS", 4)
-    return tmp_path / "cache"
+    """A cache of its own for every test."""
+    return own_cache(tmp_path, monkeypatch)
 
 
 class Slow(Job):

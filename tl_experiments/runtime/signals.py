@@ -111,6 +111,13 @@ def obey() -> None:
         _raise(_Shield.waiting)
 
 
+def tell_stopped(error: KeyboardInterrupt | Terminated) -> int:
+    """Say on standard error that a command was stopped, and return its exit code."""
+    told, code = ("interrupted by Ctrl-C", 130) if isinstance(error, KeyboardInterrupt) else (str(error), 143)
+    sys.stderr.write(f"error: {told}\n")
+    return code
+
+
 def leave_signals_to_parent() -> None:
     """Have this helper process ignore SIGINT and SIGTERM, which a terminal or a cluster sends to all of a group.
 

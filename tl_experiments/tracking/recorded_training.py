@@ -49,11 +49,9 @@ def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs
     if resumed is not None:
         trainer.load(resumed.state)
         console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")
+    epochs, seconds = (resumed.state.epochs, resumed.seconds) if resumed else (0, 0.0)
     for log in logs:
-        log.go_on(
-            epochs=resumed.state.epochs if resumed else 0,
-            seconds=resumed.seconds if resumed else 0.0,
-        )
+        log.go_on(epochs=epochs, seconds=seconds)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import yaml
 
-from tl_experiments.data.bad_images import BadImage, keep_list
+from tl_experiments.data.bad_images import keep_list
+from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
@@ -140,14 +141,17 @@ class RunLog:
             publish_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
             self._record.save(self.folder)
 
-    def dataset(self, *, name: str, source: str, fingerprint: str) -> None:
-        """Record what the run learns from: `source` is a folder, or the name where there is none."""
-        self._dataset = fingerprint
-        self.tracker.log_dataset(name=name, digest=fingerprint, context="train", source=source)
+    def dataset(self, *, name: str, source: str, images: DatasetImages) -> None:
+        """Record what the run learns from, and which images were left out.
 
-    def skipped(self, images: Sequence[BadImage]) -> None:
-        """Record the images that were left out."""
-        for path in keep_list(images, self.folder):
+        Args:
+            name: of the dataset.
+            source: a folder, or the name where there is none.
+            images: of all splits.
+        """
+        self._dataset = images.fingerprint
+        self.tracker.log_dataset(name=name, digest=images.fingerprint, context="train", source=source)
+        for path in keep_list(images.skipped, self.folder):
             self.tracker.log_file(path)
 
     def go_on(self, *, epochs: int, seconds: float) -> None:

@@ -6,14 +6,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from tl_experiments.runtime import shard_writer
 from tl_experiments.runtime.cache_entries import verify
 from tl_experiments.runtime.cache_pruning import prune
 from tl_experiments.runtime.row_store import RowStore
 
 FIELDS = {"backbone": "b" * 64, "image_size": 32}
 FEATURE_DIM = 5
+
+
+def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have a cache in a folder, with shards of four rows."""
+    monkeypatch.setenv("TL_CACHE_DIR", str(folder / "cache"))
+    monkeypatch.delenv("TL_CACHE_LIMIT_GB", raising=False)
+    monkeypatch.setattr(shard_writer, "SHARD_ROWS", 4)
+    return folder / "cache"
 
 
 def digest(number: int) -> str:
