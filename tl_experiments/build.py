@@ -111,8 +111,15 @@ def data_source(member: Member) -> str:
     return str(Path(root).expanduser().absolute()) if root else member.choices["dataset"]
 
 
-def build_backbone(member: Member, *, dataset: Dataset) -> Backbone:
+def build_backbone(member: Member, *, dataset: Dataset, strategy: Strategy) -> Backbone:
+    """Build the network, with the weights that the strategy begins with."""
+    if not strategy.pretrained:
+        member = _without_weights(member)
     return _build(member, "backbone", preferred_size=dataset.image_size, seed=member.config["seed"])
+
+
+def _without_weights(member: Member) -> Member:
+    return replace(member, config={**member.config, "backbone": {**member.config["backbone"], "weights": None}})
 
 
 def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
@@ -245,12 +252,11 @@ def check_buildable(member: Member) -> None:
 
 def _check_stages(member: Member) -> None:
     """See that the backbone has the stages that are to be trained, on a sketch of it that holds no weights."""
-    num_trained, node = member.config["strategy"].get("num_stages"), member.config["backbone"]
+    num_trained = member.config["strategy"].get("num_stages")
     if num_trained is None:
         return
-    sketched = replace(member, config={**member.config, "backbone": {**node, "weights": None}})
     with torch.device("meta"):
-        backbone = _build(sketched, "backbone", preferred_size=None, seed=0)
+        backbone = _build(_without_weights(member), "backbone", preferred_size=None, seed=0)
     try:
         require_stages(backbone, num_trained=num_trained)
     except SettingError as error:
@@ -271,7 +277,7 @@ def bank_rule(member: Member) -> str | None:
     """
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
     kind, _ = read_settings(build_optimizer(member))
-    return kind.__name__ if kind is not None and strategy.uses_features(augmentation) else None
+    return kind.__name__ if kind is not None and strategy.trains_bank(augmentation) else None
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -360,7 +366,13 @@ def _absolute_root(member: Member) -> dict[str, str]:
 
 
 def resolved_config(
-    member: Member, *, compute: Compute, backbone: Backbone, dataset: Dataset, augmentation: Augmentation
+    member: Member,
+    *,
+    strategy: Strategy,
+    compute: Compute,
+    backbone: Backbone,
+    dataset: Dataset,
+    augmentation: Augmentation,
 ) -> dict[str, Any]:
     """Return the configuration with every `auto`, and every null that means "decide for me", as it was decided."""
     runtime = member.config["runtime"] | {
@@ -371,9 +383,10 @@ def resolved_config(
         "memory_format": compute.layout,
         "infer_batch_size": compute.infer_batch_size,
     }
+    weights = {} if strategy.pretrained else {"weights": None}
     return member.config | {
         "runtime": runtime,
-        "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size},
+        "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size} | weights,
         "dataset": member.config["dataset"] | _absolute_root(member) | {"crop_pct": _crop_pct(dataset, backbone)},
         "augmentation": member.config["augmentation"] | {"hflip_prob": augmentation.hflip_prob},
     }

@@ -111,14 +111,29 @@ class Finetune:
     _target_: str = MISSING
     batchnorm: BatchNorm = MISSING
     backbone_lr_scale: float = MISSING
+    layer_decay: float = MISSING
+    l2_sp: float = MISSING
 
 
 @dataclass
-class Partial:
-    _target_: str = MISSING
+class Partial(Finetune):
     num_stages: int = MISSING
-    batchnorm: BatchNorm = MISSING
-    backbone_lr_scale: float = MISSING
+
+
+@dataclass
+class LpFt(Finetune):
+    probe_epochs: int = MISSING
+    probe_lr_scale: float = MISSING
+
+
+@dataclass
+class Gradual(Finetune):
+    every_epochs: int = MISSING
+
+
+@dataclass
+class Scratch:
+    _target_: str = MISSING
 
 
 @dataclass
@@ -277,6 +292,9 @@ SCHEMAS: dict[str, type] = {
     "strategy/feature": Feature,
     "strategy/finetune": Finetune,
     "strategy/partial": Partial,
+    "strategy/lp_ft": LpFt,
+    "strategy/gradual": Gradual,
+    "strategy/scratch": Scratch,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
