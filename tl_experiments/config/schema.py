@@ -44,6 +44,13 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class Sampler(Enum):
+    """Which training images an epoch sees."""
+
+    shuffle = "shuffle"
+    balanced = "balanced"
+
+
 class OnOom(Enum):
     """What becomes of a run for which the memory is too small."""
 
@@ -59,11 +66,17 @@ class Run:
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    label_smoothing: float = MISSING
+    class_weights: Any = MISSING
+    sampler: Sampler = MISSING
+    mixup_alpha: float = MISSING
+    cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
     strategy: Any = MISSING
+    head: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     dataset: Any = MISSING
@@ -134,6 +147,23 @@ class Gradual(Finetune):
 @dataclass
 class Scratch:
     _target_: str = MISSING
+
+
+@dataclass
+class LinearHead:
+    _target_: str = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class MlpHead(LinearHead):
+    hidden_dim: int = MISSING
+
+
+@dataclass
+class CosineHead(LinearHead):
+    scale: float = MISSING
+    learn_scale: bool = MISSING
 
 
 @dataclass
@@ -295,6 +325,9 @@ SCHEMAS: dict[str, type] = {
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,
+    "head/linear": LinearHead,
+    "head/mlp": MlpHead,
+    "head/cosine": CosineHead,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
