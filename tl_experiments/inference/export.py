@@ -12,7 +12,7 @@ from tl_experiments.data.transforms import ENLARGING, Canvas
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.files import published_folder
 
-FORMAT = 1  # of model.json
+FORMAT = 2  # of model.json; 1 had linear heads alone, and did not say so
 
 
 def save_model(
