@@ -14,6 +14,7 @@ import yaml
 from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
@@ -25,6 +26,7 @@ from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
+from tl_experiments.tracking.plan_table import write_plan
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
@@ -215,6 +217,15 @@ class RunLog:
         }
         facts = {key: str(value) for key, value in self._identity.items()}
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
+
+    def plan(self, plan: Plan) -> None:
+        """Keep what is going to be trained.
+
+        Args:
+            plan: of all members; this one's is written.
+        """
+        for path in write_plan(self.folder, plan.of_member(self._member)):
+            self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
