@@ -92,6 +92,7 @@ class RunLog:
         self._config: Mapping[str, Any] = {}
         self._device = ""
         self._dataset = self._weights = ""
+        self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
         self._final: FinalRecord | None = None
@@ -151,7 +152,7 @@ class RunLog:
             source: a folder, or the name where there is none.
             images: of all splits.
         """
-        self._dataset = images.fingerprint
+        self._dataset, self._num_train_images = images.fingerprint, len(images.train)
         self.tracker.log_dataset(name=name, digest=images.fingerprint, context="train", source=source)
         for path in keep_list(images.skipped, self.folder):
             self.tracker.log_file(path)
@@ -214,6 +215,7 @@ class RunLog:
             "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,
+            "num_train_images": self._num_train_images,
         }
         facts = {key: str(value) for key, value in self._identity.items()}
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
