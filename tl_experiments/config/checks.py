@@ -53,6 +53,10 @@ def _train_size(value: float) -> bool:
     return value >= 1 if isinstance(value, int) else _fraction(value)
 
 
+def _patterns(value: list[str]) -> bool:
+    return bool(value) and all(isinstance(pattern, str) and pattern.strip() for pattern in value)
+
+
 def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
@@ -87,7 +91,8 @@ RANGES: tuple[Check, ...] = (
     ("head.scale", _positive, "a number above 0"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
-    ("strategy.num_stages", _up_to(1000), "1 to 1000"),
+    ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
+    ("strategy.train", _patterns, "one pattern or more, such as [layer4.*], or null"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
     ("strategy.layer_decay", _fraction, "in (0, 1]"),
     ("strategy.l2_sp", _non_negative, "0 or more"),
@@ -182,6 +187,8 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if config["batch_size"] == 1 and lookup(config, "strategy.batchnorm") == "train":
         yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    if "num_stages" in config["strategy"] and "train" in config["strategy"]:
+        yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
     yield from _mixing_problems(config)
@@ -203,6 +210,18 @@ def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}={config[key]}: a batch of one has nothing to be mixed with; expected batch_size above 1"
             if lookup(config, "strategy.views") is not None:
                 yield f"{key}={config[key]}: images are mixed anew in every epoch; expected strategy.views=null"
+
+
+def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:
+    num_stages, train = strategy["num_stages"], strategy["train"]
+    if train is not None and num_stages is not None:
+        patterns = f"[{', '.join(map(str, train))}]"
+        yield (
+            f"strategy.train={patterns}: strategy.num_stages={num_stages} says already what is trained; "
+            "expected one of the two, as strategy.num_stages=null beside strategy.train"
+        )
+    if train is None and num_stages is None:
+        yield "strategy: nothing says what is trained; expected strategy.num_stages=1, or strategy.train=[layer4.*]"
 
 
 def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tl_experiments.tracking.tracker import ParamValue
 
-RECIPE = "experiment"
+RECIPES = ("experiment", "grid")
 KNOBS = ("lr", "epochs", "batch_size", "seed")
 # Options that say something of a run where they are on, with what off is.
 OFF = {"label_smoothing": 0, "class_weights": None, "sampler": "shuffle", "mixup_alpha": 0, "cutmix_alpha": 0}
@@ -28,7 +28,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
     params |= {key: _told(config[key]) for key, off in OFF.items() if config.get(key, off) != off}
-    params |= {group: choices[group] for group in (RECIPE, *GROUPS) if group in choices}
+    params |= {group: choices[group] for group in (*RECIPES, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
     for group in GROUPS:
