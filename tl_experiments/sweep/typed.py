@@ -39,8 +39,12 @@ class Typed:
         return {key: values for key, values in choices.items() if len(values) > 1}
 
 
-def sort_overrides(overrides: Sequence[Override]) -> Typed:
+def sort_overrides(overrides: Sequence[Override], *, searches: bool = False) -> Typed:
     """Part what the runs are given from what the sweep is given.
+
+    Args:
+        overrides: as they were typed.
+        searches: whether values may be intervals.
 
     Raises:
         ConfigError: a setting of the sweep has several values, or a value is no list of choices.
@@ -50,10 +54,10 @@ def sort_overrides(overrides: Sequence[Override]) -> Typed:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: a setting of the sweep itself; expected one value")
     for override in overrides:
-        if override.is_sweep_override() and not override.is_discrete_sweep():
+        if override.is_sweep_override() and not override.is_discrete_sweep() and not searches:
             raise ConfigError(
                 f"{override.input_line}: expected values to choose from, such as a,b or range(1,4); "
-                "intervals are for a sweeper that searches"
+                "intervals are for a sweeper that searches: hydra/sweeper=optuna"
             )
     return Typed(run=tuple(item for item in overrides if item not in own), sweep=own)
 
