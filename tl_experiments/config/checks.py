@@ -133,6 +133,11 @@ RANGES: tuple[Check, ...] = (
     ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
     ("sweep.max_heads", _up_to(65_536), "1 to 65536"),
     ("sweep.timeout", lambda value: 0 < value <= MOST_SECONDS, "seconds above 0 and up to 10^8, or null"),
+    ("hydra.sweeper.num_trials", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.n_startup_trials", _up_to(1_000_000, least=0), "0 to 1000000"),
+    ("hydra.sweeper.min_trials", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.min_epochs", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
     ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 

@@ -44,11 +44,26 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
-class Sampler(Enum):
+class Sampling(Enum):
     """Which training images an epoch sees."""
 
     shuffle = "shuffle"
     balanced = "balanced"
+
+
+class Sampler(Enum):
+    """Who says what the next job of a search tries."""
+
+    tpe = "tpe"
+    random = "random"
+
+
+class Pruner(Enum):
+    """Who stops jobs of a search before their end."""
+
+    none = "none"
+    median = "median"
+    hyperband = "hyperband"
 
 
 class OnOom(Enum):
@@ -68,7 +83,7 @@ class Run:
     seed: int = MISSING
     label_smoothing: float = MISSING
     class_weights: Any = MISSING
-    sampler: Sampler = MISSING
+    sampler: Sampling = MISSING
     mixup_alpha: float = MISSING
     cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
@@ -325,6 +340,22 @@ class Tracking:
 class NoTracking:
     _target_: str = MISSING
 
+
+@dataclass
+class OptunaSweeper:
+    _target_: str = MISSING
+    num_trials: int = MISSING
+    sampler: Sampler = MISSING
+    n_startup_trials: int = MISSING
+    pruner: Pruner = MISSING
+    min_trials: int = MISSING
+    min_epochs: int = MISSING
+    seed: int = MISSING
+    params: dict[str, str] | None = MISSING
+
+
+# Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
+OF_HYDRA: dict[str, type] = {"hydra/sweeper/optuna": OptunaSweeper}
 
 # Option name in the `schema` group -> dataclass.
 SCHEMAS: dict[str, type] = {
