@@ -119,5 +119,6 @@ def _keep(
         backbone=shared.config["backbone"],
         canvas=images.canvas,
         weights_sha256=digest,
+        temperature=log.temperature,
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

@@ -23,6 +23,7 @@ def save_model(
     backbone: Mapping[str, Any],
     canvas: Canvas,
     weights_sha256: str,
+    temperature: float,
 ) -> None:
     """Publish a folder with `model.safetensors` and `model.json`, which describes it; an earlier model makes way.
 
@@ -33,6 +34,7 @@ def save_model(
         backbone: how it was built, as its group of the configuration says.
         canvas: how an image is resized and cropped.
         weights_sha256: digest of the tensors.
+        temperature: by which logits are divided, so that the softmax can be believed.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -59,6 +61,7 @@ def save_model(
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
+        "temperature": temperature,
         "weights_sha256": weights_sha256,
     }
     with published_folder(folder) as making:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.engine import records
+from tl_experiments.engine.evaluate import LOOKED_AT
 from tl_experiments.tracking.run_log import RunResult
 
 FILE_WIDTH = 160  # columns that a table may take where there is no terminal to limit it
@@ -74,7 +75,7 @@ class Console:
             self._step(record)
 
     def _step(self, record: records.Progress) -> None:
-        title = "test" if record.stage == "test" else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
+        title = record.stage if record.stage in LOOKED_AT else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
         fields: dict[str, Any] = {}
         if record.loss is not None and record.acc is not None:  # until the next numbers arrive the last ones stay
             numbers = f"loss {spread(record.loss)}  acc {spread(record.acc)}"
