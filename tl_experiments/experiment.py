@@ -12,7 +12,7 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import told_how, train
+from tl_experiments.tracking.recorded_training import show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -69,6 +69,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         )
         trainer = build.build_trainer(members, workload, device=device)
         frozen = _identify(logs, workload)
+        show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
         train(trainer, checkpoints, console=console, logs=logs)
         _require_same(workload, frozen)

@@ -117,7 +117,18 @@ class Finetune:
 
 @dataclass
 class Partial(Finetune):
-    num_stages: int = MISSING
+    num_stages: int | None = MISSING
+    train: list[str] | None = MISSING
+
+
+@dataclass
+class NormOnly(Finetune):
+    pass
+
+
+@dataclass
+class BiasOnly(Finetune):
+    pass
 
 
 @dataclass
@@ -292,6 +303,8 @@ SCHEMAS: dict[str, type] = {
     "strategy/feature": Feature,
     "strategy/finetune": Finetune,
     "strategy/partial": Partial,
+    "strategy/norm_only": NormOnly,
+    "strategy/bias_only": BiasOnly,
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,

@@ -14,6 +14,7 @@ from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.metrics import Means, Sums, member_losses
 from tl_experiments.engine.micro_batches import MicroBatches
+from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.scores import score
@@ -78,6 +79,10 @@ class Trainer:
         self._phase = workload.phases[0].name
         self._num_epochs = sum(phase.epochs for phase in workload.phases)
         self._opened: tuple[Phase, SplitBatches] | None = None  # the phase that goes on, and its batches
+
+    def plan(self) -> Plan:
+        """Say what is going to be trained; asked before it is."""
+        return make_plan(self._workload, lrs=self._updates.lr)
 
     def fit(self) -> Iterator[Record]:
         """Train all phases, or what is left of them.

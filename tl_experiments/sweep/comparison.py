@@ -15,8 +15,13 @@ from tl_experiments.sweep.predictions import Predictions, read_predictions
 from tl_experiments.sweep.statistics import Sample, Spread, Verdict, judge, unknown
 
 SEED = "seed"
+OF_THE_TEST = (
+    "test/acc_top5", "test/f1_macro", "test/acc_balanced", "test/loss", "test/ece", "val/temperature",
+    "test/ece_calibrated", "test/loss_calibrated",
+)  # fmt: skip
 MEASURED = (
-    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "run_id",
+    "val/acc_best", "val/epoch_best", "test/acc", *OF_THE_TEST, "perf/seconds", "num_trained_params", "num_train_images",
+    "run_id",
 )  # fmt: skip
 
 
@@ -34,6 +39,7 @@ class Row:
         test_acc: test/acc of each run at its best epoch.
         seconds: that each run took.
         num_trained_params: parameters that training changes.
+        num_train_images: that each run learned from.
         best: its run of highest val/acc, of equal ones the first.
     """
 
@@ -46,7 +52,12 @@ class Row:
     test_acc: Spread | None
     seconds: Spread | None
     num_trained_params: int | None
+    num_train_images: int | None
     best: Outcome
+
+    def spread(self, key: str) -> Spread | None:
+        """Return a metric of its runs; None where no run has a finite one."""
+        return _spread(self.outcomes, key)
 
     def shown(self, key: str) -> str:
         """Return a value as it stands under its key: as names show it, a key that it does not take as a dash."""
@@ -73,6 +84,11 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
+    def of_the_test(self) -> tuple[str, ...]:
+        """The metrics of the test, beside test/acc, that any row has."""
+        return tuple(key for key in OF_THE_TEST if any(row.spread(key) for row in self.rows))
+
+    @property
     def winner(self) -> Row | None:
         """The first row; None where no run finished with a val/acc."""
         return self.rows[0] if self.rows and self.rows[0].val_acc else None
@@ -81,6 +97,16 @@ class Comparison:
     def unfinished(self) -> tuple[Outcome, ...]:
         """What failed, was killed, still runs or was not run yet, in planned order."""
         return tuple(outcome for outcome in self.outcomes if not outcome.finished)
+
+    @property
+    def images_differ(self) -> bool:
+        """Whether rows learned from different numbers of images."""
+        return len({row.num_train_images for row in self.rows}) > 1
+
+    @property
+    def params_differ(self) -> bool:
+        """Whether rows train different numbers of parameters."""
+        return len({row.num_trained_params for row in self.rows}) > 1
 
     def winner_sentence(self) -> str:
         """Name the winner and its figures in one line, for people."""
@@ -152,7 +178,6 @@ def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:
 
 def _row(name: str, group: Sequence[Outcome]) -> Row:
     finished = tuple(outcome for outcome in group if outcome.finished)
-    params = (outcome.result.get("num_trained_params") for outcome in finished)
     return Row(
         rank=0,
         label=name,
@@ -162,7 +187,8 @@ def _row(name: str, group: Sequence[Outcome]) -> Row:
         val_acc=_spread(finished, "val/acc_best"),
         test_acc=_spread(finished, "test/acc"),
         seconds=_spread(finished, "perf/seconds"),
-        num_trained_params=next((count for count in params if count is not None), None),
+        num_trained_params=_count(finished, "num_trained_params"),
+        num_train_images=_count(finished, "num_train_images"),
         best=max(finished, key=lambda outcome: _number(outcome, "val/acc_best", missing=-math.inf)),
     )
 
@@ -210,6 +236,11 @@ def _values(outcome: Outcome) -> dict[str, str]:
 def _number(outcome: Outcome, key: str, *, missing: float) -> float:
     value = outcome.result.get(key)
     return value if value is not None and math.isfinite(value) else missing
+
+
+def _count(outcomes: Sequence[Outcome], key: str) -> int | None:
+    """Return what the seeds of a row share; of an older version's runs it may not be known."""
+    return next((count for outcome in outcomes if (count := outcome.result.get(key)) is not None), None)
 
 
 def _spread(outcomes: Sequence[Outcome], key: str) -> Spread | None:

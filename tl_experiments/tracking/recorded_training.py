@@ -4,12 +4,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, Halved, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.runtime.files import disk_fault, sync_files
 from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, wait_longer
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
+
+
+def show_plan(plan: Plan, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Show and keep what is going to be trained; a job of a sweep that trains alone says it in a line."""
+    console.plan(plan, brief=len(logs) == 1 and logs[0].in_sweep)
+    for log in logs:
+        log.plan(plan)
 
 
 def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:

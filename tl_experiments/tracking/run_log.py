@@ -14,6 +14,7 @@ import yaml
 from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
@@ -25,6 +26,7 @@ from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
+from tl_experiments.tracking.plan_table import write_plan
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
@@ -90,6 +92,7 @@ class RunLog:
         self._config: Mapping[str, Any] = {}
         self._device = ""
         self._dataset = self._weights = ""
+        self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
         self._final: FinalRecord | None = None
@@ -149,7 +152,7 @@ class RunLog:
             source: a folder, or the name where there is none.
             images: of all splits.
         """
-        self._dataset = images.fingerprint
+        self._dataset, self._num_train_images = images.fingerprint, len(images.train)
         self.tracker.log_dataset(name=name, digest=images.fingerprint, context="train", source=source)
         for path in keep_list(images.skipped, self.folder):
             self.tracker.log_file(path)
@@ -212,9 +215,19 @@ class RunLog:
             "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,
+            "num_train_images": self._num_train_images,
         }
         facts = {key: str(value) for key, value in self._identity.items()}
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
+
+    def plan(self, plan: Plan) -> None:
+        """Keep what is going to be trained.
+
+        Args:
+            plan: of all members; this one's is written.
+        """
+        for path in write_plan(self.folder, plan.of_member(self._member)):
+            self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
