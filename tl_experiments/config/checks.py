@@ -13,6 +13,7 @@ from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
 from tl_experiments.config.targets import HOMES, target_problems
 
+AUTO = "auto"  # lr: found by a range test when the run begins
 SQLITE = "sqlite:///"
 MOST_SEED = 2**63 - 1
 MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
@@ -61,6 +62,10 @@ def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
 
+def _rate(value: float | str) -> bool:
+    return value == AUTO or (not isinstance(value, bool | str) and _positive(value))
+
+
 def _device(value: str) -> bool:
     kind, _, index = value.partition(":")
     return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal() and len(index) < 4)
@@ -78,7 +83,7 @@ def _class_weights(value: Any) -> bool:
 
 # Keys that are absent or null are not checked: which keys exist is the schema's business.
 RANGES: tuple[Check, ...] = (
-    ("lr", _positive, "a number above 0"),
+    ("lr", _rate, "a number above 0, or auto"),
     ("epochs", _up_to(1_000_000), "1 to 1000000"),
     ("batch_size", _up_to(65_536), "1 to 65536"),
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
