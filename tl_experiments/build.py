@@ -385,10 +385,11 @@ def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmenta
         strategy, augmentation: tell whether there are features at all.
         watch: told where they are not kept although that is wanted.
     """
-    wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
-    own = not target.startswith("tl_experiments.")
+    wanted = member.config["runtime"]["cache"]
+    targets = [member.config[group]["_target_"] for group in ("backbone", "augmentation")]
+    own = [target for target in targets if not target.startswith("tl_experiments.")]
     if wanted and own and strategy.uses_features(augmentation) and not build_mixing(member).is_on:
-        watch.notice(f"features are not kept: no cache key would show that {target} was changed")
+        watch.notice(f"features are not kept: no cache key would show that {' or '.join(own)} was changed")
     return wanted and not own
 
 
