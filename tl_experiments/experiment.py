@@ -131,5 +131,6 @@ def _keep(
         head=shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
+        temperature=log.temperature,
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

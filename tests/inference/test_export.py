@@ -59,7 +59,16 @@ def make_model(name: str, *, seed: int = 0) -> tuple[Model, dict[str, Any], Canv
 
 def export(model: Model, node: dict[str, Any], canvas: Canvas, folder: Path, *, head: dict[str, Any] = HEAD) -> str:
     digest = tensors_sha256(model.state_dict())
-    save_model(model, folder, class_names=CLASS_NAMES, backbone=node, head=head, canvas=canvas, weights_sha256=digest)
+    save_model(
+        model,
+        folder,
+        class_names=CLASS_NAMES,
+        backbone=node,
+        head=head,
+        canvas=canvas,
+        weights_sha256=digest,
+        temperature=1.25,
+    )
     return digest
 
 

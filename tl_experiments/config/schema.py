@@ -77,7 +77,7 @@ class OnOom(Enum):
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
-    lr: float = MISSING
+    lr: Any = MISSING  # a number above 0, or auto
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
@@ -196,7 +196,7 @@ class CosineHead(LinearHead):
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     betas: list[float] = MISSING
     eps: float = MISSING
@@ -211,7 +211,7 @@ class Adam(AdamW):
 class SGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     nesterov: bool = MISSING
@@ -221,7 +221,7 @@ class SGD:
 class RMSprop:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     alpha: float = MISSING
@@ -309,6 +309,13 @@ class Augmentation:
     rotation_degrees: float = MISSING
     scale: list[float] = MISSING
     ratio: list[float] = MISSING
+    erase_prob: float = MISSING
+
+
+@dataclass
+class RandAugment(Augmentation):
+    num_ops: int = MISSING
+    magnitude: int = MISSING
 
 
 @dataclass
@@ -385,6 +392,7 @@ SCHEMAS: dict[str, type] = {
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
     "augmentation": Augmentation,
+    "augmentation/randaugment": RandAugment,
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,

@@ -24,6 +24,7 @@ def save_model(
     head: Mapping[str, Any],
     canvas: Canvas,
     weights_sha256: str,
+    temperature: float,
 ) -> None:
     """Publish a folder with `model.safetensors` and `model.json`, which describes it; an earlier model makes way.
 
@@ -34,6 +35,7 @@ def save_model(
         backbone, head: how they were built, as their groups of the configuration say.
         canvas: how an image is resized and cropped.
         weights_sha256: digest of the tensors.
+        temperature: by which logits are divided, so that the softmax can be believed.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -61,6 +63,7 @@ def save_model(
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
+        "temperature": temperature,
         "weights_sha256": weights_sha256,
     }
     with published_folder(folder) as making:
