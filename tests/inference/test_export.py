@@ -51,7 +51,16 @@ def make_model(name: str, *, seed: int = 0) -> tuple[Model, dict[str, Any], Canv
 
 def export(model: Model, node: dict[str, Any], canvas: Canvas, folder: Path) -> str:
     digest = tensors_sha256(model.state_dict())
-    save_model(model, folder, class_names=CLASS_NAMES, backbone=node, canvas=canvas, weights_sha256=digest, temperature=1.25)
+    save_model(
+        model,
+        folder,
+        class_names=CLASS_NAMES,
+        backbone=node,
+        canvas=canvas,
+        weights_sha256=digest,
+        temperature=1.25,
+        mirrors=True,
+    )
     return digest
 
 
@@ -99,6 +108,7 @@ def test_the_digest_is_that_of_the_tensors_and_the_names_are_kept(tmp_path: Path
     assert description["class_names"] == list(CLASS_NAMES)
     assert description["backbone"]["pretrained_weights"] == "random(seed=0)"
     assert description["input"]["color"] == "RGB"
+    assert (description["temperature"], description["tta"]) == (1.25, "flip")
     assert description["format"] == 1
 
 

@@ -21,12 +21,14 @@ class Batch:
     Attributes:
         inputs: images float32 (B, 3, S, S), or features (K, B, D) of K members, or activations (1, B, ...).
         labels: (K, B) int64; K = 1 for images.
+        mirrored: inputs of the same samples' mirror images; None where they are not looked at.
         sample_dim: of the inputs that counts samples: 0 for images, 1 for features.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     sample_dim: int = 0
+    mirrored: torch.Tensor | None = None
 
     @property
     def num_samples(self) -> int:
@@ -88,6 +90,7 @@ class ImageBatches:
         seed: of order and augmentation; None yields all in order, unchanged.
         augmentation: with `hflip_prob` decided; None, or one that is not random, gives centre crops.
         memory_format: of the inputs.
+        mirrors: yield the mirror images too, beside images that are in order and unchanged.
     """
 
     images: Images = field(repr=False)
@@ -98,6 +101,7 @@ class ImageBatches:
     seed: int | None = None
     augmentation: Augmentation | None = None
     memory_format: torch.memory_format = torch.contiguous_format
+    mirrors: bool = False
 
     @property
     def num_samples(self) -> int:
@@ -117,7 +121,11 @@ class ImageBatches:
         label_batches = split_on_device(self.images.labels, index_batches, device=self.device)
         for indices, canvases, labels in zip(index_batches, canvas_batches, label_batches, strict=True):
             views = self._views(canvases, indices, epoch)
-            yield Batch(inputs=self.normalise(views, self.memory_format), labels=labels[None])
+            yield Batch(
+                inputs=self.normalise(views, self.memory_format),
+                labels=labels[None],
+                mirrored=self.normalise(views.flip(-1), self.memory_format) if self.mirrors else None,
+            )
 
     def _views(self, canvases: torch.Tensor, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """(B, 3, size, size) in 0..255: augmented, or the centre."""

@@ -1,5 +1,6 @@
 """One pass over a split without gradients."""
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ class Evaluation:
 
     Attributes:
         means: per member.
-        logits: float32 (K, N, C) on the device; none, (K, 0, 0), where nobody looks at them.
+        logits: float32 (K, N, C) on the device, log-probabilities where mirror images were seen too; none, (K, 0, 0),
+            where nobody looks at them.
         labels: int64 (K, N) on the device, or (K, 0).
     """
 
@@ -59,6 +61,8 @@ def evaluate(
     for step, batch in enumerate(batches.epoch(0), start=1):
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
+            if batch.mirrored is not None:
+                outputs = log_mean(outputs, module(batch.mirrored).float())
             sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
         if position.stage in LOOKED_AT:
             logits.append(outputs)
@@ -78,3 +82,8 @@ def evaluate(
         logits=torch.cat(logits, dim=1) if logits else torch.empty(num_members, 0, 0, device=device),
         labels=torch.cat(labels, dim=1) if labels else torch.empty(num_members, 0, dtype=torch.int64, device=device),
     )
+
+
+def log_mean(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean of the probabilities that two sets of logits (..., C) mean."""
+    return torch.logaddexp(logits.log_softmax(dim=-1), others.log_softmax(dim=-1)) - math.log(2)

@@ -77,7 +77,9 @@ class Console:
             self._step(record)
 
     def _step(self, record: records.Progress) -> None:
-        title = record.stage if record.stage in LOOKED_AT else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
+        title = (
+            record.stage if record.stage in LOOKED_AT else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
+        )
         fields: dict[str, Any] = {}
         if record.loss is not None and record.acc is not None:  # until the next numbers arrive the last ones stay
             numbers = f"loss {spread(record.loss)}  acc {spread(record.acc)}"

@@ -7,7 +7,7 @@ from typing import Any
 from tl_experiments.tracking.tracker import ParamValue
 
 RECIPES = ("experiment", "grid")
-KNOBS = ("lr", "epochs", "batch_size", "seed")
+KNOBS = ("lr", "epochs", "batch_size", "seed", "tta")
 GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
