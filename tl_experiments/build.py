@@ -21,24 +21,30 @@ from tl_experiments.config.targets import HOMES, allowed_prefixes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_store
 from tl_experiments.data.check_store import check_store
+from tl_experiments.data.class_weights import class_weights, require_classes
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
+from tl_experiments.data.mixing import Mixing
+from tl_experiments.data.sampling import SAMPLERS, Sampler
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.loss import PLAIN, Loss
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.head_kinds import HeadKind
 from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
+from tl_experiments.tracking.params import OFF, as_text
 from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.run_record import RunRecord
 from tl_experiments.tracking.tracker import Tracker
@@ -47,6 +53,7 @@ from tl_experiments.tracking.tracker import Tracker
 MADE: dict[str, type] = {
     "backbone": Backbone,
     "strategy": Strategy,
+    "head": HeadKind,
     "optimizer": Optimizer,
     "scheduler": Schedule,
     "dataset": Dataset,
@@ -101,8 +108,16 @@ def _makes(found: Any, kind: type) -> bool:
 
 
 def build_dataset(member: Member) -> Dataset:
-    """List the images; none is read yet."""
-    return _build(member, "dataset")
+    """List the images; none is read yet.
+
+    Raises:
+        DataError: there are none to list.
+        SettingError: a class that has a weight is none of the dataset's.
+    """
+    dataset, weights = _build(member, "dataset"), member.config["class_weights"]
+    if isinstance(weights, Mapping):
+        require_classes(weights, class_names=dataset.class_names)
+    return dataset
 
 
 def data_source(member: Member) -> str:
@@ -136,6 +151,28 @@ def sees_mirrors(member: Member, *, dataset: Dataset) -> bool:
     if wanted and not dataset.mirror_safe:
         raise ConfigError(f"tta=flip: a mirror image of {dataset.name} may show another class; expected tta=none")
     return wanted
+
+
+def build_mixing(member: Member) -> Mixing:
+    return Mixing(mixup_alpha=member.config["mixup_alpha"], cutmix_alpha=member.config["cutmix_alpha"])
+
+
+def sampler(member: Member) -> Sampler:
+    """What chooses the training images of an epoch."""
+    return SAMPLERS[member.config["sampler"]]
+
+
+def build_head(member: Member) -> HeadKind:
+    return _build(member, "head")
+
+
+def build_loss(member: Member, *, dataset: Dataset, images: DatasetImages, device: torch.device) -> Loss:
+    """Make what training minimises; weights of classes are counted over the training images that were read."""
+    weights = class_weights(member.config["class_weights"], labels=images.train.labels, class_names=dataset.class_names)
+    return Loss(
+        label_smoothing=member.config["label_smoothing"],
+        class_weights=None if weights is None else weights.to(device),
+    )
 
 
 def build_strategy(member: Member) -> Strategy:
@@ -254,12 +291,29 @@ def check_buildable(member: Member) -> None:
         SettingError: the address of the tracking store cannot be one.
     """
     strategy = build_strategy(member)
+    _check_options(member, strategy)
+    build_head(member)
     build_optimizer(member)
     build_scheduler(member)
     build_tracker(member)
     _check_strategy(strategy, member)
     for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
         _check_target(member, group, supplied=supplied)
+
+
+def _check_options(member: Member, strategy: Strategy) -> None:
+    """See that nothing was asked of gradient steps where none are taken."""
+    if strategy.takes_steps:
+        return
+    name = member.choices["strategy"]
+    if member.choices["head"] != "linear" or member.config["head"]["dropout"]:
+        raise ConfigError(f"head={member.choices['head']}: strategy={name} has a head of its own; expected head=linear")
+    for key, value in OFF.items():
+        if member.config[key] != value:
+            raise ConfigError(
+                f"{key}={member.config[key]}: strategy={name} takes no gradient steps, for which it is; "
+                f"expected {key}={as_text(value)}"
+            )
 
 
 def _check_strategy(strategy: Strategy, member: Member) -> None:
@@ -290,7 +344,8 @@ def bank_rule(member: Member) -> str | None:
     """
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
     kind, _ = read_settings(build_optimizer(member))
-    return kind.__name__ if kind is not None and strategy.trains_bank(augmentation) else None
+    joins = strategy.trains_bank(augmentation) and build_head(member).joins_bank and not build_mixing(member).is_on
+    return kind.__name__ if kind is not None and joins else None
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -328,7 +383,7 @@ def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmenta
     """
     wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
     own = not target.startswith("tl_experiments.")
-    if wanted and own and strategy.uses_features(augmentation):
+    if wanted and own and strategy.uses_features(augmentation) and not build_mixing(member).is_on:
         watch.notice(f"features are not kept: no cache key would show that {target} was changed")
     return wanted and not own
 
@@ -353,7 +408,9 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
     )
 
 
-def build_trainer(members: Sequence[Member], workload: Workload, *, device: torch.device) -> Trainer:
+def build_trainer(
+    members: Sequence[Member], workload: Workload, *, loss: Loss = PLAIN, device: torch.device
+) -> Trainer:
     shared, runtime = members[0].config, members[0].config["runtime"]
     updates = make_updates(
         workload.groups,
@@ -364,6 +421,7 @@ def build_trainer(members: Sequence[Member], workload: Workload, *, device: torc
     return Trainer(
         workload,
         updates=updates,
+        loss=loss,
         seed=shared["seed"],
         device=device,
         log_every_steps=runtime["log_every_steps"],

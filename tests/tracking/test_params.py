@@ -18,7 +18,6 @@ CONFIG = {
     "epochs": 10,
     "batch_size": 32,
     "seed": 0,
-    "tta": "none",
     "allow_targets": [],
     "backbone": {
         "_target_": "t",

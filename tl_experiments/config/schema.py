@@ -44,6 +44,28 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class Sampling(Enum):
+    """Which training images an epoch sees."""
+
+    shuffle = "shuffle"
+    balanced = "balanced"
+
+
+class Sampler(Enum):
+    """Who says what the next job of a search tries."""
+
+    tpe = "tpe"
+    random = "random"
+
+
+class Pruner(Enum):
+    """Who stops jobs of a search before their end."""
+
+    none = "none"
+    median = "median"
+    hyperband = "hyperband"
+
+
 class OnOom(Enum):
     """What becomes of a run for which the memory is too small."""
 
@@ -66,12 +88,18 @@ class Run:
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    label_smoothing: float = MISSING
+    class_weights: Any = MISSING
+    sampler: Sampling = MISSING
+    mixup_alpha: float = MISSING
+    cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
     tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
     strategy: Any = MISSING
+    head: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     dataset: Any = MISSING
@@ -153,6 +181,23 @@ class Gradual(Finetune):
 @dataclass
 class Scratch:
     _target_: str = MISSING
+
+
+@dataclass
+class LinearHead:
+    _target_: str = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class MlpHead(LinearHead):
+    hidden_dim: int = MISSING
+
+
+@dataclass
+class CosineHead(LinearHead):
+    scale: float = MISSING
+    learn_scale: bool = MISSING
 
 
 @dataclass
@@ -304,6 +349,22 @@ class NoTracking:
     _target_: str = MISSING
 
 
+@dataclass
+class OptunaSweeper:
+    _target_: str = MISSING
+    num_trials: int = MISSING
+    sampler: Sampler = MISSING
+    n_startup_trials: int = MISSING
+    pruner: Pruner = MISSING
+    min_trials: int = MISSING
+    min_epochs: int = MISSING
+    seed: int = MISSING
+    params: dict[str, str] | None = MISSING
+
+
+# Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
+OF_HYDRA: dict[str, type] = {"hydra/sweeper/optuna": OptunaSweeper}
+
 # Option name in the `schema` group -> dataclass.
 SCHEMAS: dict[str, type] = {
     "run": Run,
@@ -316,6 +377,9 @@ SCHEMAS: dict[str, type] = {
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,
+    "head/linear": LinearHead,
+    "head/mlp": MlpHead,
+    "head/cosine": CosineHead,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,

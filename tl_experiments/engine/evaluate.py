@@ -40,6 +40,7 @@ class Evaluation:
     labels: torch.Tensor = field(repr=False)
 
 
+LOG_2 = math.log(2)
 LOOKED_AT: tuple[Stage, ...] = ("calibration", "test")  # stages whose logits are kept
 EvaluationSteps = Generator[Progress, None, Evaluation]
 
@@ -62,7 +63,7 @@ def evaluate(
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
             if batch.mirrored is not None:
-                outputs = log_mean(outputs, module(batch.mirrored).float())
+                outputs = mean_logits(outputs, module(batch.mirrored).float())
             sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
         if position.stage in LOOKED_AT:
             logits.append(outputs)
@@ -84,6 +85,10 @@ def evaluate(
     )
 
 
-def log_mean(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the mean of the probabilities that two sets of logits (..., C) mean."""
-    return torch.logaddexp(logits.log_softmax(dim=-1), others.log_softmax(dim=-1)) - math.log(2)
+def mean_logits(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean of the probabilities that two sets of logits (K, B, C) mean.
+
+    One member after another: these functions round otherwise at the end of a tensor than inside.
+    """
+    both = zip(logits, others, strict=True)
+    return torch.stack([torch.logaddexp(one.log_softmax(-1), other.log_softmax(-1)) for one, other in both]) - LOG_2

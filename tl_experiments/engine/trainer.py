@@ -12,7 +12,8 @@ from tl_experiments.data.batches import Batch, Batches
 from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
-from tl_experiments.engine.metrics import Means, Sums, member_losses
+from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.metrics import Means, Sums
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
@@ -38,6 +39,7 @@ class Trainer:
         workload: Workload,
         *,
         updates: Updates,
+        loss: Loss = PLAIN,
         seed: int,
         device: torch.device,
         log_every_steps: int,
@@ -50,6 +52,7 @@ class Trainer:
         Args:
             workload: what to train, on the device.
             updates: of the workload's parameters.
+            loss: what gradient steps minimise.
             seed: of dropout.
             device: of the batches.
             log_every_steps: steps between two looks at the loss; the device is not waited for.
@@ -59,6 +62,7 @@ class Trainer:
         """
         self._workload = workload
         self._updates = updates
+        self._loss = loss
         self._seed = seed
         self._device = device
         self._log_every_steps = log_every_steps
@@ -285,7 +289,7 @@ class Trainer:
         def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             with phase.train_precision.autocast():
                 logits = module(part.inputs)
-            losses = member_losses(logits, part.labels)
+            losses = self._loss(logits, part)
             # Members share no parameter, so that each gets its own gradient.
             (losses.sum(dim=1) / batch.num_samples).sum().backward()
             return logits.detach(), losses.detach()
@@ -295,7 +299,7 @@ class Trainer:
         logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
         updated = self._updates.step(losses.isfinite().all(dim=1) & self._alive)
         statistics.put_back_unless(updated.any())
-        self._sums.add(logits, batch.labels, losses, updated=updated, skips=self._skips)
+        self._sums.add(logits, batch.dominant_labels, losses, updated=updated, skips=self._skips)
         self._steps += 1
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples

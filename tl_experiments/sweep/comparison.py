@@ -75,6 +75,7 @@ class Comparison:
         outcomes: of all jobs, in planned order.
         verdict: whether the first row and the second can be told apart.
         notes: sentences about what makes the numbers less comparable than they look.
+        is_search: whether the jobs were found while it ran.
     """
 
     keys: tuple[str, ...]
@@ -82,6 +83,7 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
     verdict: Verdict
     notes: tuple[str, ...]
+    is_search: bool = False
 
     @property
     def of_the_test(self) -> tuple[str, ...]:
@@ -96,7 +98,12 @@ class Comparison:
     @property
     def unfinished(self) -> tuple[Outcome, ...]:
         """What failed, was killed, still runs or was not run yet, in planned order."""
-        return tuple(outcome for outcome in self.outcomes if not outcome.finished)
+        return tuple(outcome for outcome in self.outcomes if not outcome.over)
+
+    @property
+    def pruned(self) -> tuple[Outcome, ...]:
+        """What a search has stopped, in planned order."""
+        return tuple(outcome for outcome in self.outcomes if outcome.over and not outcome.finished)
 
     @property
     def images_differ(self) -> bool:
@@ -145,6 +152,7 @@ def compare(plan: Plan, *, outcomes: Sequence[Outcome]) -> Comparison:
         outcomes=tuple(outcomes),
         verdict=_judge(rows),
         notes=tuple(comparability_notes(finished, short=short)),
+        is_search=plan.search is not None,
     )
 
 

@@ -42,8 +42,12 @@ class Typed:
         return {key: values for key, values in choices.items() if len(values) > 1}
 
 
-def sort_overrides(overrides: Sequence[Override]) -> Typed:
+def sort_overrides(overrides: Sequence[Override], *, searches: bool = False) -> Typed:
     """Part what the runs are given from what the sweep is given.
+
+    Args:
+        overrides: as they were typed.
+        searches: whether values may be intervals.
 
     Raises:
         ConfigError: a setting of the sweep or its recipe has several values, or a value is no list of choices.
@@ -55,10 +59,10 @@ def sort_overrides(overrides: Sequence[Override]) -> Typed:
     for override in overrides:
         if override.get_key_element() == RECIPE and override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: says what varies; expected one of them")
-        if override.is_sweep_override() and not override.is_discrete_sweep():
+        if override.is_sweep_override() and not override.is_discrete_sweep() and not searches:
             raise ConfigError(
                 f"{override.input_line}: expected values to choose from, such as a,b or range(1,4); "
-                "intervals are for a sweeper that searches"
+                "intervals are for a sweeper that searches: hydra/sweeper=optuna"
             )
     return Typed(run=tuple(item for item in overrides if item not in own), sweep=own)
 

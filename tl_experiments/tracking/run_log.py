@@ -1,6 +1,7 @@
 """One run's record: its files, which are the local truth, and its tracker, written side by side."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,13 +24,15 @@ from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
-from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
+from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
 from tl_experiments.tracking.plan_table import write_plan
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
+
+CURVES = "learning_curves.png"
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class RunResult:
     Attributes:
         name: of the run.
         folder: of its files.
-        summary: the metrics of the best epoch and of the test split.
-        weights_sha256: digest of the deployable at the best epoch.
+        summary: the metrics of the best epoch and, unless it was pruned, of the test split.
+        weights_sha256: digest of the deployable at the best epoch; None of a run that was pruned.
         ui_command: that opens the tracking pages; None where there are none to open.
         charts_link: to the run's charts; None where it is not tracked.
     """
@@ -48,13 +51,13 @@ class RunResult:
     name: str
     folder: Path
     summary: Mapping[str, float]
-    weights_sha256: str
+    weights_sha256: str | None
     ui_command: str | None
     charts_link: str | None
 
     @property
     def val_acc_best(self) -> float:
-        return self.summary["val/acc_best"]
+        return self.summary.get("val/acc_best", math.nan)
 
 
 class RunLog:
@@ -272,10 +275,23 @@ class RunLog:
         for path in self._draw(tested, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
-        summary = {**tested.metrics(self._member), "perf/seconds": self._seconds()}
+        return self._end("FINISHED", tested.metrics(self._member), weights_sha256=weights_sha256)
+
+    def prune(self) -> RunResult:
+        """Record that a search stopped the run, whose epochs count and which was not tested; it has ended then."""
+        self._take_share()
+        self.write_rows()
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        save_picture(learning_curves(rows), self.folder / CURVES)
+        self.tracker.log_file(self.folder / CURVES)
+        self.tracker.set_tags({"tl.pruned": "true"})  # MLflow knows it as FINISHED: nothing went wrong
+        return self._end("PRUNED", best_epoch(rows), weights_sha256=None)
+
+    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None) -> RunResult:
+        summary = {**summary, "perf/seconds": self._seconds()}
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         with shielded():  # a signal that comes now ends no run that has finished
-            path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
+            path = self._write_result(status=status, **summary, weights_sha256=weights_sha256)
             self._ended = True  # what becomes of other members is nothing to this one
             self.tracker.log_file(path)
         self.tracker.__exit__(None, None, None)
@@ -289,7 +305,7 @@ class RunLog:
         )
 
     def _draw(self, final: FinalRecord, images: Images, class_names: Sequence[str]) -> list[Path]:
-        curves = self.folder / "learning_curves.png"
+        curves = self.folder / CURVES
         save_picture(learning_curves(read_metrics(self.folder / "metrics.jsonl")), curves)
         files = write_evaluation(
             self.folder,
