@@ -143,6 +143,18 @@ def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
     return _build(member, "augmentation").resolved(mirror_safe=dataset.mirror_safe)
 
 
+def sees_mirrors(member: Member, *, dataset: Dataset) -> bool:
+    """Whether the test sees the mirror image of each image too.
+
+    Raises:
+        ConfigError: mirror images show other classes.
+    """
+    wanted = member.config["tta"] == "flip"
+    if wanted and not dataset.mirror_safe:
+        raise ConfigError(f"tta=flip: a mirror image of {dataset.name} may show another class; expected tta=none")
+    return wanted
+
+
 def build_mixing(member: Member) -> Mixing:
     return Mixing(mixup_alpha=member.config["mixup_alpha"], cutmix_alpha=member.config["cutmix_alpha"])
 

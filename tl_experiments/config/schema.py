@@ -73,6 +73,13 @@ class OnOom(Enum):
     halve = "halve"
 
 
+class Tta(Enum):
+    """What the test sees of each image besides the image itself."""
+
+    none = "none"
+    flip = "flip"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
@@ -87,6 +94,7 @@ class Run:
     mixup_alpha: float = MISSING
     cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
+    tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING

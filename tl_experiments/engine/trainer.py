@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from tl_experiments.data.batches import Batch
+from tl_experiments.data.batches import Batch, Batches
 from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
@@ -138,9 +138,10 @@ class Trainer:
         """
         self._best.restore()
         phase, module = self._workload.phases[-1], self._networks[-1]
-        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs)
+        val, test = self._batches(phase).at_the_end()
+        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs, batches=val)
         temperatures = [fit_temperature(logits, seen.labels[0]) for logits in seen.logits]
-        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs)
+        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs, batches=test)
         logits, labels = evaluation.logits.cpu(), evaluation.labels[0].cpu()
         yield FinalRecord(
             loss=evaluation.means.loss,
@@ -303,10 +304,12 @@ class Trainer:
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples
 
-    def _evaluate(self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int) -> EvaluationSteps:
+    def _evaluate(
+        self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int, batches: Batches | None = None
+    ) -> EvaluationSteps:
         return evaluate(
             module,
-            getattr(self._batches(phase), "val" if stage == "calibration" else stage),
+            batches or getattr(self._batches(phase), stage),
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,
