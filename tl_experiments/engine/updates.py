@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from tl_experiments.engine.bank_rules import RULES, Rule, Settings, as_columns, like, read_settings
 from tl_experiments.engine.optimizer_state import load_optimizer_state, optimizer_state
@@ -290,6 +290,8 @@ def make_updates(
         ValueError: several members that no rule can update together.
     """
     read = [read_settings(factory) for factory in optimizers]
+    if not groups:  # all is solved for: nothing is ever asked of any optimizer
+        return BankUpdates((), rule=RULES[SGD], settings=[settings for _, settings in read], schedulers=schedulers)
     kinds = {kind for kind, _ in read}
     if all(group.has_member_axis for group in groups) and len(kinds) == 1 and (kind := kinds.pop()) is not None:
         settings = [settings for _, settings in read]
