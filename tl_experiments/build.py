@@ -26,6 +26,7 @@ from tl_experiments.data.transforms import make_canvas
 from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
@@ -347,17 +348,24 @@ def build_trainer(members: Sequence[Member], workload: Workload, *, device: torc
         optimizers=[build_optimizer(member) for member in members],
         schedulers=[build_scheduler(member) for member in members],
         fused=runtime["fused"],
+        clip_grad_norm=shared["clip_grad_norm"],
     )
-    return Trainer(
-        workload,
-        updates=updates,
+    options = TrainingOptions(
         seed=shared["seed"],
-        device=device,
         log_every_steps=runtime["log_every_steps"],
         compile=runtime["compile"],
         skips_nonfinite=shared["on_nonfinite"] == "skip",
         halves=runtime["on_oom"] == "halve",
+        micro_batch=shared["batch_size"] if shared["accumulate_steps"] > 1 else None,
+        ema_decay=shared["ema_decay"],
+        patience=shared["early_stopping"]["patience"],
     )
+    return Trainer(workload, updates=updates, device=device, options=options)
+
+
+def samples_per_step(member: Member) -> int:
+    """How many samples one optimizer step sees, in parts of `batch_size`."""
+    return member.config["batch_size"] * member.config["accumulate_steps"]
 
 
 def _absolute_root(member: Member) -> dict[str, str]:

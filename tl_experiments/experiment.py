@@ -58,7 +58,7 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 num_classes=dataset.num_classes,
                 images=images,
                 augmentation=augmentation,
-                batch_size=shared.config["batch_size"],
+                batch_size=build.samples_per_step(shared),
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
                 compute=compute,

@@ -15,6 +15,7 @@ from tl_experiments.data.dataset_images import DatasetImages, load_dataset_image
 from tl_experiments.data.digits import digits
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import make_canvas
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -91,10 +92,8 @@ def train() -> Train:
                 schedulers=[constant] * workload.num_members,
                 fused=False,
             ),
-            seed=0,
             device=torch.device("cpu"),
-            log_every_steps=100,
-            compile=False,
+            options=TrainingOptions(seed=0, log_every_steps=100),
         )
         for _ in trainer.fit():
             pass

@@ -8,7 +8,7 @@ from typing import Any
 HOMES: dict[str, tuple[str, ...]] = {
     "backbone": ("tl_experiments.models.",),
     "strategy": ("tl_experiments.strategies.",),
-    "optimizer": ("torch.optim.",),
+    "optimizer": ("torch.optim.", "schedulefree."),
     "scheduler": ("tl_experiments.engine.schedulers.",),
     "dataset": ("tl_experiments.data.",),
     "augmentation": ("tl_experiments.data.augmentation.",),

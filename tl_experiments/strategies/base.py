@@ -31,7 +31,7 @@ class Materials:
         num_classes: C.
         images: of the splits.
         augmentation: decided for the dataset.
-        batch_size: of training.
+        batch_size: samples of a training step.
         epochs: of training.
         seeds: one per member, K of them.
         compute: where and how.

@@ -8,6 +8,13 @@ from tl_experiments.tracking.tracker import ParamValue
 
 RECIPE = "experiment"
 KNOBS = ("lr", "epochs", "batch_size", "seed")
+# Options that most runs leave alone, and the value with which each does nothing: it is no param then.
+OPTIONS: dict[str, ParamValue] = {
+    "accumulate_steps": 1,
+    "clip_grad_norm": None,
+    "ema_decay": None,
+    "early_stopping.patience": None,
+}
 GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
@@ -25,6 +32,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         choices: option chosen in each group, such as {"backbone": "resnet18"}; other keys are ignored.
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
+    params |= {key: value for key, off in OPTIONS.items() if (value := _value(config, key)) != off}
     params |= {group: choices[group] for group in (RECIPE, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
@@ -32,6 +40,16 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         if params.get(f"{group}.name") == params.get(group):
             params.pop(f"{group}.name", None)
     return params
+
+
+def _value(config: Mapping[str, Any], key: str) -> ParamValue:
+    """Return what a dotted key holds; how the option does nothing where there is no such key."""
+    node: Any = config
+    for part in key.split("."):
+        if part not in node:
+            return OPTIONS[key]
+        node = node[part]
+    return node
 
 
 def _flat(node: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, ParamValue]]:
