@@ -10,8 +10,8 @@ from plain_loop import synchronise
 from torch import nn
 
 from tl_experiments.data.feature_batches import FeatureBatches
-from tl_experiments.engine.schedulers import cosine
 from tl_experiments.engine.options import TrainingOptions
+from tl_experiments.engine.schedulers import cosine
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from inspect import isfunction
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -26,14 +27,13 @@ from tl_experiments.data.transforms import make_canvas
 from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.checkpoint import Checkpoints
-from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.optimizers import OptimizerFactory
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.models.stages import require_stages
 from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.memory import memory_told
@@ -242,24 +242,25 @@ def check_buildable(member: Member) -> None:
         ConfigError: a target does not exist, is not allowed, or refuses its values.
         SettingError: the address of the tracking store cannot be one.
     """
-    build_strategy(member)
+    strategy = build_strategy(member)
     build_optimizer(member)
     build_scheduler(member)
     build_tracker(member)
-    _check_stages(member)
+    _check_strategy(strategy, member)
     for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
         _check_target(member, group, supplied=supplied)
 
 
-def _check_stages(member: Member) -> None:
-    """See that the backbone has the stages that are to be trained, on a sketch of it that holds no weights."""
-    num_trained = member.config["strategy"].get("num_stages")
-    if num_trained is None:
-        return
-    with torch.device("meta"):
-        backbone = _build(_without_weights(member), "backbone", preferred_size=None, seed=0)
+def _check_strategy(strategy: Strategy, member: Member) -> None:
+    """See that the backbone allows what the strategy wants of it, on a sketch that holds no weights."""
+
+    @cache
+    def sketch() -> Backbone:
+        with torch.device("meta"):
+            return _build(_without_weights(member), "backbone", preferred_size=None, seed=0)
+
     try:
-        require_stages(backbone, num_trained=num_trained)
+        strategy.check(sketch)
     except SettingError as error:
         raise ConfigError(str(error)) from error
 

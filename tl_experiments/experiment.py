@@ -12,12 +12,16 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import told_how, train
+from tl_experiments.tracking.recorded_training import Prunes, show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
-def run_experiments(members: Sequence[Member]) -> list[RunResult]:
+def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) -> list[RunResult]:
     """Train, test and record the members; returns their results in the same order.
+
+    Args:
+        members: of one process.
+        prunes: says of a member that is alone, after each epoch, whether its search stops it there, untested.
 
     Raises:
         UserError: data, weights or settings cannot be used, or a run could not go on.
@@ -69,11 +73,14 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
         )
         trainer = build.build_trainer(members, workload, device=device)
         frozen = _identify(logs, workload)
+        show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
-        train(trainer, checkpoints, console=console, logs=logs)
+        whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes)
         _require_same(workload, frozen)
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
+            if whole
+            else log.prune()
             for index, log in enumerate(logs)
             if log.failure is None
         ]

@@ -17,7 +17,7 @@ from tl_experiments.config.register import register
 from tl_experiments.config.schema import SCHEMAS
 
 CONF = Path(__file__).parents[2] / "conf"
-OPTIONS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
+OPTIONS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment", "grid"))
 OURS = {"_target_", "_partial_"}
 SUPPLIED = {  # what the code knows and the config does not
     "backbone": {"preferred_size", "seed"},
@@ -123,8 +123,8 @@ def test_the_root_takes_groups_before_itself_and_the_recipe_last() -> None:
     assert defaults[0] == "/schema/run@_global_"
     own = defaults.index("_self_")
     assert defaults[own + 1] == {"experiment": None}
-    assert defaults[own - 2 : own] == [f"/schema/{node}@{node}" for node in NODES]
-    assert {key for entry in defaults[1 : own - 2] for key in entry} == {path.parent.name for path in OPTIONS}
+    assert defaults[own - len(NODES) : own] == [f"/schema/{node}@{node}" for node in NODES]
+    assert {key for entry in defaults[1 : own - len(NODES)] for key in entry} == {path.parent.name for path in OPTIONS}
     assert all(key.startswith("override hydra/") for entry in defaults[own + 2 :] for key in entry)
 
 

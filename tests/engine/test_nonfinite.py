@@ -170,9 +170,7 @@ def _trainer(workload: Workload, **options: bool) -> Trainer:
         schedulers=[schedulers.constant] * count,
         fused=True,
     )
-    return Trainer(
-        workload, updates=updates, device=CPU, options=TrainingOptions(seed=0, log_every_steps=1, **options)
-    )
+    return Trainer(workload, updates=updates, device=CPU, options=TrainingOptions(seed=0, log_every_steps=1, **options))
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("loss", "the training loss"), ("gradient", "a gradient")])

@@ -56,6 +56,10 @@ def _train_size(value: float) -> bool:
     return value >= 1 if isinstance(value, int) else _fraction(value)
 
 
+def _patterns(value: list[str]) -> bool:
+    return bool(value) and all(isinstance(pattern, str) and pattern.strip() for pattern in value)
+
+
 def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
@@ -77,7 +81,8 @@ RANGES: tuple[Check, ...] = (
     ("early_stopping.patience", _up_to(1_000_000), "1 to 1000000 epochs, or null"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
-    ("strategy.num_stages", _up_to(1000), "1 to 1000"),
+    ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
+    ("strategy.train", _patterns, "one pattern or more, such as [layer4.*], or null"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
     ("strategy.layer_decay", _fraction, "in (0, 1]"),
     ("strategy.l2_sp", _non_negative, "0 or more"),
@@ -119,6 +124,11 @@ RANGES: tuple[Check, ...] = (
     ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
     ("sweep.max_heads", _up_to(65_536), "1 to 65536"),
     ("sweep.timeout", lambda value: 0 < value <= MOST_SECONDS, "seconds above 0 and up to 10^8, or null"),
+    ("hydra.sweeper.num_trials", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.n_startup_trials", _up_to(1_000_000, least=0), "0 to 1000000"),
+    ("hydra.sweeper.min_trials", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.min_epochs", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
     ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
@@ -175,6 +185,8 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _batchnorm_problems(config)
     if lookup(config, "optimizer._target_").startswith("schedulefree."):
         yield from _schedule_free_problems(config)
+    if "num_stages" in config["strategy"] and "train" in config["strategy"]:
+        yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
@@ -210,7 +222,19 @@ def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
         )
     for key in ("strategy.probe_epochs", "strategy.every_epochs"):
         if lookup(config, key) is not None:
-            yield f"{key}: phases that train other parameters do not share the average of {optimizer}; expected one phase"
+            yield f"{key}: {optimizer} makes one average from the first step on; expected a strategy of one phase"
+
+
+def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:
+    num_stages, train = strategy["num_stages"], strategy["train"]
+    if train is not None and num_stages is not None:
+        patterns = f"[{', '.join(map(str, train))}]"
+        yield (
+            f"strategy.train={patterns}: strategy.num_stages={num_stages} says already what is trained; "
+            "expected one of the two, as strategy.num_stages=null beside strategy.train"
+        )
+    if train is None and num_stages is None:
+        yield "strategy: nothing says what is trained; expected strategy.num_stages=1, or strategy.train=[layer4.*]"
 
 
 def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -44,6 +44,21 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class Sampler(Enum):
+    """Who says what the next job of a search tries."""
+
+    tpe = "tpe"
+    random = "random"
+
+
+class Pruner(Enum):
+    """Who stops jobs of a search before their end."""
+
+    none = "none"
+    median = "median"
+    hyperband = "hyperband"
+
+
 class OnOom(Enum):
     """What becomes of a run for which the memory is too small."""
 
@@ -126,7 +141,18 @@ class Finetune:
 
 @dataclass
 class Partial(Finetune):
-    num_stages: int = MISSING
+    num_stages: int | None = MISSING
+    train: list[str] | None = MISSING
+
+
+@dataclass
+class NormOnly(Finetune):
+    pass
+
+
+@dataclass
+class BiasOnly(Finetune):
+    pass
 
 
 @dataclass
@@ -309,6 +335,22 @@ class NoTracking:
     _target_: str = MISSING
 
 
+@dataclass
+class OptunaSweeper:
+    _target_: str = MISSING
+    num_trials: int = MISSING
+    sampler: Sampler = MISSING
+    n_startup_trials: int = MISSING
+    pruner: Pruner = MISSING
+    min_trials: int = MISSING
+    min_epochs: int = MISSING
+    seed: int = MISSING
+    params: dict[str, str] | None = MISSING
+
+
+# Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
+OF_HYDRA: dict[str, type] = {"hydra/sweeper/optuna": OptunaSweeper}
+
 # Option name in the `schema` group -> dataclass.
 SCHEMAS: dict[str, type] = {
     "run": Run,
@@ -316,6 +358,8 @@ SCHEMAS: dict[str, type] = {
     "strategy/feature": Feature,
     "strategy/finetune": Finetune,
     "strategy/partial": Partial,
+    "strategy/norm_only": NormOnly,
+    "strategy/bias_only": BiasOnly,
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,

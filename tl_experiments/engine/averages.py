@@ -1,4 +1,4 @@
-"""Exponential moving averages of what is trained, which generalise better than the last weights (Polyak & Juditsky 1992).
+"""Moving averages of what is trained, which generalise better than the last weights (Polyak & Juditsky 1992).
 
 As in timm and in torchvision's references, what is averaged is parameters and the running statistics of BatchNorm, and
 the decay warms up, as in TensorFlow's `ExponentialMovingAverage`: the nth update has min(decay, (1 + n) / (10 + n)).
@@ -11,7 +11,7 @@ import torch
 
 from tl_experiments.engine.state import compartment, prefixed
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.strategies.base import Phase, Workload, batchnorm_modules
+from tl_experiments.strategies.base import Phase, Workload, moving_norms
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -122,9 +122,7 @@ class Averages:
 
 def moved_tensors(workload: Workload, phase: Phase) -> frozenset[str]:
     """Return the names of a deployable's tensors that a phase moves: what it trains, and BatchNorm's statistics."""
-    held = {id(layer) for module in phase.held_in_eval for layer in module.modules()}
-    layers = [layer for layer in batchnorm_modules(phase.module) if id(layer) not in held]
-    moved = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+    moved: list[torch.Tensor] = [buffer for layer in moving_norms(phase) for buffer in layer.buffers(recurse=False)]
     for group in workload.groups:
         pairs = zip(group.param_names, group.params, strict=True)
         moved += [parameter for name, parameter in pairs if name in phase.trained]
@@ -145,7 +143,7 @@ def require_one_average(workload: Workload) -> None:
             "do not share; expected a strategy of one phase, or another optimizer"
         )
     names = {name for name, _ in workload.deployables[0].named_buffers()}
-    if names & moved_tensors(workload, workload.phases[0]):
+    if names & moved_tensors(workload, next(iter(workload.phases))):
         raise SettingError(
             "optimizer: a schedule-free one evaluates other weights than it trains, to which BatchNorm's statistics "
             "would not belong; expected strategy.batchnorm=eval, a backbone without BatchNorm, or another optimizer"

@@ -16,7 +16,7 @@ OF_THE_SCHEDULE = ("lr", "initial_lr", "lr_scale")  # a schedule is played again
 def optimizer_state(optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """Return the state of every parameter as `index/name`, and what an optimizer counts in its groups.
 
-    Rates are not among it. PyTorch's own optimizers keep nothing but settings in their groups; others count steps there.
+    Rates are not among it. PyTorch's own optimizers keep settings alone in their groups; others count steps there.
 
     Raises:
         SettingError: the optimizer remembers something that is neither a tensor nor a number.

@@ -16,6 +16,7 @@ from tl_experiments.engine.members import Members, patience_in
 from tl_experiments.engine.metrics import Means, Sums, member_losses
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.options import TrainingOptions
+from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.rates import Done
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
@@ -33,9 +34,7 @@ class Trainer:
     `load` before it begins goes on from there with the same bits.
     """
 
-    def __init__(
-        self, workload: Workload, *, updates: Updates, device: torch.device, options: TrainingOptions
-    ) -> None:
+    def __init__(self, workload: Workload, *, updates: Updates, device: torch.device, options: TrainingOptions) -> None:
         """Prepare; nothing is computed yet.
 
         Args:
@@ -73,6 +72,10 @@ class Trainer:
         self._phase = phases[0].name
         self._opened: tuple[Phase, SplitBatches] | None = None  # the phase that goes on, and its batches
 
+    def plan(self) -> Plan:
+        """Say what is going to be trained; asked before it is."""
+        return make_plan(self._workload, lrs=self._updates.lr)
+
     def fit(self) -> Iterator[Record]:
         """Train all phases, or what is left of them, while any member goes on.
 
@@ -99,9 +102,7 @@ class Trainer:
         for group in self._workload.groups:
             for name, parameter in zip(group.param_names, group.params, strict=True):
                 parameter.requires_grad_(name in phase.trained)
-        self._averages.begin(
-            moved_tensors(self._workload, phase), step=self._steps, solved=phase.solve is not None
-        )
+        self._averages.begin(moved_tensors(self._workload, phase), step=self._steps, solved=phase.solve is not None)
         steps_per_epoch = len(self._batches(phase).train)
         self._updates.begin(
             total_steps=stretch.schedule_epochs * steps_per_epoch,
@@ -231,7 +232,9 @@ class Trainer:
             if step % self._options.log_every_steps == 0:
                 self._sums.ask()
             means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
-            if means is not None and (step == num_steps or not self._options.skips_nonfinite):  # all so far may have been skipped
+            if means is not None and (
+                step == num_steps or not self._options.skips_nonfinite
+            ):  # all so far may have been skipped
                 yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,

@@ -214,6 +214,16 @@ class Strategy(ABC):
         """Whether heads that differ elsewhere can be trained together."""
         return False
 
+    def check(self, sketch: Callable[[], Backbone]) -> None:  # noqa: B027 - most have nothing to ask
+        """See that a backbone allows what is wanted of it, before data and weights are touched.
+
+        Args:
+            sketch: makes the backbone on the meta device: names and shapes, and no weights.
+
+        Raises:
+            SettingError: it does not.
+        """
+
     @abstractmethod
     def prepare(self, materials: Materials) -> Workload:
         """Say what is trained, on what and how; nothing is trained yet.
@@ -226,13 +236,16 @@ class Strategy(ABC):
 
 def changed_tensors(model: Model, phases: Sequence[Phase]) -> frozenset[str]:
     """Return the names of a lone member's tensors that its phases change: parameters, and BatchNorm's statistics."""
-    moving: set[int] = set()
-    for phase in phases:
-        held = {id(layer) for module in phase.held_in_eval for layer in module.modules()}
-        layers = [layer for layer in batchnorm_modules(phase.module) if id(layer) not in held]
-        moving |= {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
+    layers = [layer for phase in phases for layer in moving_norms(phase)]
+    moving = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
     statistics = {name for name, buffer in model.named_buffers() if id(buffer) in moving}
     return frozenset(statistics).union(*(phase.trained for phase in phases))
+
+
+def moving_norms(phase: Phase) -> tuple[nn.Module, ...]:
+    """Return the BatchNorm layers that a phase has in train mode, whose statistics follow its batches."""
+    held = {id(layer) for module in phase.held_in_eval for layer in module.modules()}
+    return tuple(layer for layer in batchnorm_modules(phase.module) if id(layer) not in held)
 
 
 def names(module: nn.Module) -> frozenset[str]:

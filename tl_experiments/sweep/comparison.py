@@ -16,7 +16,8 @@ from tl_experiments.sweep.statistics import Sample, Spread, Verdict, judge, unkn
 
 SEED = "seed"
 MEASURED = (
-    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "run_id",
+    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "num_train_images",
+    "run_id",
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class Row:
         test_acc: test/acc of each run at its best epoch.
         seconds: that each run took.
         num_trained_params: parameters that training changes.
+        num_train_images: that each run learned from.
         best: its run of highest val/acc, of equal ones the first.
     """
 
@@ -46,6 +48,7 @@ class Row:
     test_acc: Spread | None
     seconds: Spread | None
     num_trained_params: int | None
+    num_train_images: int | None
     best: Outcome
 
     def shown(self, key: str) -> str:
@@ -64,6 +67,7 @@ class Comparison:
         outcomes: of all jobs, in planned order.
         verdict: whether the first row and the second can be told apart.
         notes: sentences about what makes the numbers less comparable than they look.
+        is_search: whether the jobs were found while it ran.
     """
 
     keys: tuple[str, ...]
@@ -71,6 +75,7 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
     verdict: Verdict
     notes: tuple[str, ...]
+    is_search: bool = False
 
     @property
     def winner(self) -> Row | None:
@@ -80,7 +85,22 @@ class Comparison:
     @property
     def unfinished(self) -> tuple[Outcome, ...]:
         """What failed, was killed, still runs or was not run yet, in planned order."""
-        return tuple(outcome for outcome in self.outcomes if not outcome.finished)
+        return tuple(outcome for outcome in self.outcomes if not outcome.over)
+
+    @property
+    def pruned(self) -> tuple[Outcome, ...]:
+        """What a search has stopped, in planned order."""
+        return tuple(outcome for outcome in self.outcomes if outcome.over and not outcome.finished)
+
+    @property
+    def images_differ(self) -> bool:
+        """Whether rows learned from different numbers of images."""
+        return len({row.num_train_images for row in self.rows}) > 1
+
+    @property
+    def params_differ(self) -> bool:
+        """Whether rows train different numbers of parameters."""
+        return len({row.num_trained_params for row in self.rows}) > 1
 
     def winner_sentence(self) -> str:
         """Name the winner and its figures in one line, for people."""
@@ -119,6 +139,7 @@ def compare(plan: Plan, *, outcomes: Sequence[Outcome]) -> Comparison:
         outcomes=tuple(outcomes),
         verdict=_judge(rows),
         notes=tuple(comparability_notes(finished, short=short)),
+        is_search=plan.search is not None,
     )
 
 
@@ -152,7 +173,6 @@ def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:
 
 def _row(name: str, group: Sequence[Outcome]) -> Row:
     finished = tuple(outcome for outcome in group if outcome.finished)
-    params = (outcome.result.get("num_trained_params") for outcome in finished)
     return Row(
         rank=0,
         label=name,
@@ -162,7 +182,8 @@ def _row(name: str, group: Sequence[Outcome]) -> Row:
         val_acc=_spread(finished, "val/acc_best"),
         test_acc=_spread(finished, "test/acc"),
         seconds=_spread(finished, "perf/seconds"),
-        num_trained_params=next((count for count in params if count is not None), None),
+        num_trained_params=_count(finished, "num_trained_params"),
+        num_train_images=_count(finished, "num_train_images"),
         best=max(finished, key=lambda outcome: _number(outcome, "val/acc_best", missing=-math.inf)),
     )
 
@@ -210,6 +231,11 @@ def _values(outcome: Outcome) -> dict[str, str]:
 def _number(outcome: Outcome, key: str, *, missing: float) -> float:
     value = outcome.result.get(key)
     return value if value is not None and math.isfinite(value) else missing
+
+
+def _count(outcomes: Sequence[Outcome], key: str) -> int | None:
+    """Return what the seeds of a row share; of an older version's runs it may not be known."""
+    return next((count for outcome in outcomes if (count := outcome.result.get(key)) is not None), None)
 
 
 def _spread(outcomes: Sequence[Outcome], key: str) -> Spread | None:

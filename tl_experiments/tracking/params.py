@@ -6,7 +6,7 @@ from typing import Any
 
 from tl_experiments.tracking.tracker import ParamValue
 
-RECIPE = "experiment"
+RECIPES = ("experiment", "grid")
 KNOBS = ("lr", "epochs", "batch_size", "seed")
 # Options that most runs leave alone, and the value with which each does nothing: it is no param then.
 OPTIONS: dict[str, ParamValue] = {
@@ -33,7 +33,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
     params |= {key: value for key, off in OPTIONS.items() if (value := _value(config, key)) != off}
-    params |= {group: choices[group] for group in (RECIPE, *GROUPS) if group in choices}
+    params |= {group: choices[group] for group in (*RECIPES, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
     for group in GROUPS:

@@ -55,6 +55,8 @@ def read_recorded(folder: Path, *, allow_targets: Sequence[str]) -> Recorded:
             f"{folder}: the run has not finished, so that there is nothing to compare with; "
             f"to go on with it: python run.py {way_on}"
         )
+    if result["status"] == "PRUNED":
+        raise SettingError(f"{folder}: its search stopped the run before its end; expected a run that was tested")
     config = read_record(folder / CONFIG, allow_targets=allow_targets)
     try:
         return Recorded(
