@@ -157,7 +157,7 @@ def test_every_problem_is_told_at_once(config: dict[str, Any], tmp_path: Path) -
 def test_a_bad_lr_is_told_once_although_the_optimizer_takes_it_too(make_member: Callable[..., Member]) -> None:
     with pytest.raises(ConfigError) as caught:
         make_member("lr=-1")
-    assert str(caught.value) == "lr=-1.0: expected a number above 0"
+    assert str(caught.value) == "lr=-1: expected a number above 0, or auto"
 
 
 def test_the_rate_is_given_in_one_place(make_member: Callable[..., Member]) -> None:

@@ -205,7 +205,9 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
     if warmup is not None and warmup >= config["epochs"] >= 1:
         yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
     follower = lookup(config, "optimizer.lr")
-    if follower is not None and str(follower) != str(config["lr"]):
+    if config["lr"] is None:
+        yield "lr=None: expected a number above 0, or auto"
+    elif follower is not None and str(follower) != str(config["lr"]) and _holds(_rate, config["lr"]):
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if lookup(config, "strategy.batchnorm") == "train":
         yield from _batchnorm_problems(config)
