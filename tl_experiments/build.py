@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch.optim import Optimizer
 
+from tl_experiments.config.checks import AUTO, lookup
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.targets import HOMES, allowed_prefixes
@@ -31,7 +32,9 @@ from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.lr_finder import FIRST
 from tl_experiments.engine.optimizers import OptimizerFactory
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
@@ -44,7 +47,7 @@ from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
-from tl_experiments.tracking.params import OFF, as_text
+from tl_experiments.tracking.params import OF_STEPS, as_text
 from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.run_record import RunRecord
 from tl_experiments.tracking.tracker import Tracker
@@ -141,6 +144,18 @@ def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
     return _build(member, "augmentation").resolved(mirror_safe=dataset.mirror_safe)
 
 
+def sees_mirrors(member: Member, *, dataset: Dataset) -> bool:
+    """Whether the test sees the mirror image of each image too.
+
+    Raises:
+        ConfigError: mirror images show other classes.
+    """
+    wanted = member.config["tta"] == "flip"
+    if wanted and not dataset.mirror_safe:
+        raise ConfigError(f"tta=flip: a mirror image of {dataset.name} may show another class; expected tta=none")
+    return wanted
+
+
 def build_mixing(member: Member) -> Mixing:
     return Mixing(mixup_alpha=member.config["mixup_alpha"], cutmix_alpha=member.config["cutmix_alpha"])
 
@@ -169,7 +184,7 @@ def build_strategy(member: Member) -> Strategy:
 
 def build_optimizer(member: Member) -> OptimizerFactory:
     """Return an optimizer that lacks its parameters; it is tried on one, so that what it refuses is told early."""
-    factory = _build(member, "optimizer")
+    factory = _build(at_rate(member, FIRST) if seeks_rate(member) else member, "optimizer")
     target = member.config["optimizer"]["_target_"]
     try:
         tried = factory([_parameter()])
@@ -178,6 +193,18 @@ def build_optimizer(member: Member) -> OptimizerFactory:
     if not isinstance(tried, Optimizer):
         raise ConfigError(f"optimizer._target_={target}: expected one of torch.optim's optimizers, or one like them")
     return factory
+
+
+def seeks_rate(member: Member) -> bool:
+    """Whether a range test is to find the member's lr; until then its optimizer has the test's first rate."""
+    return member.config["lr"] == AUTO
+
+
+def at_rate(member: Member, lr: float) -> Member:
+    """Return the member with another lr."""
+    optimizer = member.config["optimizer"]
+    rate = {"lr": lr} if "lr" in optimizer else {}
+    return replace(member, config={**member.config, "lr": lr, "optimizer": {**optimizer, **rate}})
 
 
 def build_scheduler(member: Member) -> ScheduleFactory:
@@ -296,10 +323,10 @@ def _check_options(member: Member, strategy: Strategy) -> None:
     name = member.choices["strategy"]
     if member.choices["head"] != "linear" or member.config["head"]["dropout"]:
         raise ConfigError(f"head={member.choices['head']}: strategy={name} has a head of its own; expected head=linear")
-    for key, value in OFF.items():
-        if member.config[key] != value:
+    for key, value in OF_STEPS.items():
+        if (asked := lookup(member.config, key)) != value:
             raise ConfigError(
-                f"{key}={member.config[key]}: strategy={name} takes no gradient steps, for which it is; "
+                f"{key}={asked}: strategy={name} takes no gradient steps, for which it is; "
                 f"expected {key}={as_text(value)}"
             )
 
@@ -328,8 +355,10 @@ def shares_cpu(member: Member) -> bool:
 def bank_rule(member: Member) -> str | None:
     """Name the rule by which the member's head can be trained beside others; None where it is trained alone.
 
-    It needs features that are computed once, and an optimizer whose rule updates many heads at once.
+    It needs features that are computed once, an optimizer whose rule updates many heads at once, and a known rate.
     """
+    if seeks_rate(member):
+        return None
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
     kind, _ = read_settings(build_optimizer(member))
     joins = strategy.trains_bank(augmentation) and build_head(member).joins_bank and not build_mixing(member).is_on
@@ -369,10 +398,11 @@ def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmenta
         strategy, augmentation: tell whether there are features at all.
         watch: told where they are not kept although that is wanted.
     """
-    wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
-    own = not target.startswith("tl_experiments.")
+    wanted = member.config["runtime"]["cache"]
+    targets = [member.config[group]["_target_"] for group in ("backbone", "augmentation")]
+    own = [target for target in targets if not target.startswith("tl_experiments.")]
     if wanted and own and strategy.uses_features(augmentation) and not build_mixing(member).is_on:
-        watch.notice(f"features are not kept: no cache key would show that {target} was changed")
+        watch.notice(f"features are not kept: no cache key would show that {' or '.join(own)} was changed")
     return wanted and not own
 
 
@@ -405,18 +435,25 @@ def build_trainer(
         optimizers=[build_optimizer(member) for member in members],
         schedulers=[build_scheduler(member) for member in members],
         fused=runtime["fused"],
+        clip_grad_norm=shared["clip_grad_norm"],
     )
-    return Trainer(
-        workload,
-        updates=updates,
+    options = TrainingOptions(
         loss=loss,
         seed=shared["seed"],
-        device=device,
         log_every_steps=runtime["log_every_steps"],
         compile=runtime["compile"],
         skips_nonfinite=shared["on_nonfinite"] == "skip",
         halves=runtime["on_oom"] == "halve",
+        micro_batch=shared["batch_size"] if shared["accumulate_steps"] > 1 else None,
+        ema_decay=shared["ema_decay"],
+        patience=shared["early_stopping"]["patience"],
     )
+    return Trainer(workload, updates=updates, device=device, options=options)
+
+
+def samples_per_step(member: Member) -> int:
+    """How many samples one optimizer step sees, in parts of `batch_size`."""
+    return member.config["batch_size"] * member.config["accumulate_steps"]
 
 
 def _absolute_root(member: Member) -> dict[str, str]:

@@ -17,6 +17,7 @@ from tl_experiments.data.images import load_images
 from tl_experiments.data.source import ArraySource, Split
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.engine import schedulers
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -100,10 +101,8 @@ def make_trainer(
             schedulers=[scheduler] * workload.num_members,
             fused=True,
         ),
-        seed=seed,
         device=CPU,
-        log_every_steps=log_every_steps,
-        compile=compile,
+        options=TrainingOptions(seed=seed, log_every_steps=log_every_steps, compile=compile),
     )
 
 
@@ -174,7 +173,11 @@ def test_every_step_and_every_epoch_is_reported_and_the_test_once() -> None:
         ]
 
     assert told(fitted) == [*one_epoch[:-1], "EpochRecord"] * 2
-    assert told(tested) == [*(("test", step, 4) for step in range(1, 5)), "FinalRecord"]
+    assert told(tested) == [
+        *(("calibration", step, 3) for step in range(1, 4)),
+        *(("test", step, 4) for step in range(1, 5)),
+        "FinalRecord",
+    ]
     assert [(record.epoch, record.num_epochs) for record in fitted] == [(1, 2)] * 9 + [(2, 2)] * 9
     assert all(record.images_per_second > 0 for record in [*fitted, *tested[:-1]])
 

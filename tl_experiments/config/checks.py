@@ -13,9 +13,14 @@ from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
 from tl_experiments.config.targets import HOMES, target_problems
 
+AUTO = "auto"  # lr: found by a range test when the run begins
 SQLITE = "sqlite:///"
+PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
 MOST_SEED = 2**63 - 1
+MOST_STEPS = 1_000_000_000
 MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
+
+CONSTANT = "tl_experiments.engine.schedulers.constant"
 
 Check = tuple[str, Callable[[Any], bool], str]
 
@@ -61,6 +66,10 @@ def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
 
+def _rate(value: float | str) -> bool:
+    return value == AUTO or (not isinstance(value, bool | str) and _positive(value))
+
+
 def _device(value: str) -> bool:
     kind, _, index = value.partition(":")
     return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal() and len(index) < 4)
@@ -78,7 +87,7 @@ def _class_weights(value: Any) -> bool:
 
 # Keys that are absent or null are not checked: which keys exist is the schema's business.
 RANGES: tuple[Check, ...] = (
-    ("lr", _positive, "a number above 0"),
+    ("lr", _rate, "a number above 0, or auto"),
     ("epochs", _up_to(1_000_000), "1 to 1000000"),
     ("batch_size", _up_to(65_536), "1 to 65536"),
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
@@ -89,6 +98,10 @@ RANGES: tuple[Check, ...] = (
     ("head.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("head.hidden_dim", _up_to(65_536), "1 to 65536"),
     ("head.scale", _positive, "a number above 0"),
+    ("accumulate_steps", _up_to(65_536), "1 to 65536"),
+    ("clip_grad_norm", _positive, "a number above 0, or null"),
+    ("ema_decay", _proper_fraction, "in (0, 1), or null"),
+    ("early_stopping.patience", _up_to(1_000_000), "1 to 1000000 epochs, or null"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
     ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
@@ -103,6 +116,7 @@ RANGES: tuple[Check, ...] = (
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("optimizer.alpha", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("optimizer.eps", _positive, "a number above 0"),
+    ("optimizer.warmup_steps", _up_to(MOST_STEPS, least=0), "0 to 10^9 steps"),
     ("optimizer.betas", lambda value: len(value) == 2 and all(0 <= v < 1 for v in value), "two numbers in [0, 1)"),
     ("scheduler.warmup_epochs", _non_negative, "0 or more"),
     ("scheduler.min_lr_fraction", _probability, "in [0, 1]"),
@@ -123,6 +137,9 @@ RANGES: tuple[Check, ...] = (
     ("augmentation.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
     ("augmentation.scale", lambda value: _range(value) and value[1] <= 1, "two rising fractions in (0, 1]"),
     ("augmentation.ratio", _range, "two rising numbers above 0"),
+    ("augmentation.erase_prob", _probability, "in [0, 1]"),
+    ("augmentation.num_ops", _up_to(14), "1 to 14"),
+    ("augmentation.magnitude", _up_to(30, least=0), "0 to 30"),
     ("runtime.device", _device, "auto, cpu, cuda or cuda:N"),
     ("runtime.infer_batch_size", _up_to(65_536), "1 to 65536, or null"),
     ("runtime.threads", _up_to(1024), "1 to 1024, or null"),
@@ -190,8 +207,10 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
     follower = lookup(config, "optimizer.lr")
     if follower is not None and str(follower) != str(config["lr"]):
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
-    if config["batch_size"] == 1 and lookup(config, "strategy.batchnorm") == "train":
-        yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    if lookup(config, "strategy.batchnorm") == "train":
+        yield from _batchnorm_problems(config)
+    if lookup(config, "optimizer._target_").startswith("schedulefree."):
+        yield from _schedule_free_problems(config)
     if "num_stages" in config["strategy"] and "train" in config["strategy"]:
         yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
@@ -217,6 +236,33 @@ def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}={config[key]}: images are mixed anew in every epoch; expected strategy.views=null"
 
 
+def _batchnorm_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    if config["batch_size"] == 1:
+        yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    elif config["batch_size"] == 2 and config["accumulate_steps"] > 1:
+        yield (
+            "batch_size=2: the last step of an epoch may have a part of one image, and BatchNorm nothing to normalise "
+            "by; expected 3 or more, accumulate_steps=1, or strategy.batchnorm=eval"
+        )
+
+
+def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Defazio et al. 2024: the average that is evaluated takes the place of a schedule, from the first step on."""
+    optimizer, scheduler = config["optimizer"]["_target_"], lookup(config, "scheduler._target_")
+    if scheduler != CONSTANT:
+        yield f"scheduler: {optimizer} goes without a schedule (Defazio et al. 2024); expected scheduler=constant"
+    if config["ema_decay"] is not None:
+        yield f"ema_decay={config['ema_decay']}: {optimizer} makes its own average; expected null"
+    if lookup(config, "strategy.batchnorm") == "train":
+        yield (
+            f"strategy.batchnorm=train: the statistics would not be those of the average that {optimizer} evaluates; "
+            "expected eval"
+        )
+    for key in ("strategy.probe_epochs", "strategy.every_epochs"):
+        if lookup(config, key) is not None:
+            yield f"{key}: {optimizer} makes one average from the first step on; expected a strategy of one phase"
+
+
 def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:
     num_stages, train = strategy["num_stages"], strategy["train"]
     if train is not None and num_stages is not None:
@@ -233,8 +279,9 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
     views, augmentation = config["strategy"]["views"], config["augmentation"]
     if config["strategy"].get("batchnorm") == "train":
         yield f"strategy.views={views}: features that are kept need strategy.batchnorm=eval"
-    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1]}
-    if all(augmentation.get(key) == value for key, value in still.items()):
+    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1], "erase_prob": 0}
+    has_policy = augmentation["_target_"] != PHOTOGRAPH
+    if not has_policy and all(augmentation.get(key) == value for key, value in still.items()):
         yield f"strategy.views={views}: without augmentation all are the same; expected null, or augmentation=light"
 
 

@@ -73,11 +73,18 @@ class OnOom(Enum):
     halve = "halve"
 
 
+class Tta(Enum):
+    """What the test sees of each image besides the image itself."""
+
+    none = "none"
+    flip = "flip"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
-    lr: float = MISSING
+    lr: Any = MISSING  # a number above 0, or auto
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
@@ -87,6 +94,11 @@ class Run:
     mixup_alpha: float = MISSING
     cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
+    accumulate_steps: int = MISSING
+    clip_grad_norm: float | None = MISSING
+    ema_decay: float | None = MISSING
+    early_stopping: Any = MISSING
+    tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
@@ -100,6 +112,11 @@ class Run:
     tracking: Any = MISSING
     checkpoint: Any = MISSING
     sweep: Any = MISSING
+
+
+@dataclass
+class EarlyStopping:
+    patience: int | None = MISSING
 
 
 @dataclass
@@ -196,7 +213,7 @@ class CosineHead(LinearHead):
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     betas: list[float] = MISSING
     eps: float = MISSING
@@ -211,7 +228,7 @@ class Adam(AdamW):
 class SGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     nesterov: bool = MISSING
@@ -221,11 +238,26 @@ class SGD:
 class RMSprop:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     alpha: float = MISSING
     eps: float = MISSING
+
+
+@dataclass
+class ScheduleFreeAdamW(AdamW):
+    warmup_steps: int = MISSING
+
+
+@dataclass
+class ScheduleFreeSGD:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    momentum: float = MISSING
+    warmup_steps: int = MISSING
 
 
 @dataclass
@@ -309,6 +341,13 @@ class Augmentation:
     rotation_degrees: float = MISSING
     scale: list[float] = MISSING
     ratio: list[float] = MISSING
+    erase_prob: float = MISSING
+
+
+@dataclass
+class RandAugment(Augmentation):
+    num_ops: int = MISSING
+    magnitude: int = MISSING
 
 
 @dataclass
@@ -376,6 +415,8 @@ SCHEMAS: dict[str, type] = {
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
     "optimizer/rmsprop": RMSprop,
+    "optimizer/schedulefree_adamw": ScheduleFreeAdamW,
+    "optimizer/schedulefree_sgd": ScheduleFreeSGD,
     "scheduler/cosine": Cosine,
     "scheduler/step": Step,
     "scheduler/constant": Constant,
@@ -385,9 +426,11 @@ SCHEMAS: dict[str, type] = {
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
     "augmentation": Augmentation,
+    "augmentation/randaugment": RandAugment,
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,
+    "early_stopping": EarlyStopping,
     "checkpoint": Checkpoint,
     "sweep": Sweep,
 }

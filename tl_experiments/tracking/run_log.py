@@ -16,7 +16,7 @@ from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
 from tl_experiments.engine.plan import Plan
-from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
+from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
@@ -100,6 +100,7 @@ class RunLog:
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
+        self._stopped: Stopped | None = None  # before its last epoch; others of its process may go on
         self._ended = False
         self._has_share = False
         self._together_seconds: float | None = None  # until the members were tested
@@ -233,14 +234,23 @@ class RunLog:
             self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
-        """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
+        """Keep what an epoch or the test showed; steps leave nothing.
+
+        A member that diverged ends here, as failed. One that stopped early has no later epochs, but is tested.
+        """
         if self.failure is not None:
             return
         if isinstance(record, Diverged):
             if record.member == self._member:
                 self.failure = record.reason
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
+        elif isinstance(record, Stopped):
+            if record.member == self._member:
+                self._stopped = record
+                self.tracker.set_tags({"tl.stopped_early": str(record.epoch)})
         elif isinstance(record, EpochRecord):
+            if self._stopped is not None:
+                return
             metrics = record.metrics(self._member)
             self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
@@ -250,6 +260,17 @@ class RunLog:
             self._final = record
             self._together_seconds = time.perf_counter() - self._start
 
+    @property
+    def temperature(self) -> float:
+        """By which the best weights' logits are divided to be calibrated; known once the run was tested."""
+        return self._tested.scores[self._member].temperature
+
+    @property
+    def _tested(self) -> FinalRecord:
+        if self._final is None:
+            raise RuntimeError("a run ends with the record of its test")
+        return self._final
+
     def finish(self, *, weights_sha256: str, images: Images, class_names: Sequence[str]) -> RunResult:
         """Record what the test showed, the model in `model/` and, last of all, the result; the run has ended then.
 
@@ -258,14 +279,13 @@ class RunLog:
             images: of the test split.
             class_names: in label order.
         """
-        if self._final is None or self._together_seconds is None:
-            raise RuntimeError("a run ends with the record of its test")
+        tested = self._tested
         self._take_share()
         self.write_rows()
-        for path in self._draw(self._final, images, class_names):
+        for path in self._draw(tested, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
-        return self._end("FINISHED", self._final.metrics(self._member), weights_sha256=weights_sha256)
+        return self._end("FINISHED", tested.metrics(self._member), weights_sha256=weights_sha256)
 
     def prune(self) -> RunResult:
         """Record that a search stopped the run, whose epochs count and which was not tested; it has ended then."""
@@ -301,6 +321,7 @@ class RunLog:
             self.folder,
             logits=final.logits[self._member],
             labels=final.labels,
+            temperature=self.temperature,
             images=images,
             class_names=class_names,
         )
@@ -324,6 +345,7 @@ class RunLog:
         ids = {"status": status, "name": self.name, "uid": self.uid, "run_id": self.tracker.run_id}
         place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
         changed = {"resumed_with": list(self._changed)} if self._changed else {}
-        result = {**ids, **fields, **self._identity, **changed, "seconds": self._seconds(), **place}
+        stopped = {"stopped_early": self._stopped.epoch} if self._stopped else {}  # the last epoch that it trained
+        result = {**ids, **fields, **stopped, **self._identity, **changed, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")
         return path
