@@ -1,10 +1,15 @@
 """Where Hydra looks for plugins; it takes classes that are defined here only, so that these are empty."""
 
 from tl_experiments.sweep import launcher, sweeper
+from tl_experiments.sweep.search import sweeper as search_sweeper
 
 
 class PlannedSweeper(sweeper.PlannedSweeper):
     """`hydra/sweeper=planned`."""
+
+
+class OptunaSweeper(search_sweeper.OptunaSweeper):
+    """`hydra/sweeper=optuna`."""
 
 
 class IsolatedLauncher(launcher.IsolatedLauncher):

@@ -91,7 +91,7 @@ def test_a_defect_inside_a_target_comes_out_as_it_is(make_member: MakeMember, mo
         (["runtime.cache=false"], False, False),
         (["allow_targets=[own.]", "backbone._target_=own.backbone"], False, True),
         (["augmentation=trivial", "strategy.views=2"], True, False),
-        (["allow_targets=[tests.]", f"augmentation._target_={__name__}.Mine", "strategy.views=2"], False, True),
+        (["allow_targets=[tests.]", "augmentation._target_=tests.test_build.Mine", "strategy.views=2"], False, True),
         (["allow_targets=[own.]", "backbone._target_=own.backbone", "strategy=finetune"], False, False),
     ],
 )

@@ -12,12 +12,16 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import told_how, train
+from tl_experiments.tracking.recorded_training import Prunes, show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
-def run_experiments(members: Sequence[Member]) -> list[RunResult]:
+def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) -> list[RunResult]:
     """Train, test and record the members; returns their results in the same order.
+
+    Args:
+        members: of one process.
+        prunes: says of a member that is alone, after each epoch, whether its search stops it there, untested.
 
     Raises:
         UserError: data, weights or settings cannot be used, or a run could not go on.
@@ -58,6 +62,9 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 num_classes=dataset.num_classes,
                 images=images,
                 augmentation=augmentation,
+                mixing=build.build_mixing(shared),
+                sampler=build.sampler(shared),
+                head=build.build_head(shared),
                 batch_size=shared.config["batch_size"],
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
@@ -67,13 +74,17 @@ def run_experiments(members: Sequence[Member]) -> list[RunResult]:
                 watch=console,
             )
         )
-        trainer = build.build_trainer(members, workload, device=device)
+        loss = build.build_loss(shared, dataset=dataset, images=images, device=device)
+        trainer = build.build_trainer(members, workload, loss=loss, device=device)
         frozen = _identify(logs, workload)
+        show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
-        train(trainer, checkpoints, console=console, logs=logs)
+        whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes)
         _require_same(workload, frozen)
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
+            if whole
+            else log.prune()
             for index, log in enumerate(logs)
             if log.failure is None
         ]
@@ -117,7 +128,9 @@ def _keep(
         log.folder / "model",
         class_names=class_names,
         backbone=shared.config["backbone"],
+        head=shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
+        temperature=log.temperature,
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.batches import ImageBatches, epoch_order, split_into_batches
+from tl_experiments.data.batches import ImageBatches, split_into_batches
 from tl_experiments.data.images import Images, load_images
 from tl_experiments.data.policies import RandAugment, TrivialAugment
+from tl_experiments.data.sampling import epoch_order
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
 

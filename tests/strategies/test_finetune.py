@@ -53,11 +53,14 @@ def test_norms_that_also_activate_keep_their_statistics_too(
 
 
 @pytest.mark.parametrize("batchnorm", ["eval", "train"])
-def test_a_frozen_backbone_is_thawed(materialise: Callable[..., Materials], batchnorm: Any) -> None:
+def test_a_frozen_backbone_is_thawed(
+    materialise: Callable[..., Materials], train: Callable[..., None], batchnorm: Any
+) -> None:
     materials = materialise()
     materials.backbone.requires_grad_(False)
     workload = finetune(batchnorm, 1.0).prepare(materials)
     own = dict(workload.deployables[0].named_parameters())
+    train(workload)
     assert all(parameter.requires_grad for parameter in own.values())
     assert sorted(name for group in workload.groups for name in group.param_names) == sorted(own)
 
@@ -103,8 +106,9 @@ def test_a_phase_sees_images_and_yields_logits_with_a_member_axis(materialise: C
     workload = finetune("train", 1.0).prepare(materialise(epochs=3))
     (phase,) = workload.phases
     assert (phase.name, phase.epochs, workload.num_members) == ("finetune", 3, 1)
-    assert all(isinstance(batches, ImageBatches) for batches in vars(phase.open()).values())
-    batch = next(phase.open().val.epoch(1))
+    batches = phase.open()
+    assert all(isinstance(split, ImageBatches) for split in vars(batches).values())
+    batch = next(batches.val.epoch(1))
     logits = phase.module.eval()(batch.inputs)
     assert logits.shape == (1, 8, 10)
     assert torch.equal(logits[0], workload.deployables[0](batch.inputs))

@@ -13,6 +13,7 @@ from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
 from tl_experiments.config.targets import HOMES, target_problems
 
+AUTO = "auto"  # lr: found by a range test when the run begins
 SQLITE = "sqlite:///"
 PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
 MOST_SEED = 2**63 - 1
@@ -54,8 +55,16 @@ def _train_size(value: float) -> bool:
     return value >= 1 if isinstance(value, int) else _fraction(value)
 
 
+def _patterns(value: list[str]) -> bool:
+    return bool(value) and all(isinstance(pattern, str) and pattern.strip() for pattern in value)
+
+
 def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
+
+
+def _rate(value: float | str) -> bool:
+    return value == AUTO or (not isinstance(value, bool | str) and _positive(value))
 
 
 def _device(value: str) -> bool:
@@ -63,15 +72,33 @@ def _device(value: str) -> bool:
     return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal() and len(index) < 4)
 
 
+def _up_to_hundred(value: float) -> bool:
+    return 0 <= value <= 100
+
+
+def _class_weights(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(type(weight) in (int, float) and _positive(weight) for weight in value.values())
+    return value == "auto"
+
+
 # Keys that are absent or null are not checked: which keys exist is the schema's business.
 RANGES: tuple[Check, ...] = (
-    ("lr", _positive, "a number above 0"),
+    ("lr", _rate, "a number above 0, or auto"),
     ("epochs", _up_to(1_000_000), "1 to 1000000"),
     ("batch_size", _up_to(65_536), "1 to 65536"),
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
+    ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("class_weights", _class_weights, "auto, null, or numbers above 0 by the names of classes, as {cat: 2.0}"),
+    ("mixup_alpha", _up_to_hundred, "0 to 100; 0 is off"),
+    ("cutmix_alpha", _up_to_hundred, "0 to 100; 0 is off"),
+    ("head.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("head.hidden_dim", _up_to(65_536), "1 to 65536"),
+    ("head.scale", _positive, "a number above 0"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
-    ("strategy.num_stages", _up_to(1000), "1 to 1000"),
+    ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
+    ("strategy.train", _patterns, "one pattern or more, such as [layer4.*], or null"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
     ("strategy.layer_decay", _fraction, "in (0, 1]"),
     ("strategy.l2_sp", _non_negative, "0 or more"),
@@ -115,6 +142,11 @@ RANGES: tuple[Check, ...] = (
     ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
     ("sweep.max_heads", _up_to(65_536), "1 to 65536"),
     ("sweep.timeout", lambda value: 0 < value <= MOST_SECONDS, "seconds above 0 and up to 10^8, or null"),
+    ("hydra.sweeper.num_trials", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.n_startup_trials", _up_to(1_000_000, least=0), "0 to 1000000"),
+    ("hydra.sweeper.min_trials", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.min_epochs", _up_to(1_000_000), "1 to 1000000"),
+    ("hydra.sweeper.seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
     ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
@@ -169,8 +201,13 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if config["batch_size"] == 1 and lookup(config, "strategy.batchnorm") == "train":
         yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    if "num_stages" in config["strategy"] and "train" in config["strategy"]:
+        yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
+    yield from _mixing_problems(config)
+    if config["class_weights"] == "auto" and config["sampler"] == "balanced":
+        yield "class_weights=auto: sampler=balanced makes up for rare classes already; expected one of the two"
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
         yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
     if lookup(config, "runtime.deterministic") and "bf16" in (
@@ -178,6 +215,27 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         lookup(config, "runtime.infer_precision"),
     ):
         yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
+
+
+def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if config[key]:
+            if config["batch_size"] == 1:
+                yield f"{key}={config[key]}: a batch of one has nothing to be mixed with; expected batch_size above 1"
+            if lookup(config, "strategy.views") is not None:
+                yield f"{key}={config[key]}: images are mixed anew in every epoch; expected strategy.views=null"
+
+
+def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:
+    num_stages, train = strategy["num_stages"], strategy["train"]
+    if train is not None and num_stages is not None:
+        patterns = f"[{', '.join(map(str, train))}]"
+        yield (
+            f"strategy.train={patterns}: strategy.num_stages={num_stages} says already what is trained; "
+            "expected one of the two, as strategy.num_stages=null beside strategy.train"
+        )
+    if train is None and num_stages is None:
+        yield "strategy: nothing says what is trained; expected strategy.num_stages=1, or strategy.train=[layer4.*]"
 
 
 def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:

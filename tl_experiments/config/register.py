@@ -5,13 +5,13 @@ import secrets
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from tl_experiments.config.schema import SCHEMAS
+from tl_experiments.config.schema import OF_HYDRA, SCHEMAS
 
 
 def register() -> None:
     """Make `/schema/...` and `${tl_stamp:}` known to Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
-    for path, schema in SCHEMAS.items():
+    for path, schema in (SCHEMAS | OF_HYDRA).items():
         group, _, name = f"schema/{path}".rpartition("/")
         store.store(group=group, name=name, node=schema)
     # Cached, so that one invocation has one stamp and two that start in the same second do not share a folder.

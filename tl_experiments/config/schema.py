@@ -44,6 +44,28 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class Sampling(Enum):
+    """Which training images an epoch sees."""
+
+    shuffle = "shuffle"
+    balanced = "balanced"
+
+
+class Sampler(Enum):
+    """Who says what the next job of a search tries."""
+
+    tpe = "tpe"
+    random = "random"
+
+
+class Pruner(Enum):
+    """Who stops jobs of a search before their end."""
+
+    none = "none"
+    median = "median"
+    hyperband = "hyperband"
+
+
 class OnOom(Enum):
     """What becomes of a run for which the memory is too small."""
 
@@ -55,15 +77,21 @@ class OnOom(Enum):
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
-    lr: float = MISSING
+    lr: Any = MISSING  # a number above 0, or auto
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    label_smoothing: float = MISSING
+    class_weights: Any = MISSING
+    sampler: Sampling = MISSING
+    mixup_alpha: float = MISSING
+    cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
     strategy: Any = MISSING
+    head: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     dataset: Any = MISSING
@@ -117,7 +145,18 @@ class Finetune:
 
 @dataclass
 class Partial(Finetune):
-    num_stages: int = MISSING
+    num_stages: int | None = MISSING
+    train: list[str] | None = MISSING
+
+
+@dataclass
+class NormOnly(Finetune):
+    pass
+
+
+@dataclass
+class BiasOnly(Finetune):
+    pass
 
 
 @dataclass
@@ -137,10 +176,27 @@ class Scratch:
 
 
 @dataclass
+class LinearHead:
+    _target_: str = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class MlpHead(LinearHead):
+    hidden_dim: int = MISSING
+
+
+@dataclass
+class CosineHead(LinearHead):
+    scale: float = MISSING
+    learn_scale: bool = MISSING
+
+
+@dataclass
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     betas: list[float] = MISSING
     eps: float = MISSING
@@ -155,7 +211,7 @@ class Adam(AdamW):
 class SGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     nesterov: bool = MISSING
@@ -165,7 +221,7 @@ class SGD:
 class RMSprop:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     alpha: float = MISSING
@@ -292,6 +348,22 @@ class NoTracking:
     _target_: str = MISSING
 
 
+@dataclass
+class OptunaSweeper:
+    _target_: str = MISSING
+    num_trials: int = MISSING
+    sampler: Sampler = MISSING
+    n_startup_trials: int = MISSING
+    pruner: Pruner = MISSING
+    min_trials: int = MISSING
+    min_epochs: int = MISSING
+    seed: int = MISSING
+    params: dict[str, str] | None = MISSING
+
+
+# Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
+OF_HYDRA: dict[str, type] = {"hydra/sweeper/optuna": OptunaSweeper}
+
 # Option name in the `schema` group -> dataclass.
 SCHEMAS: dict[str, type] = {
     "run": Run,
@@ -299,9 +371,14 @@ SCHEMAS: dict[str, type] = {
     "strategy/feature": Feature,
     "strategy/finetune": Finetune,
     "strategy/partial": Partial,
+    "strategy/norm_only": NormOnly,
+    "strategy/bias_only": BiasOnly,
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,
+    "head/linear": LinearHead,
+    "head/mlp": MlpHead,
+    "head/cosine": CosineHead,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,

@@ -1,11 +1,12 @@
 """What all strategies that train a pretrained backbone have in common: its rates, its pull and its BatchNorm."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
+from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import Part, param_groups
 from tl_experiments.models.stages import stage_numbers
@@ -41,22 +42,29 @@ class BackboneTraining(Strategy):
         Raises:
             SettingError: the backbone has no stages to tell its depth by.
         """
+        self._require_depth(model.backbone)
         stages, last = stage_numbers(model.backbone), len(model.backbone.stages)
-        if self.layer_decay != 1 and not last:
-            raise SettingError(
-                f"strategy.layer_decay={self.layer_decay}: {model.backbone.name} does not say what its stages are; "
-                "expected 1"
-            )
         parts = {}
         for name in trained:
             if name.startswith("head."):
                 parts[name] = Part("head")
             else:
                 stage = stages[name.removeprefix("backbone.")]
-                which = "backbone" if self.layer_decay == 1 else f"backbone.stage{stage + 1}"
+                depth = f".stage{stage + 1}" if stage < last else ".top"  # what follows the last stage
+                which = "backbone" if self.layer_decay == 1 else f"backbone{depth}"
                 scale = self.backbone_lr_scale * self.layer_decay ** (last - stage)
                 parts[name] = Part(which, lr_scale=scale, pull=self.l2_sp)
         return parts
+
+    def check(self, sketch: Callable[[], Backbone]) -> None:
+        if self.layer_decay != 1:
+            self._require_depth(sketch())
+
+    def _require_depth(self, backbone: Backbone) -> None:
+        if self.layer_decay != 1 and not backbone.stages:
+            raise SettingError(
+                f"strategy.layer_decay={self.layer_decay}: {backbone.name} does not say what its stages are; expected 1"
+            )
 
     def held(self, module: nn.Module) -> tuple[nn.Module, ...]:
         """Return the BatchNorm layers of what is trained that stay in eval mode."""

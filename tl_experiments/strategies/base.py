@@ -11,11 +11,13 @@ from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches, ImageBatches
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.data.mixing import Mixing
+from tl_experiments.data.sampling import Sampler
 from tl_experiments.data.transforms import Normalise
 from tl_experiments.data.watch import Watch
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import HeadKind
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import ParamGroup
 from tl_experiments.runtime.precision import Compute, Precision
@@ -31,6 +33,9 @@ class Materials:
         num_classes: C.
         images: of the splits.
         augmentation: decided for the dataset.
+        mixing: of training images.
+        sampler: chooses what an epoch of training sees.
+        head: what kind of head is put behind the backbone.
         batch_size: of training.
         epochs: of training.
         seeds: one per member, K of them.
@@ -44,6 +49,9 @@ class Materials:
     num_classes: int
     images: DatasetImages
     augmentation: Augmentation
+    mixing: Mixing
+    sampler: Sampler
+    head: HeadKind
     batch_size: int
     epochs: int
     seeds: tuple[int, ...]
@@ -56,6 +64,13 @@ class Materials:
     def normalise(self) -> Normalise:
         return Normalise(mean=self.backbone.input_spec.mean, std=self.backbone.input_spec.std)
 
+    @property
+    def varies_because(self) -> str | None:
+        """Why every epoch sees other training images; None where all see the same."""
+        if self.mixing.is_on:
+            return "images are mixed (mixup_alpha, cutmix_alpha)"
+        return "augmentation is random" if self.augmentation.is_random else None
+
     def new_model(self) -> Model:
         """Put a new head, drawn under the seed of the one member, behind the backbone.
 
@@ -64,7 +79,7 @@ class Materials:
         """
         [seed] = self.seeds
         self.backbone.requires_grad_(False)  # until a phase trains it
-        head = make_head(
+        head = self.head.make(
             feature_dim=self.backbone.feature_dim, num_classes=self.num_classes, seed=derive_seed(seed, "head")
         )
         return Model(self.backbone, head.to(self.compute.device))
@@ -99,6 +114,8 @@ class Materials:
             seed=seed,
             augmentation=None if seed is None else self.augmentation,
             memory_format=self.compute.memory_format,
+            sampler=self.sampler,
+            mixing=self.mixing,
         )
 
 
@@ -206,6 +223,11 @@ class Strategy(ABC):
         """Whether the backbone's speed in training matters."""
         return True
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether weights are learnt by gradient steps, so that loss, sampler, mixing and kind of head matter."""
+        return True
+
     def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
         """Whether the frozen backbone's features are computed once, and can be kept from run to run."""
         return False
@@ -213,6 +235,16 @@ class Strategy(ABC):
     def trains_bank(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
         """Whether heads that differ elsewhere can be trained together."""
         return False
+
+    def check(self, sketch: Callable[[], Backbone]) -> None:  # noqa: B027 - most have nothing to ask
+        """See that a backbone allows what is wanted of it, before data and weights are touched.
+
+        Args:
+            sketch: makes the backbone on the meta device: names and shapes, and no weights.
+
+        Raises:
+            SettingError: it does not.
+        """
 
     @abstractmethod
     def prepare(self, materials: Materials) -> Workload:
@@ -226,13 +258,16 @@ class Strategy(ABC):
 
 def changed_tensors(model: Model, phases: Sequence[Phase]) -> frozenset[str]:
     """Return the names of a lone member's tensors that its phases change: parameters, and BatchNorm's statistics."""
-    moving: set[int] = set()
-    for phase in phases:
-        held = {id(layer) for module in phase.held_in_eval for layer in module.modules()}
-        layers = [layer for layer in batchnorm_modules(phase.module) if id(layer) not in held]
-        moving |= {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
+    layers = [layer for phase in phases for layer in moving_norms(phase)]
+    moving = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
     statistics = {name for name, buffer in model.named_buffers() if id(buffer) in moving}
     return frozenset(statistics).union(*(phase.trained for phase in phases))
+
+
+def moving_norms(phase: Phase) -> tuple[nn.Module, ...]:
+    """Return the BatchNorm layers that a phase has in train mode, whose statistics follow its batches."""
+    held = {id(layer) for module in phase.held_in_eval for layer in module.modules()}
+    return tuple(layer for layer in batchnorm_modules(phase.module) if id(layer) not in held)
 
 
 def names(module: nn.Module) -> frozenset[str]:

@@ -3,10 +3,13 @@
 Howard & Ruder 2018 (ULMFiT) thaw one layer an epoch, so that what was learnt in general is not forgotten at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import Model
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.backbone_training import BackboneTraining
 from tl_experiments.strategies.base import Materials, Phase, Workload
 from tl_experiments.strategies.thawing import head_phase, last_stages_phase, whole_phase
@@ -25,9 +28,14 @@ class Gradual(BackboneTraining):
     def uses_features(self, augmentation: Augmentation) -> bool:
         return not augmentation.is_random
 
+    def check(self, sketch: Callable[[], Backbone]) -> None:
+        super().check(sketch)
+        _require_some(sketch())
+
     def prepare(self, materials: Materials) -> Workload:
         """Cut the backbone before each stage that thaws; one member at a time."""
         model = materials.new_model()
+        _require_some(model.backbone)
         num_stages, phases, left = len(model.backbone.stages), [], materials.epochs
         while left > 0:
             thawed = len(phases)
@@ -44,3 +52,11 @@ class Gradual(BackboneTraining):
             return whole_phase(materials, model, name="all", held=self.held)
         name = f"{thawed} stage{'s' if thawed > 1 else ''}"
         return last_stages_phase(materials, model, num_stages=thawed, name=name, held=self.held)
+
+
+def _require_some(backbone: Backbone) -> None:
+    if not backbone.stages:
+        raise SettingError(
+            f"strategy=gradual: {backbone.name} does not say what its stages are; expected a backbone that does, "
+            "or strategy=lp_ft, which thaws all at once"
+        )

@@ -15,8 +15,13 @@ from tl_experiments.sweep.predictions import Predictions, read_predictions
 from tl_experiments.sweep.statistics import Sample, Spread, Verdict, judge, unknown
 
 SEED = "seed"
+OF_THE_TEST = (
+    "test/acc_top5", "test/f1_macro", "test/acc_balanced", "test/loss", "test/ece", "val/temperature",
+    "test/ece_calibrated", "test/loss_calibrated",
+)  # fmt: skip
 MEASURED = (
-    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "run_id",
+    "val/acc_best", "val/epoch_best", "test/acc", *OF_THE_TEST, "perf/seconds",
+    "num_trained_params", "num_train_images", "run_id",
 )  # fmt: skip
 
 
@@ -34,6 +39,7 @@ class Row:
         test_acc: test/acc of each run at its best epoch.
         seconds: that each run took.
         num_trained_params: parameters that training changes.
+        num_train_images: that each run learned from.
         best: its run of highest val/acc, of equal ones the first.
     """
 
@@ -46,7 +52,12 @@ class Row:
     test_acc: Spread | None
     seconds: Spread | None
     num_trained_params: int | None
+    num_train_images: int | None
     best: Outcome
+
+    def spread(self, key: str) -> Spread | None:
+        """Return a metric of its runs; None where no run has a finite one."""
+        return _spread(self.outcomes, key)
 
     def shown(self, key: str) -> str:
         """Return a value as it stands under its key: as names show it, a key that it does not take as a dash."""
@@ -64,6 +75,7 @@ class Comparison:
         outcomes: of all jobs, in planned order.
         verdict: whether the first row and the second can be told apart.
         notes: sentences about what makes the numbers less comparable than they look.
+        is_search: whether the jobs were found while it ran.
     """
 
     keys: tuple[str, ...]
@@ -71,6 +83,12 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
     verdict: Verdict
     notes: tuple[str, ...]
+    is_search: bool = False
+
+    @property
+    def of_the_test(self) -> tuple[str, ...]:
+        """The metrics of the test, beside test/acc, that any row has."""
+        return tuple(key for key in OF_THE_TEST if any(row.spread(key) for row in self.rows))
 
     @property
     def winner(self) -> Row | None:
@@ -80,7 +98,22 @@ class Comparison:
     @property
     def unfinished(self) -> tuple[Outcome, ...]:
         """What failed, was killed, still runs or was not run yet, in planned order."""
-        return tuple(outcome for outcome in self.outcomes if not outcome.finished)
+        return tuple(outcome for outcome in self.outcomes if not outcome.over)
+
+    @property
+    def pruned(self) -> tuple[Outcome, ...]:
+        """What a search has stopped, in planned order."""
+        return tuple(outcome for outcome in self.outcomes if outcome.over and not outcome.finished)
+
+    @property
+    def images_differ(self) -> bool:
+        """Whether rows learned from different numbers of images."""
+        return len({row.num_train_images for row in self.rows}) > 1
+
+    @property
+    def params_differ(self) -> bool:
+        """Whether rows train different numbers of parameters."""
+        return len({row.num_trained_params for row in self.rows}) > 1
 
     def winner_sentence(self) -> str:
         """Name the winner and its figures in one line, for people."""
@@ -119,6 +152,7 @@ def compare(plan: Plan, *, outcomes: Sequence[Outcome]) -> Comparison:
         outcomes=tuple(outcomes),
         verdict=_judge(rows),
         notes=tuple(comparability_notes(finished, short=short)),
+        is_search=plan.search is not None,
     )
 
 
@@ -152,7 +186,6 @@ def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:
 
 def _row(name: str, group: Sequence[Outcome]) -> Row:
     finished = tuple(outcome for outcome in group if outcome.finished)
-    params = (outcome.result.get("num_trained_params") for outcome in finished)
     return Row(
         rank=0,
         label=name,
@@ -162,7 +195,8 @@ def _row(name: str, group: Sequence[Outcome]) -> Row:
         val_acc=_spread(finished, "val/acc_best"),
         test_acc=_spread(finished, "test/acc"),
         seconds=_spread(finished, "perf/seconds"),
-        num_trained_params=next((count for count in params if count is not None), None),
+        num_trained_params=_count(finished, "num_trained_params"),
+        num_train_images=_count(finished, "num_train_images"),
         best=max(finished, key=lambda outcome: _number(outcome, "val/acc_best", missing=-math.inf)),
     )
 
@@ -210,6 +244,11 @@ def _values(outcome: Outcome) -> dict[str, str]:
 def _number(outcome: Outcome, key: str, *, missing: float) -> float:
     value = outcome.result.get(key)
     return value if value is not None and math.isfinite(value) else missing
+
+
+def _count(outcomes: Sequence[Outcome], key: str) -> int | None:
+    """Return what the seeds of a row share; of an older version's runs it may not be known."""
+    return next((count for outcome in outcomes if (count := outcome.result.get(key)) is not None), None)
 
 
 def _spread(outcomes: Sequence[Outcome], key: str) -> Spread | None:

@@ -10,9 +10,15 @@ from tl_experiments.sweep.plan import Plan
 
 
 def write_hydra_files(plan: Plan, configs: Mapping[int, DictConfig], *, folder: Path) -> None:
-    """Write for each job what Hydra writes for a run: `.hydra/config.yaml`, `hydra.yaml`, `overrides.yaml`."""
-    for job in plan.jobs:
-        config, place = configs[job.index], folder / job.folder
+    """Write for each job what Hydra writes for a run: `.hydra/config.yaml`, `hydra.yaml`, `overrides.yaml`.
+
+    Args:
+        plan: of the sweep.
+        configs: index of a job → what Hydra composed for it.
+        folder: of the sweep.
+    """
+    for index, config in configs.items():
+        place = folder / plan.jobs[index].folder
         with flag_override(config, ["struct", "readonly"], [False, False]):
             config.hydra.runtime.output_dir = str(place)
         if config.hydra.output_subdir is None:

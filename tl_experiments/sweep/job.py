@@ -1,6 +1,6 @@
 """What one launched process runs: the members of its group, read from the sweep's folder, or a run on its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledge
 from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
+from tl_experiments.sweep.search.pruning import pruning
 from tl_experiments.tracking.result import finished_line, is_finished, read_result
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ LOCK_SECONDS = 30  # workers that decode outlive their killed parent for some se
 
 @dataclass(frozen=True)
 class Job:
-    """The members that this process runs, and the ledger that is told, if they belong to a planned sweep."""
+    """The members that this process runs, and the ledger that is told, if they belong to a planned sweep.
+
+    In a search, `prunes` says after an epoch and its val/acc whether the job stops there.
+    """
 
     members: tuple[Member, ...]
     indices: tuple[int, ...] = ()
     ledger: Ledger | None = None
+    prunes: Callable[[int, float], bool] | None = None
 
     def run(self) -> float:
         """Train the members, each alone in its folder, and return the best val/acc of the first."""
@@ -51,7 +56,7 @@ class Job:
                 return float(read_result(first.folder)["val/acc_best"])
             for line in first.changed:
                 self._tell(f"note: goes on with {line}")
-            results = run_experiments(self.members)
+            results = run_experiments(self.members, prunes=self.prunes)
         self._show(results)
         return results[0].val_acc_best
 
@@ -94,7 +99,7 @@ class Job:
         for index, member in zip(self.indices, self.members, strict=True):
             result = read_result(member.folder)
             if is_finished(result, uid=member.uid):
-                yield {"job": index, "state": FINISHED, **identity(result)}
+                yield {"job": index, "state": result["status"], **identity(result)}
             else:
                 own = own_cause(result, uid=member.uid)
                 yield {"job": index, "state": FAILED if own else state, "cause": own or cause}
@@ -102,8 +107,8 @@ class Job:
     def _entries(self, state: str, **facts: str) -> Iterator[dict[str, Any]]:
         """Yield a line of the ledger for each member; what is known of its data and weights comes from its result."""
         for index, member in zip(self.indices, self.members, strict=True):
-            known = identity(read_result(member.folder)) if state == FINISHED else {}
-            yield {"job": index, "state": state, **facts, **known}
+            result = read_result(member.folder) if state == FINISHED else {}
+            yield {"job": index, "state": result.get("status", state), **facts, **identity(result)}
 
 
 def _remove_old_result(member: Member) -> None:
@@ -131,8 +136,8 @@ def current_job(config: DictConfig) -> Job:
     outcomes = read_outcomes(plan, folder)
     if config.sweep.on_error is OnError.stop and any(outcome.state in (FAILED, KILLED) for outcome in outcomes):
         raise NotStarted(NOT_STARTED)
-    left = [index for index in plan.groups[group] if not outcomes[index].finished]
+    left = [index for index in plan.groups[group] if not outcomes[index].over]
     if not left:
         raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
     members = tuple(plan.member(plan.jobs[index], folder=folder) for index in left)
-    return Job(members=members, indices=tuple(left), ledger=Ledger(folder))
+    return Job(members=members, indices=tuple(left), ledger=Ledger(folder), prunes=pruning(plan, folder, index=left[0]))

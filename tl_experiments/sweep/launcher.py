@@ -53,7 +53,8 @@ class IsolatedLauncher(Launcher):
         from tl_experiments.tracking.console import Console  # noqa: PLC0415 - Hydra imports plugins even for --help
 
         self._console = Console()
-        self._advance = self._console.work(f"{len(job_overrides)} processes to run, {self._n_jobs} at a time")
+        count = f"{len(job_overrides)} process{'' if len(job_overrides) == 1 else 'es'}"
+        self._advance = self._console.work(f"{count} to run, {self._n_jobs} at a time")
         waiting = list(enumerate(job_overrides))
         running: dict[int, JobProcess] = {}
         ended: dict[int, JobReturn] = {}

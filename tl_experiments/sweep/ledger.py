@@ -12,6 +12,7 @@ from tl_experiments.runtime.files import append_lines
 
 FILE = "ledger.jsonl"
 PLANNED, RUNNING, FINISHED, FAILED, KILLED = "PLANNED", "RUNNING", "FINISHED", "FAILED", "KILLED"
+PRUNED = "PRUNED"  # stopped by its search, and as well done as a job that finished
 
 
 @dataclass(frozen=True)

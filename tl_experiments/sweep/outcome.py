@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_experiments.sweep.ledger import FINISHED, PLANNED, Ledger
+from tl_experiments.sweep.ledger import FINISHED, PLANNED, PRUNED, Ledger
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.tracking.metrics_log import read_metrics
 from tl_experiments.tracking.result import is_finished, read_result
@@ -20,7 +20,7 @@ class Outcome:
     Attributes:
         job: as it was planned.
         folder: of its files, absolute.
-        state: PLANNED (not run yet), RUNNING, FINISHED, FAILED or KILLED.
+        state: PLANNED (not run yet), RUNNING, FINISHED, PRUNED, FAILED or KILLED.
         cause: why it failed or was killed.
         result: `result.json`; empty where there is none.
     """
@@ -34,6 +34,11 @@ class Outcome:
     @property
     def finished(self) -> bool:
         return self.state == FINISHED
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state in (FINISHED, PRUNED)
 
 
 def own_cause(result: Mapping[str, Any], *, uid: str) -> str | None:
@@ -64,11 +69,11 @@ def _outcome(job: PlannedJob, folder: Path, entry: Mapping[str, Any]) -> Outcome
         result = {}
     finished = is_finished(result, uid=job.uid)
     told = entry.get("state", PLANNED)
-    unfinished = PLANNED if told == FINISHED else told  # its folder was removed, so that it is to be done again
+    gone = told in (FINISHED, PRUNED)  # its folder was removed, so that it is to be done again
     return Outcome(
         job=job,
         folder=folder,
-        state=FINISHED if finished else unfinished,
+        state=result["status"] if finished else PLANNED if gone else told,
         cause=None if finished else entry.get("cause"),
         result=result,
     )

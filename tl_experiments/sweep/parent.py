@@ -61,13 +61,15 @@ def describe_plan(tracker: Tracker, plan: Plan, lines: Sequence[str]) -> None:
         plan: of the sweep.
         lines: the plan as text.
     """
-    keys = {key: key.lstrip("+") for key in plan.varied}  # `+key` adds a key that has no default
-    varied = {
-        keys[key]: ", ".join(values)[:TEXT_LENGTH]
-        for key, values in plan.varied.items()
-        if re.fullmatch(r"[\w.]+", keys[key])  # what MLflow takes
-    }
-    tracker.log_params({"jobs": len(plan.jobs), **varied})
+    if plan.search is None:
+        varied = {key: ", ".join(values) for key, values in plan.varied.items()}
+        own: dict[str, str | int] = {"jobs": len(plan.jobs)}
+    else:  # what may grow is no param
+        varied = {parameter.key: str(parameter) for parameter in plan.search.space}
+        own = {f"search.{key}": getattr(plan.search, key) for key in ("sampler", "pruner", "seed")}
+    keys = {key: key.lstrip("+") for key in varied}  # `+key` adds a key that has no default
+    shown = {keys[key]: text[:TEXT_LENGTH] for key, text in varied.items() if re.fullmatch(r"[\w.]+", keys[key])}
+    tracker.log_params({**own, **shown})
     facts = {"overrides": " ".join(plan.overrides) or "none", **plan.code}
     tags = {
         f"tl.{key if key in ('overrides', 'git_commit') else f'version.{key}'}": text for key, text in facts.items()

@@ -1,4 +1,7 @@
-"""What a sweep is going to do: its jobs as plain values, kept in one file that is written once and never changed."""
+"""What a sweep is going to do: its jobs as plain values, kept in one file.
+
+It is written once and never changed, but for the plan of a search, to which the jobs of each batch are added.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.record import checked_record
 from tl_experiments.runtime.files import publish_text
+from tl_experiments.sweep.search.settings import Search
 
 FILE = "plan.json"
 VERSION = 1
@@ -72,6 +76,7 @@ class Plan:
         jobs: in order.
         groups: indices of the jobs that one launched process runs, its host first.
         dropped: one line for each combination or key that was left out, and why.
+        search: how further jobs are found; None where all are planned from the beginning.
     """
 
     uid: str
@@ -84,11 +89,18 @@ class Plan:
     jobs: tuple[PlannedJob, ...]
     groups: tuple[tuple[int, ...], ...]
     dropped: tuple[str, ...] = ()
+    search: Search | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no job is going to be added."""
+        return self.search is None or len(self.jobs) >= self.search.num_trials
 
     @property
     def varied(self) -> dict[str, tuple[str, ...]]:
         """The keys that vary, with their different values in the order in which they come."""
-        values: dict[str, dict[str, None]] = {}
+        searched = self.search.space if self.search else ()
+        values: dict[str, dict[str, None]] = {parameter.key: {} for parameter in searched}
         for job in self.jobs:
             for key, value in job.values.items():
                 values.setdefault(key, {})[value] = None
@@ -145,8 +157,9 @@ class Plan:
         try:
             jobs = tuple(PlannedJob(**{**job, "overrides": tuple(job["overrides"])}) for job in fields.pop("jobs"))
             groups = tuple(tuple(group) for group in fields.pop("groups"))
+            search = Search.of(found) if (found := fields.pop("search", None)) else None
             lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-            plan = cls(**{**fields, **lists, "jobs": jobs, "groups": groups})
+            plan = cls(**{**fields, **lists, "jobs": jobs, "groups": groups, "search": search})
         except (KeyError, TypeError) as error:
             raise ConfigError(f"{path}: was changed by hand, so that it is no plan any more: {error}") from error
         except ConfigError as error:

@@ -17,9 +17,13 @@ def plan_lines(plan: Plan, *, folder: Path) -> Iterator[str]:
         folder: where it will be.
     """
     processes = f"{len(plan.groups)} process{'' if len(plan.groups) == 1 else 'es'}"
-    yield f"plan: {_counted(len(plan.jobs), 'job')} in {processes}, {folder}"
-    for key, values in plan.varied.items():
-        yield _line("varies", f"{key}: {', '.join(values)}")
+    if plan.search is None:
+        yield f"plan: {_counted(len(plan.jobs), 'job')} in {processes}, {folder}"
+        for key, values in plan.varied.items():
+            yield _line("varies", f"{key}: {', '.join(values)}")
+    else:
+        yield f"plan: a search, {folder}"
+        yield from (_line(title, text) for title, text in plan.search.lines())
     constant = [line for line in plan.overrides if line.partition("=")[0] not in plan.varied]
     if constant:
         yield _line("constant", " ".join(constant))
@@ -28,7 +32,8 @@ def plan_lines(plan: Plan, *, folder: Path) -> Iterator[str]:
             yield _line("together", f"jobs {spans(group)}: one pass of the backbone, {len(group)} heads side by side")
     for what in plan.dropped:
         yield _line("left out", what)
-    yield from _shortened([_line("job", job.name) for job in plan.jobs])
+    title = "job" if plan.search is None else "first"
+    yield from _shortened([_line(title, job.name) for job in plan.jobs])
 
 
 def _line(title: str, text: str) -> str:

@@ -25,6 +25,7 @@ from tl_experiments.tracking.address import lasting_uri
 
 PLACES = ("tracking.uri", "tracking.experiment_name")
 MOST_NAMED = 5  # jobs that an error names
+WRONG = (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError, OverflowError)  # input
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -68,8 +69,19 @@ def make_plan(
     """
     found, dropped = _compose_all(typed, compose=compose, folder=folder, on_progress=on_progress)
     candidates = [candidate for candidate, _ in found]
-    _require_one_place(candidates)
-    plan = Plan(
+    require_one_place(candidates)
+    plan = replace(
+        empty_plan(typed, folder=folder, hydra_overrides=hydra_overrides, settings=settings),
+        jobs=tuple(map(_job, _varying(candidates), count())),
+        groups=tuple((index,) for index in range(len(candidates))),  # until it is known which go together
+        dropped=tuple(f"{number} × {what}" for what, number in dropped.items()),
+    )
+    return plan, dict(enumerate(config for _, config in found))
+
+
+def empty_plan(typed: Typed, *, folder: Path, hydra_overrides: Sequence[str], settings: Mapping[str, Any]) -> Plan:
+    """Return a plan without jobs; the arguments are those of `make_plan`."""
+    return Plan(
         uid=make_uid(),
         name=folder.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,11 +89,36 @@ def make_plan(
         hydra_overrides=tuple(hydra_overrides),
         settings=dict(settings),
         code=code_version(),
-        jobs=tuple(map(_job, _varying(candidates), count())),
-        groups=tuple((index,) for index in range(len(candidates))),  # until it is known which go together
-        dropped=tuple(f"{number} × {what}" for what, number in dropped.items()),
+        jobs=(),
+        groups=(),
     )
-    return plan, dict(enumerate(config for _, config in found))
+
+
+def make_job(
+    overrides: Sequence[str], *, compose: Compose, index: int, folder: Path, swept: Mapping[str, Sequence[str]]
+) -> tuple[PlannedJob, DictConfig]:
+    """Compose and check one combination.
+
+    Args:
+        overrides: `key=value`, one value each.
+        compose: task overrides → configuration, with its node `hydra`.
+        index: of the job.
+        folder: of the sweep, absolute.
+        swept: the keys that vary, with their values.
+
+    Returns:
+        The job, and what Hydra composed.
+
+    Raises:
+        ConfigError: a line for each problem.
+    """
+    try:
+        config = compose(list(overrides))
+        return _job(_candidate(overrides, config, index=index, folder=folder, swept=swept), index), config
+    except ConfigError:
+        raise
+    except WRONG as error:
+        raise ConfigError(str(error) if isinstance(error, UserError) else explain(error)) from error
 
 
 def _compose_all(
@@ -97,7 +134,7 @@ def _compose_all(
         try:
             config = compose(kept)
             candidate = _candidate(kept, config, index=len(found), folder=folder, swept=typed.swept)
-        except (ConfigError, UserError, HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
+        except WRONG as error:
             values = [line for line in kept if line.partition("=")[0] in typed.swept]
             for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
                 problems.setdefault(line, []).append(run_name(values, index=number))
@@ -119,16 +156,22 @@ def _without_foreign_keys(
     combination: Sequence[str], swept: Mapping[str, Sequence[str]], dropped: Counter[str]
 ) -> Iterator[str]:
     """Leave out keys that another swept option of their group accepts, but not the one of this combination."""
-    owners = key_owners()
     chosen = dict(line.split("=", 1) for line in combination if line.partition("=")[0] in swept)
     for line in combination:
         key = line.partition("=")[0]
-        group = key.partition(".")[0]
-        options = owners.get(key, [])
-        if group in chosen and options and chosen[group] not in options and set(options) & set(swept[group]):
+        if is_foreign(key, chosen, swept):
+            group = key.partition(".")[0]
             dropped[f"{key} without effect: {group}={chosen[group]} has no such key"] += 1
         else:
             yield line
+
+
+def is_foreign(key: str, chosen: Mapping[str, str], swept: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the chosen option of a swept group lacks a key that another of its options accepts."""
+    group, options = key.partition(".")[0], key_owners().get(key, [])
+    if group not in chosen or group not in swept or not options:
+        return False
+    return chosen[group] not in options and bool(set(options) & set(swept[group]))
 
 
 def _candidate(
@@ -191,8 +234,8 @@ def _told(line: str, names: Sequence[str], num_jobs: int) -> str:
     return f"job {', '.join(names[:MOST_NAMED])}{more}: {line}"
 
 
-def _require_one_place(candidates: Sequence[_Candidate]) -> None:
-    """Runs of one sweep are compared in one place, each in a folder of its own."""
+def require_one_place(candidates: Sequence[_Candidate | PlannedJob]) -> None:
+    """Runs of one sweep are compared in one place, each in a folder of its own; raises ConfigError."""
     for key in PLACES:
         found = {str(candidate.config["tracking"].get(key.split(".")[1])) for candidate in candidates}
         if len(found) > 1:

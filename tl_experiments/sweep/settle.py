@@ -12,7 +12,7 @@ from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.run_lock import alone_in
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
-from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
+from tl_experiments.sweep.ledger import FAILED, KILLED, PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import Outcome, identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.tracking.console import Console
@@ -50,7 +50,7 @@ class Settler:
         killed, cause = isinstance(error, JobKilled), cause_of(error)
         outcomes = read_outcomes(self.plan, self.folder)
         for outcome in (outcomes[index] for index in self.plan.groups[group]):
-            if outcome.finished:
+            if outcome.over:
                 continue
             if self._failed_alone(outcome):
                 continue
@@ -63,7 +63,7 @@ class Settler:
         """Whatever killed a job or an earlier sweep: leave no run open, and no finished one unrecorded."""
         last = self._ledger.last()
         for outcome in read_outcomes(self.plan, self.folder):
-            if outcome.finished and last.get(outcome.job.index, {}).get("state") != FINISHED:
+            if outcome.over and last.get(outcome.job.index, {}).get("state") != outcome.state:
                 self._settle_finished(outcome)
             elif outcome.state == RUNNING and not self._failed_alone(outcome):
                 self.settle_dead(outcome, cause=cause, killed=True)
@@ -114,7 +114,8 @@ class Settler:
 
     def _close_finished(self, outcome: Outcome) -> None:
         """Close the tracked run of a job whose result is whole, but which was killed before it could say so."""
-        with self._recording(outcome, state=FINISHED, **identity(outcome.result)), self._tracker(outcome) as tracker:
+        state = outcome.result["status"]
+        with self._recording(outcome, state=state, **identity(outcome.result)), self._tracker(outcome) as tracker:
             tracker.log_file(outcome.folder / "result.json")
 
     @contextmanager

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.progress import Progress
 
 from tl_experiments.config.checks import check_ranges
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.config.member import plain
+from tl_experiments.config.member import Member, plain
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.full_error import given_back
 from tl_experiments.runtime.signals import terminable
@@ -30,7 +31,8 @@ from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import PlannedConfigs
 from tl_experiments.sweep.planning import code_version, make_plan
 from tl_experiments.sweep.resume import changed_code, disagreements, forgotten, settings_now
-from tl_experiments.sweep.typed import Typed, sort_overrides
+from tl_experiments.sweep.search.asking import Asker, at_home, require_same_space
+from tl_experiments.sweep.typed import Typed, sort_overrides, typed_over
 from tl_experiments.tracking.address import require_own_server
 
 EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
@@ -39,9 +41,11 @@ EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
 class PlannedSweeper(Sweeper):
     """Every combination of the values that are given, checked before the first of them starts."""
 
+    searches = False  # whether values may be intervals
+
     def __init__(self, *, params: Mapping[str, Any] | None) -> None:
-        """Keep `params`: key → values, as if they were typed before the command line's."""
-        self._params = [f"{key}={value}" for key, value in (params or {}).items()]
+        """Keep `params`: key → values, as if they were typed; what is typed for the same key takes their place."""
+        self._params = [f"{key}={'null' if value is None else value}" for key, value in (params or {}).items()]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._hydra_context, self._task_function, self._config = hydra_context, task_function, config
@@ -58,32 +62,25 @@ class PlannedSweeper(Sweeper):
         """
         start = time.monotonic()
         with given_back(), terminable():
-            typed = sort_overrides(self._parse([*self._params, *arguments]))
+            typed = sort_overrides(self._parse(arguments), searches=self.searches)
             settings = plain(self._config.sweep)
-            check_ranges({"sweep": settings})
+            check_ranges({"sweep": settings, "hydra": {"sweeper": plain(self._config.hydra.sweeper)}})
             resume = settings.pop("resume")
             with _defects_marked():
                 if resume is not None:
                     return self._go_on(str(resume), typed, settings, start=start)
-                return self._begin(typed, settings, start=start)
+                planned = typed_over(self._parse(self._params), typed=self._parse(arguments))
+                return self._begin(sort_overrides(planned, searches=self.searches), settings, start=start)
 
     def _begin(self, typed: Typed, settings: dict[str, Any], *, start: float) -> Sequence[JobReturn]:
         """Plan and check all jobs; only then is anything written."""
         folder = Path(self._config.hydra.sweep.dir).absolute()
         require_unplanned(folder)
-        with _planning_bar() as on_progress:
-            plan, configs = make_plan(
-                typed,
-                compose=lambda overrides: self._hydra_context.config_loader.load_sweep_config(self._config, overrides),
-                folder=folder,
-                hydra_overrides=self._config.hydra.overrides.hydra,
-                settings=settings,
-                on_progress=on_progress,
-            )
+        plan, configs = self._make_plan(typed, settings, folder=folder)
         launcher = None if settings["dry_run"] else self._launcher(folder)  # it imports while the plan is checked
-        from tl_experiments.sweep.conduct import conduct, settle_plan  # noqa: PLC0415 - errors so far were quick
+        from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
 
-        plan = settle_plan(plan, folder)
+        plan, configs = self._settle(plan, configs, folder=folder)
         if launcher is None:
             return []
         with claimed(folder):
@@ -91,7 +88,51 @@ class PlannedSweeper(Sweeper):
             write_hydra_files(plan, configs, folder=folder)
             publish_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
             plan.save(folder)
-            return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start)
+            extend = self._extension(plan, settings, folder=folder)
+            return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start, extend=extend)
+
+    def _make_plan(self, typed: Typed, settings: dict[str, Any], *, folder: Path) -> tuple[Plan, dict[int, DictConfig]]:
+        """Return the plan as far as it can be made quickly, and for each job what Hydra composed."""
+        with _planning_bar() as on_progress:
+            return make_plan(
+                typed,
+                compose=self._compose,
+                folder=folder,
+                hydra_overrides=self._config.hydra.overrides.hydra,
+                settings=settings,
+                on_progress=on_progress,
+            )
+
+    def _settle(
+        self, plan: Plan, configs: dict[int, DictConfig], *, folder: Path
+    ) -> tuple[Plan, dict[int, DictConfig]]:
+        """Check and decide what needs heavy libraries, and print the plan."""
+        from tl_experiments.sweep.conduct import settle_plan  # noqa: PLC0415 - errors so far were quick
+
+        return settle_plan(plan, folder), configs
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        return self._hydra_context.config_loader.load_sweep_config(self._config, overrides)
+
+    def _asker(self, plan: Plan, settings: Mapping[str, Any], *, folder: Path) -> Asker:
+        """Make what finds the next jobs of a search."""
+        return Asker(
+            overrides=tuple(self._parse(list(plan.overrides))),
+            compose=self._compose,
+            folder=folder,
+            n_jobs=settings["n_jobs"],
+            stops=settings["on_error"] == "stop",
+            check=_check_buildable,
+        )
+
+    def _extension(
+        self, plan: Plan, settings: Mapping[str, Any], *, folder: Path
+    ) -> Callable[[Plan], Plan | None] | None:
+        """Return what makes a plan longer when its jobs have ended; None where it is whole from the beginning."""
+        if plan.search is None:
+            return None
+        asker = self._asker(plan, settings, folder=folder)
+        return replace(asker, compose=at_home(asker.compose, plan)).extend
 
     def _go_on(self, named: str, typed: Typed, settings: dict[str, Any], *, start: float) -> Sequence[JobReturn]:
         """Do what is left of a plan that was made before; its configuration files are not read again."""
@@ -103,6 +144,9 @@ class PlannedSweeper(Sweeper):
                 require_own_server(kept, source=folder, expected="tracking.uri={} beside sweep.resume")
         if problems := disagreements(plan, typed, parse=self._parse):
             raise ConfigError("\n".join(problems))
+        if plan.search is not None:
+            require_same_space(plan, parse=self._parse)
+        plan = self._continued(plan)
         settings = settings_now(plan, settings, typed.sweep)
         for key, value in {**settings, "resume": None, "group": None}.items():
             OmegaConf.update(self._config, f"sweep.{key}", value)
@@ -116,7 +160,21 @@ class PlannedSweeper(Sweeper):
             from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
 
             changed = [*changed_code(plan, code_version()), *forgotten(plan, self._config.hydra.overrides.hydra)]
-            return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start, changed=changed)
+            if plan.search is not None:
+                plan.save(folder)  # with as many trials as are wanted now
+            return conduct(
+                plan,
+                folder,
+                launcher=launcher,
+                n_jobs=settings["n_jobs"],
+                start=start,
+                changed=changed,
+                extend=self._extension(plan, settings, folder=folder),
+            )
+
+    def _continued(self, plan: Plan) -> Plan:
+        """Return a plan with what was typed now for the sweeper itself."""
+        return plan
 
     def _parse(self, lines: list[str]) -> list[Override]:
         """Parse overrides with the options of groups at hand, which globs need."""
@@ -138,6 +196,12 @@ class PlannedSweeper(Sweeper):
             raise ConfigError(
                 f"hydra/launcher: {target} is not installed; install it by: pip install -e '.[{extra}]'"
             ) from error
+
+
+def _check_buildable(member: Member) -> None:
+    from tl_experiments import build  # noqa: PLC0415 - a config error must not wait for torch
+
+    build.check_buildable(member)
 
 
 @contextmanager

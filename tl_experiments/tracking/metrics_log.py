@@ -45,3 +45,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows; a last line that a killed process left half written is no row."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def best_epoch(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return `val/acc_best` and `val/epoch_best` of the epochs so far, chosen as the engine chooses; empty of none."""
+    known = [row for row in rows if row.get("val/acc") is not None and row.get("val/loss") is not None]
+    best = max(known, key=lambda row: (row["val/acc"], -row["val/loss"]), default=None)  # of equal ones the first
+    return {"val/acc_best": best["val/acc"], "val/epoch_best": best["epoch"]} if best else {}

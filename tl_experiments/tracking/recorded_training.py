@@ -1,32 +1,63 @@
 """Training of which nothing is lost: records are shown and kept as they come, and checkpoints written between steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tl_experiments.engine.checkpoint import Checkpoints
-from tl_experiments.engine.records import Diverged, Halved, Record
+from tl_experiments.engine.plan import Plan
+from tl_experiments.engine.records import Diverged, EpochRecord, Halved, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.runtime.files import disk_fault, sync_files
 from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, wait_longer
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
+Prunes = Callable[[int, float], bool]  # epoch from 1, val/acc → whether a run stops there
 
-def train(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+
+def show_plan(plan: Plan, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Show and keep what is going to be trained; a job of a sweep that trains alone says it in a line."""
+    console.plan(plan, brief=len(logs) == 1 and logs[0].in_sweep)
+    for log in logs:
+        log.plan(plan)
+
+
+def train(
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    *,
+    console: Console,
+    logs: Sequence[RunLog],
+    prunes: Prunes | None = None,
+) -> bool:
     """Train and test, or do what is left of it; what happens is shown and kept as it comes.
 
     Who is asked to stop does so after the step.
+
+    Args:
+        trainer: that has not begun.
+        checkpoints: of its members.
+        console: that shows.
+        logs: of its members.
+        prunes: asked after every epoch of a run that is trained alone.
+
+    Returns:
+        Whether training came to its end; if it was pruned, the test split was not seen.
     """
     _go_on(trainer, checkpoints, console=console, logs=logs)
     with shielded():
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
+            # Before the checkpoint: a run that is killed between the two trains this epoch again, and is asked again.
+            if prunes is not None and isinstance(record, EpochRecord) and prunes(record.epoch, record.val_acc[0]):
+                return False
             if checkpoints.due(record) or stop_asked():
                 _save(trainer, checkpoints, console=console, logs=logs)
             obey()
         for record in trainer.test():
             _tell(record, console=console, logs=logs)
             obey()
+    return True
 
 
 def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:

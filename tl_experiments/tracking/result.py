@@ -26,5 +26,5 @@ def finished_line(folder: Path) -> str:
 
 
 def is_finished(result: Mapping[str, Any], *, uid: str) -> bool:
-    """Whether a `result.json` is whole, and of the run with this uid."""
-    return result.get("uid") == uid and result.get("status") == "FINISHED"
+    """Whether a `result.json` is whole, and of the run with this uid: one that its search has stopped is, too."""
+    return result.get("uid") == uid and result.get("status") in ("FINISHED", "PRUNED")

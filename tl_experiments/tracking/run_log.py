@@ -1,6 +1,7 @@
 """One run's record: its files, which are the local truth, and its tracker, written side by side."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ import yaml
 from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
@@ -22,12 +24,15 @@ from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
-from tl_experiments.tracking.metrics_log import append_metrics, keep_epochs, read_metrics
+from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
+from tl_experiments.tracking.plan_table import write_plan
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
+
+CURVES = "learning_curves.png"
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class RunResult:
     Attributes:
         name: of the run.
         folder: of its files.
-        summary: the metrics of the best epoch and of the test split.
-        weights_sha256: digest of the deployable at the best epoch.
+        summary: the metrics of the best epoch and, unless it was pruned, of the test split.
+        weights_sha256: digest of the deployable at the best epoch; None of a run that was pruned.
         ui_command: that opens the tracking pages; None where there are none to open.
         charts_link: to the run's charts; None where it is not tracked.
     """
@@ -46,13 +51,13 @@ class RunResult:
     name: str
     folder: Path
     summary: Mapping[str, float]
-    weights_sha256: str
+    weights_sha256: str | None
     ui_command: str | None
     charts_link: str | None
 
     @property
     def val_acc_best(self) -> float:
-        return self.summary["val/acc_best"]
+        return self.summary.get("val/acc_best", math.nan)
 
 
 class RunLog:
@@ -90,6 +95,7 @@ class RunLog:
         self._config: Mapping[str, Any] = {}
         self._device = ""
         self._dataset = self._weights = ""
+        self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
         self._final: FinalRecord | None = None
@@ -149,7 +155,7 @@ class RunLog:
             source: a folder, or the name where there is none.
             images: of all splits.
         """
-        self._dataset = images.fingerprint
+        self._dataset, self._num_train_images = images.fingerprint, len(images.train)
         self.tracker.log_dataset(name=name, digest=images.fingerprint, context="train", source=source)
         for path in keep_list(images.skipped, self.folder):
             self.tracker.log_file(path)
@@ -212,9 +218,19 @@ class RunLog:
             "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,
+            "num_train_images": self._num_train_images,
         }
         facts = {key: str(value) for key, value in self._identity.items()}
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
+
+    def plan(self, plan: Plan) -> None:
+        """Keep what is going to be trained.
+
+        Args:
+            plan: of all members; this one's is written.
+        """
+        for path in write_plan(self.folder, plan.of_member(self._member)):
+            self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
@@ -234,6 +250,17 @@ class RunLog:
             self._final = record
             self._together_seconds = time.perf_counter() - self._start
 
+    @property
+    def temperature(self) -> float:
+        """By which the best weights' logits are divided to be calibrated; known once the run was tested."""
+        return self._tested.scores[self._member].temperature
+
+    @property
+    def _tested(self) -> FinalRecord:
+        if self._final is None:
+            raise RuntimeError("a run ends with the record of its test")
+        return self._final
+
     def finish(self, *, weights_sha256: str, images: Images, class_names: Sequence[str]) -> RunResult:
         """Record what the test showed, the model in `model/` and, last of all, the result; the run has ended then.
 
@@ -242,17 +269,29 @@ class RunLog:
             images: of the test split.
             class_names: in label order.
         """
-        if self._final is None or self._together_seconds is None:
-            raise RuntimeError("a run ends with the record of its test")
+        tested = self._tested
         self._take_share()
         self.write_rows()
-        for path in self._draw(self._final, images, class_names):
+        for path in self._draw(tested, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
-        summary = {**self._final.metrics(self._member), "perf/seconds": self._seconds()}
+        return self._end("FINISHED", tested.metrics(self._member), weights_sha256=weights_sha256)
+
+    def prune(self) -> RunResult:
+        """Record that a search stopped the run, whose epochs count and which was not tested; it has ended then."""
+        self._take_share()
+        self.write_rows()
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        save_picture(learning_curves(rows), self.folder / CURVES)
+        self.tracker.log_file(self.folder / CURVES)
+        self.tracker.set_tags({"tl.pruned": "true"})  # MLflow knows it as FINISHED: nothing went wrong
+        return self._end("PRUNED", best_epoch(rows), weights_sha256=None)
+
+    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None) -> RunResult:
+        summary = {**summary, "perf/seconds": self._seconds()}
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         with shielded():  # a signal that comes now ends no run that has finished
-            path = self._write_result(status="FINISHED", **summary, weights_sha256=weights_sha256)
+            path = self._write_result(status=status, **summary, weights_sha256=weights_sha256)
             self._ended = True  # what becomes of other members is nothing to this one
             self.tracker.log_file(path)
         self.tracker.__exit__(None, None, None)
@@ -266,12 +305,13 @@ class RunLog:
         )
 
     def _draw(self, final: FinalRecord, images: Images, class_names: Sequence[str]) -> list[Path]:
-        curves = self.folder / "learning_curves.png"
+        curves = self.folder / CURVES
         save_picture(learning_curves(read_metrics(self.folder / "metrics.jsonl")), curves)
         files = write_evaluation(
             self.folder,
             logits=final.logits[self._member],
             labels=final.labels,
+            temperature=self.temperature,
             images=images,
             class_names=class_names,
         )

@@ -18,10 +18,13 @@ from tl_experiments.runtime.files import publish_text
 from tl_experiments.sweep.comparison import SEED, Comparison, Row, constant_overrides
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.process import LOG
-from tl_experiments.sweep.report.charts import COLOURED, MOST_LABELLED, Chart, color, cost_charts, dash, learning_charts
+from tl_experiments.sweep.report.charts import COLOURED, MOST_LABELLED, Chart, color, dash, learning_charts
 from tl_experiments.sweep.report.confusion import Confusion, confusions
+from tl_experiments.sweep.report.cost_charts import cost_charts, label_chart
 from tl_experiments.sweep.report.mistakes import common_mistakes
+from tl_experiments.sweep.report.search_chart import search_chart
 from tl_experiments.sweep.report.settings_chart import settings_chart
+from tl_experiments.sweep.search.progress import search_steps
 from tl_experiments.tracking.console import clock
 
 HERE = Path(__file__).parent
@@ -64,7 +67,13 @@ def write_report(path: Path, *, comparison: Comparison, plan: Plan, link: str | 
         plan: of the sweep.
         link: to the charts of the tracking server.
     """
-    charts = [settings_chart(comparison), *learning_charts(comparison), *cost_charts(comparison)]
+    charts = [
+        search_chart(comparison),
+        label_chart(comparison),
+        settings_chart(comparison),
+        *learning_charts(comparison),
+        *cost_charts(comparison),
+    ]
     matrices, about_matrices = confusions(comparison)
     page = Page(
         charts={chart.name: chart for chart in charts if chart},
@@ -80,6 +89,7 @@ def write_report(path: Path, *, comparison: Comparison, plan: Plan, link: str | 
             plan=plan,
             comparison=comparison,
             about_matrices=about_matrices,
+            steps=search_steps(comparison.outcomes) if comparison.is_search else (),
             mistakes=common_mistakes(comparison, plan=plan, folder=path.parent),
             link=link,
             style=_inline("page.css"),
