@@ -59,6 +59,9 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "dataset.crop_pct": ([0.01, 1.0], [0.0, 1.01]),
     "augmentation.hflip_prob": ([0.0, 1.0, None], [-0.01, 1.01]),
     "augmentation.rotation_degrees": ([0.0, 180.0], [-1.0, 180.1]),
+    "augmentation.erase_prob": ([0.0, 1.0], [-0.01, 1.01]),
+    "augmentation.num_ops": ([1, 14], [0, 15]),
+    "augmentation.magnitude": ([0, 30], [-1, 31]),
     "augmentation.scale": (
         [[0.01, 1.0], [1.0, 1.0], [0.5, 0.5]],
         [[0.0, 1.0], [0.5, 1.01], [0.6, 0.5], [0.5], [0.1, 0.5, 1.0]],
@@ -81,6 +84,10 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "sweep.timeout": ([0.1, 1e8, None], [0, -1.0, 1.1e8, math.inf, math.nan]),
     "tracking.experiment_name": (["x"], ["", " "]),
 }
+STILL = (
+    *("augmentation.hflip_prob=0", "augmentation.rotation_degrees=0"),
+    *("augmentation.scale=[1,1]", "augmentation.ratio=[1,1]"),
+)
 INSIDE = [(key, value) for key, (inside, _) in CASES.items() for value in inside]
 OUTSIDE = [(key, value) for key, (_, outside) in CASES.items() for value in outside]
 
@@ -218,6 +225,9 @@ def test_a_rule_across_groups_names_its_keys(
         ["runtime.train_precision=bf16"],
         ["strategy.views=1", "augmentation=light"],
         ["strategy.views=2", "augmentation.hflip_prob=0.1"],
+        ["strategy.views=2", "augmentation.erase_prob=0.1"],
+        ["strategy.views=2", "augmentation=trivial", *STILL],
+        ["strategy.views=2", "augmentation=randaugment", *STILL],
     ],
 )
 def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_member: Callable[..., Member]) -> None:

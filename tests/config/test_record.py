@@ -40,6 +40,8 @@ def told(tmp_path: Path) -> Callable[[Any], list[str]]:
         [],
         ["tracking=mlflow", "strategy=partial", "optimizer=rmsprop", "scheduler=onecycle"],
         ["dataset=cifar10", "backbone=resnet18", "augmentation=standard", "dataset.train_size=0.5"],
+        ["augmentation=trivial", "augmentation.erase_prob=0.25"],
+        ["augmentation=randaugment", "augmentation.num_ops=3", "augmentation.magnitude=12"],
         ["optimizer=adam", "optimizer.eps=1e-7", "strategy.batchnorm=train", "epochs=3", "seed=12"],
     ],
 )
