@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -38,7 +39,7 @@ class EngineLoop:
         """
         self._batch_size, self._device = member.config["batch_size"], choose_device(member.config["runtime"]["device"])
         strategy, dataset = build.build_strategy(member), build.build_dataset(member)
-        network = build.build_backbone(member, dataset=dataset)
+        network = build.build_backbone(member, dataset=dataset, strategy=strategy)
         self.compute = build.build_compute(member, device=self._device, backbone=network, strategy=strategy)
         start = time.perf_counter()
         images = build.build_images(member, dataset=dataset, backbone=network, watch=Silent())
@@ -61,11 +62,13 @@ class EngineLoop:
                 watch=Silent(),
             )
         )
+        [phase] = workload.phases
+        batches = phase.open()
+        workload = replace(workload, phases=(replace(phase, open=lambda: batches),))
         synchronise(self._device)
         self.preparing_seconds = time.perf_counter() - decoded
-        [phase] = workload.phases
-        self.steps_per_epoch = len(phase.train)
-        self.looks_once = isinstance(phase.train, FeatureBatches)
+        self.steps_per_epoch = len(batches.train)
+        self.looks_once = isinstance(batches.train, FeatureBatches)
         trainer = build.build_trainer([member], workload, device=self._device)
         self._records: Iterator[Record] = iter(trainer.fit())
 

@@ -17,10 +17,10 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
 
 BATCH_SIZE, LOG_EVERY_STEPS, VAL_FRACTION = 32, 20, 0.1  # as the default run
 SPEC = InputSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear", crop_pct=1.0)
@@ -96,11 +96,14 @@ def _make_workload(data: MadeUp, bank: HeadBank, *, seeds: Sequence[int], epochs
     phase = Phase(
         name="feature",
         module=bank,
+        trained=names(bank),
         held_in_eval=(),
         epochs=epochs,
-        train=_make_batches(data, len(data.labels), num_members=len(seeds), seeds=tuple(seeds)),
-        val=val,
-        test=val,
+        open=lambda: SplitBatches(
+            train=_make_batches(data, len(data.labels), num_members=len(seeds), seeds=tuple(seeds)),
+            val=val,
+            test=val,
+        ),
         train_precision=precision,
         infer_precision=precision,
     )
@@ -109,7 +112,7 @@ def _make_workload(data: MadeUp, bank: HeadBank, *, seeds: Sequence[int], epochs
     )
     return Workload(
         phases=(phase,),
-        groups=param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True),
+        groups=param_groups(bank, all_parts(bank), has_member_axis=True),
         deployables=tuple(Model(backbone, bank.head(member)) for member in range(len(seeds))),
         trained=frozenset({"head.weight", "head.bias"}),
     )

@@ -53,7 +53,7 @@ def plain_feature(*overrides: str) -> Reached:
     member = make_member("strategy=feature", "augmentation=none", "runtime.cache=false", *overrides)
     device = choose_device(member.config["runtime"]["device"])
     dataset = build.build_dataset(member)
-    backbone = build.build_backbone(member, dataset=dataset).eval().to(device)
+    backbone = build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member)).eval().to(device)
     images = build.build_images(member, dataset=dataset, backbone=backbone, watch=Silent())
     train, val, test = (_look(backbone, split, device) for split in (images.train, images.val, images.test))
     head = make_head(

@@ -89,6 +89,7 @@ def test_a_run_leaves_its_files_and_says_how_it_ended(sweep: Path):
     result = result_of(folder)
     assert result["status"] == "FINISHED"
     assert {"uid", "run_id", "val/acc_best", "test/acc", "weights_sha256", "device", "seconds"} <= set(result)
+    assert result["num_train_images"] == 100
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["epoch"] for row in epochs] == [1, 2]
     assert result["val/acc_best"] == max(row["val/acc"] for row in epochs)

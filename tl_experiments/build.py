@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from inspect import isfunction
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -32,7 +33,6 @@ from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.models.stages import require_stages
 from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.memory import memory_told
@@ -111,8 +111,15 @@ def data_source(member: Member) -> str:
     return str(Path(root).expanduser().absolute()) if root else member.choices["dataset"]
 
 
-def build_backbone(member: Member, *, dataset: Dataset) -> Backbone:
+def build_backbone(member: Member, *, dataset: Dataset, strategy: Strategy) -> Backbone:
+    """Build the network, with the weights that the strategy begins with."""
+    if not strategy.pretrained:
+        member = _without_weights(member)
     return _build(member, "backbone", preferred_size=dataset.image_size, seed=member.config["seed"])
+
+
+def _without_weights(member: Member) -> Member:
+    return replace(member, config={**member.config, "backbone": {**member.config["backbone"], "weights": None}})
 
 
 def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
@@ -234,25 +241,25 @@ def check_buildable(member: Member) -> None:
         ConfigError: a target does not exist, is not allowed, or refuses its values.
         SettingError: the address of the tracking store cannot be one.
     """
-    build_strategy(member)
+    strategy = build_strategy(member)
     build_optimizer(member)
     build_scheduler(member)
     build_tracker(member)
-    _check_stages(member)
+    _check_strategy(strategy, member)
     for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
         _check_target(member, group, supplied=supplied)
 
 
-def _check_stages(member: Member) -> None:
-    """See that the backbone has the stages that are to be trained, on a sketch of it that holds no weights."""
-    num_trained, node = member.config["strategy"].get("num_stages"), member.config["backbone"]
-    if num_trained is None:
-        return
-    sketched = replace(member, config={**member.config, "backbone": {**node, "weights": None}})
-    with torch.device("meta"):
-        backbone = _build(sketched, "backbone", preferred_size=None, seed=0)
+def _check_strategy(strategy: Strategy, member: Member) -> None:
+    """See that the backbone allows what the strategy wants of it, on a sketch that holds no weights."""
+
+    @cache
+    def sketch() -> Backbone:
+        with torch.device("meta"):
+            return _build(_without_weights(member), "backbone", preferred_size=None, seed=0)
+
     try:
-        require_stages(backbone, num_trained=num_trained)
+        strategy.check(sketch)
     except SettingError as error:
         raise ConfigError(str(error)) from error
 
@@ -271,7 +278,7 @@ def bank_rule(member: Member) -> str | None:
     """
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
     kind, _ = read_settings(build_optimizer(member))
-    return kind.__name__ if kind is not None and strategy.uses_features(augmentation) else None
+    return kind.__name__ if kind is not None and strategy.trains_bank(augmentation) else None
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -360,7 +367,13 @@ def _absolute_root(member: Member) -> dict[str, str]:
 
 
 def resolved_config(
-    member: Member, *, compute: Compute, backbone: Backbone, dataset: Dataset, augmentation: Augmentation
+    member: Member,
+    *,
+    strategy: Strategy,
+    compute: Compute,
+    backbone: Backbone,
+    dataset: Dataset,
+    augmentation: Augmentation,
 ) -> dict[str, Any]:
     """Return the configuration with every `auto`, and every null that means "decide for me", as it was decided."""
     runtime = member.config["runtime"] | {
@@ -371,9 +384,10 @@ def resolved_config(
         "memory_format": compute.layout,
         "infer_batch_size": compute.infer_batch_size,
     }
+    weights = {} if strategy.pretrained else {"weights": None}
     return member.config | {
         "runtime": runtime,
-        "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size},
+        "backbone": member.config["backbone"] | {"image_size": backbone.input_spec.size} | weights,
         "dataset": member.config["dataset"] | _absolute_root(member) | {"crop_pct": _crop_pct(dataset, backbone)},
         "augmentation": member.config["augmentation"] | {"hflip_prob": augmentation.hflip_prob},
     }

@@ -7,11 +7,12 @@ from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.inference.export import save_model
+from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.tracking.console import Console
-from tl_experiments.tracking.recorded_training import Prunes, told_how, train
+from tl_experiments.tracking.recorded_training import Prunes, show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -35,7 +36,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
             build.check_buildable(member)
         strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
         augmentation = build.build_augmentation(shared, dataset=dataset)
-        backbone = build.build_backbone(shared, dataset=dataset)
+        backbone = build.build_backbone(shared, dataset=dataset, strategy=strategy)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
         who = shared.name if len(members) == 1 else f"{len(members)} heads together"
         console.notice(f"{who}: {backbone.name} on {dataset.name}, {place}, {compute}")
@@ -43,7 +44,12 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
 
         for member, log in zip(members, logs, strict=True):
             config = build.resolved_config(
-                member, compute=compute, backbone=backbone, dataset=dataset, augmentation=augmentation
+                member,
+                strategy=strategy,
+                compute=compute,
+                backbone=backbone,
+                dataset=dataset,
+                augmentation=augmentation,
             )
             log.begin(config, device=place)
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
@@ -67,6 +73,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         )
         trainer = build.build_trainer(members, workload, device=device)
         frozen = _identify(logs, workload)
+        show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
         whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes)
         _require_same(workload, frozen)
@@ -110,9 +117,10 @@ def _keep(
     shared: Member, log: RunLog, *, workload: Workload, index: int, images: DatasetImages, class_names: Sequence[str]
 ) -> RunResult:
     """Write one member's model and its result."""
-    digest = workload.weights_sha256(index)
+    model = workload.finish(workload.deployables[index])
+    digest = tensors_sha256(model.state_dict())
     save_model(
-        workload.deployables[index],
+        model,
         log.folder / "model",
         class_names=class_names,
         backbone=shared.config["backbone"],

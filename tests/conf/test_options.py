@@ -18,6 +18,7 @@ from torchvision import datasets
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.source import Dataset
+from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.base import Materials
 from tl_experiments.tracking.console import Console
@@ -33,6 +34,10 @@ def options(group: str) -> list[str]:
 @pytest.fixture
 def digits(make_member: MakeMember) -> Dataset:
     return build.build_dataset(make_member())
+
+
+def backbone_of(member: Member, dataset: Dataset) -> Backbone:
+    return build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member))
 
 
 def random_images(count: int, *shape: int) -> np.ndarray:
@@ -125,7 +130,7 @@ def test_a_backbone_turns_images_into_features(option: str, make_member: MakeMem
         overrides.append("backbone.name=resnet10t")
     if option != "efficientnet_lite0":
         overrides.append("backbone.weights=null")
-    backbone = build.build_backbone(make_member(*overrides), dataset=digits).eval()
+    backbone = backbone_of(make_member(*overrides), digits).eval()
     side = backbone.input_spec.size
     assert side == {"inception_v3": 299, "vit_b_16": 224}.get(option, digits.image_size)
     with torch.inference_mode():
@@ -136,14 +141,14 @@ def test_a_backbone_turns_images_into_features(option: str, make_member: MakeMem
 
 def test_the_embedded_backbone_is_no_other(make_member: MakeMember, digits: Dataset) -> None:
     with pytest.raises(SettingError, match=r"^backbone\.name=resnet50: .* backbone=timm backbone\.name=resnet50"):
-        build.build_backbone(make_member("backbone.name=resnet50"), dataset=digits)
+        backbone_of(make_member("backbone.name=resnet50"), digits)
 
 
 def test_the_size_of_a_backbone_is_the_users_then_the_datasets(make_member: MakeMember, digits: Dataset) -> None:
-    assert build.build_backbone(make_member(), dataset=digits).input_spec.size == 64
-    assert build.build_backbone(make_member("backbone.image_size=96"), dataset=digits).input_spec.size == 96
+    assert backbone_of(make_member(), digits).input_spec.size == 64
+    assert backbone_of(make_member("backbone.image_size=96"), digits).input_spec.size == 96
     with pytest.raises(SettingError, match=r"backbone\.image_size=8: "):
-        build.build_backbone(make_member("backbone.image_size=8"), dataset=digits)
+        backbone_of(make_member("backbone.image_size=8"), digits)
 
 
 @pytest.mark.parametrize("option", options("augmentation"))
@@ -161,8 +166,8 @@ def materials() -> Callable[[Member], Materials]:
 
     def make(member: Member) -> Materials:
         dataset = build.build_dataset(member)
-        backbone = build.build_backbone(member, dataset=dataset)
         strategy = build.build_strategy(member)
+        backbone = build.build_backbone(member, dataset=dataset, strategy=strategy)
         with build.build_process(member) as device:
             compute = build.build_compute(member, device=device, backbone=backbone, strategy=strategy)
         images = build.build_images(member, dataset=dataset, backbone=backbone, watch=Console())
@@ -209,7 +214,8 @@ def test_a_strategy_plans_a_workload_that_a_trainer_takes(
     trainer = build.build_trainer([member], workload, device=torch.device("cpu"))
     next(iter(trainer.fit()))
     assert workload.num_members == 1
-    assert sum(phase.epochs for phase in workload.phases) == 1
+    probe_epochs = member.config["strategy"].get("probe_epochs", 0)
+    assert sum(phase.epochs for phase in workload.phases) == probe_epochs + 1
     assert runtime.read == runtime.keys(), "a setting of the runtime that nothing reads"
 
 
@@ -251,13 +257,14 @@ def test_a_runtime_opens_the_process_and_decides_how_to_compute(
     option: str, make_member: MakeMember, digits: Dataset
 ) -> None:
     member = make_member(f"runtime={option}")
-    backbone = build.build_backbone(member, dataset=digits)
+    strategy = build.build_strategy(member)
+    backbone = backbone_of(member, digits)
     with build.build_process(member) as device:
         assert torch.are_deterministic_algorithms_enabled() is (option == "deterministic")
-        compute = build.build_compute(member, device=device, backbone=backbone, strategy=build.build_strategy(member))
+        compute = build.build_compute(member, device=device, backbone=backbone, strategy=strategy)
         augmentation = build.build_augmentation(member, dataset=digits)
         config = build.resolved_config(
-            member, compute=compute, backbone=backbone, dataset=digits, augmentation=augmentation
+            member, strategy=strategy, compute=compute, backbone=backbone, dataset=digits, augmentation=augmentation
         )
     assert option != "cpu" or device.type == "cpu"
     assert option != "deterministic" or compute.train.name == compute.infer.name == "fp32"

@@ -81,7 +81,7 @@ def test_a_job_is_plain_resolved_values(start: Callable[..., DictConfig], tmp_pa
 def test_the_choices_are_those_of_the_groups(start: Callable[..., DictConfig]) -> None:
     choices = current_member(start("backbone=resnet18", "dataset=cifar10")).choices
     assert (choices["backbone"], choices["dataset"], choices["optimizer"]) == ("resnet18", "cifar10", "adamw")
-    assert choices.keys() == set(GROUPS) - {"experiment"}
+    assert choices.keys() == set(GROUPS) - {"experiment", "grid"}
     recipe = current_member(start("experiment=cifar10_resnet18")).choices
     assert recipe["experiment"] == "cifar10_resnet18"
     assert recipe["optimizer"] == "sgd"
@@ -98,9 +98,9 @@ def test_a_job_of_a_foreign_sweeper_is_named_by_its_index_and_its_overrides(star
     assert (member.name, member.sweep_id) == ("7 finetune lr=0.0001", None)
 
 
-@pytest.mark.parametrize("override", ["sweep.resume=latest", "sweep.dry_run=true"])
+@pytest.mark.parametrize("override", ["sweep.resume=latest", "sweep.dry_run=true", "grid=strategies"])
 def test_what_is_about_sweeps_needs_one(override: str, start: Callable[..., DictConfig]) -> None:
-    with pytest.raises(ConfigError, match="expected -m beside them"):
+    with pytest.raises(ConfigError, match="expected -m beside"):
         current_member(start(override))
 
 

@@ -19,10 +19,10 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Precision
-from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", "cpu")
@@ -68,17 +68,20 @@ class Task:
         phase = Phase(
             name="feature",
             module=bank,
+            trained=names(bank),
             held_in_eval=(),
             epochs=self.epochs,
-            train=self.split(self.num_train, stream=1, seeds=seeds, num_members=count),
-            val=self.split(self.num_val, stream=2, seeds=None, num_members=count),
-            test=self.split(self.num_val, stream=3, seeds=None, num_members=count),
+            open=lambda: SplitBatches(
+                train=self.split(self.num_train, stream=1, seeds=seeds, num_members=count),
+                val=self.split(self.num_val, stream=2, seeds=None, num_members=count),
+                test=self.split(self.num_val, stream=3, seeds=None, num_members=count),
+            ),
             train_precision=FP32,
             infer_precision=FP32,
         )
         return Workload(
             phases=(phase,),
-            groups=param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True),
+            groups=param_groups(bank, all_parts(bank), has_member_axis=True),
             deployables=tuple(Model(body, bank.head(member)) for member in range(count)),
             trained=frozenset({"head.weight", "head.bias"}),
         )

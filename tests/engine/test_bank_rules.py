@@ -13,7 +13,7 @@ from tl_experiments.engine.optimizers import make_optimizer
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.updates import BankUpdates, SingleUpdates, Updates, make_updates
 from tl_experiments.models.heads import HeadBank
-from tl_experiments.models.param_groups import ParamGroup, param_groups
+from tl_experiments.models.param_groups import ParamGroup, all_parts, param_groups
 
 FINITE = torch.ones(1, dtype=torch.bool)  # is every loss
 STEPS, FEATURE_DIM, NUM_CLASSES, BATCH = 50, 12, 4, 16
@@ -53,7 +53,7 @@ def make_bank(num_members: int) -> HeadBank:
 
 
 def bank_groups(bank: HeadBank) -> tuple[ParamGroup, ...]:
-    return param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True)
+    return param_groups(bank, all_parts(bank), has_member_axis=True)
 
 
 def updates_of(bank: HeadBank, factories: Sequence[Factory]) -> Updates:
@@ -94,7 +94,7 @@ def train_together(factories: Sequence[Factory], *, members: Sequence[int] = (0,
 def train_alone(factory: Factory, member: int) -> nn.Linear:
     """The same head under PyTorch's optimizer, without weight decay on its bias."""
     head = make_bank(member + 1).head(member)
-    optimizer = make_optimizer(factory, param_groups(head, lr_scales={"": 1.0}, has_member_axis=False), fused=False)
+    optimizer = make_optimizer(factory, param_groups(head, all_parts(head), has_member_axis=False), fused=False)
     for step in range(STEPS):
         head.weight.grad, head.bias.grad = gradients(step, member)
         optimizer.step()
@@ -195,7 +195,8 @@ def test_optimizers_of_two_classes_are_not_mixed() -> None:
 
 
 def test_several_members_that_are_no_bank_are_refused_and_one_is_pytorchs() -> None:
-    groups = param_groups(nn.Linear(2, 2), lr_scales={"": 1.0}, has_member_axis=False)
+    layer = nn.Linear(2, 2)
+    groups = param_groups(layer, all_parts(layer), has_member_axis=False)
     with pytest.raises(ValueError, match="they are no bank"):
         make_updates(groups, optimizers=[partial(SGD, lr=0.1)] * 2, schedulers=[constant] * 2, fused=True)
     alone = make_updates(groups, optimizers=[partial(SGD, lr=0.1)], schedulers=[constant], fused=True)

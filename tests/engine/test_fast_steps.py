@@ -20,10 +20,10 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import make_head
 from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import seeded
-from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
 from tl_experiments.strategies.one_member import OneMember
 
 CPU = torch.device("cpu")
@@ -63,17 +63,20 @@ def make_workload(*, precision: str, memory_format: torch.memory_format) -> Work
     phase = Phase(
         name="finetune",
         module=OneMember(model),
+        trained=names(model),
         held_in_eval=(),
         epochs=NUM_STEPS * BATCH_SIZE // NUM_IMAGES,
-        train=batches,
-        val=batches,
-        test=batches,
+        open=lambda: SplitBatches(
+            train=batches,
+            val=batches,
+            test=batches,
+        ),
         train_precision=Precision(precision, "cpu"),
         infer_precision=Precision("fp32", "cpu"),
     )
     return Workload(
         phases=(phase,),
-        groups=param_groups(model, lr_scales={"": 1.0}, has_member_axis=False),
+        groups=param_groups(model, all_parts(model), has_member_axis=False),
         deployables=(model,),
         trained=frozenset(model.state_dict()),
     )

@@ -18,7 +18,7 @@ from tl_experiments.engine.records import Diverged, Halved, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.heads import HeadBank
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.memory import is_out_of_memory
 from tl_experiments.strategies.base import Workload
@@ -35,7 +35,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def _updates(module: nn.Module, optimizer: Callable[..., Optimizer], *, count: int, fused: bool = True):
-    groups = param_groups(module, lr_scales={"": 1.0}, has_member_axis=isinstance(module, HeadBank))
+    groups = param_groups(module, all_parts(module), has_member_axis=isinstance(module, HeadBank))
     updates = make_updates(
         groups, optimizers=[optimizer] * count, schedulers=[schedulers.constant] * count, fused=fused
     )
@@ -233,7 +233,9 @@ class Poisoned(nn.Module):
 def test_skip_does_not_hide_a_run_in_which_nothing_is_finite_any_more() -> None:
     workload = make_workload(epochs=(3,))
     [phase] = workload.phases
-    hopeless = replace(phase, train=replace(phase.train, features=torch.full_like(phase.train.features, math.nan)))
+    batches = phase.open()
+    poisoned = replace(batches.train, features=torch.full_like(batches.train.features, math.nan))
+    hopeless = replace(phase, open=lambda: replace(batches, train=poisoned))
     with pytest.raises(RunFailed, match="the training loss is not finite in epoch 1"):
         list(_trainer(replace(workload, phases=(hopeless,)), skips_nonfinite=True).fit())
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from tl_experiments.engine.optimizers import base_lr, make_optimizer
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import Part, param_groups
 
 FACTORIES = {
     "adamw": partial(AdamW, lr=0.2, weight_decay=0.5),
@@ -27,8 +27,9 @@ def make_module() -> nn.ModuleDict:
 def make(
     factory: Callable[..., Optimizer], module: nn.Module, *, backbone_scale: float = 0.1, fused: bool = False
 ) -> Optimizer:
-    scales = {"backbone": backbone_scale, "head": 1.0}
-    return make_optimizer(factory, param_groups(module, lr_scales=scales, has_member_axis=False), fused=fused)
+    which = {"backbone": Part("backbone", lr_scale=backbone_scale), "head": Part("head")}
+    parts = {name: which[name.partition(".")[0]] for name, _ in module.named_parameters()}
+    return make_optimizer(factory, param_groups(module, parts, has_member_axis=False), fused=fused)
 
 
 @pytest.mark.parametrize("name", FACTORIES)

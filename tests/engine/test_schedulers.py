@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.optimizers import base_lr, make_optimizer
 from tl_experiments.engine.schedulers import Schedule
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import Part, param_groups
 
 PEAK = 0.4
 SCHEDULES = {
@@ -28,7 +28,9 @@ SCHEDULES = {
 
 def make_optimizer_of_two_scales() -> Optimizer:
     module = nn.ModuleDict({"backbone": nn.Linear(2, 2, bias=False), "head": nn.Linear(2, 2, bias=False)})
-    groups = param_groups(module, lr_scales={"backbone": 0.1, "head": 1.0}, has_member_axis=False)
+    which = {"backbone": Part("backbone", lr_scale=0.1), "head": Part("head")}
+    parts = {name: which[name.partition(".")[0]] for name, _ in module.named_parameters()}
+    groups = param_groups(module, parts, has_member_axis=False)
     return make_optimizer(partial(SGD, lr=PEAK), groups, fused=False)
 
 

@@ -24,10 +24,10 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank, make_head
 from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Precision
-from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
 from tl_experiments.strategies.one_member import OneMember
 
 CPU = torch.device("cpu")
@@ -62,11 +62,14 @@ def make_workload(
         Phase(
             name=f"phase-{index}",
             module=nn.Sequential(nn.Dropout(dropout), bank),
+            trained=names(bank),
             held_in_eval=(),
             epochs=count,
-            train=make_batches(TRAIN, stream=1, num_members=len(seeds), seeds=seeds),
-            val=make_batches(num_val, stream=2, num_members=len(seeds)),
-            test=make_batches(TEST, stream=3, num_members=len(seeds)),
+            open=lambda: SplitBatches(
+                train=make_batches(TRAIN, stream=1, num_members=len(seeds), seeds=seeds),
+                val=make_batches(num_val, stream=2, num_members=len(seeds)),
+                test=make_batches(TEST, stream=3, num_members=len(seeds)),
+            ),
             train_precision=FP32,
             infer_precision=FP32,
         )
@@ -74,7 +77,7 @@ def make_workload(
     )
     return Workload(
         phases=phases,
-        groups=param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True),
+        groups=param_groups(bank, all_parts(bank), has_member_axis=True),
         deployables=tuple(Model(backbone, bank.head(member)) for member in range(len(seeds))),
         trained=frozenset({"head.weight", "head.bias"}),
     )
@@ -139,17 +142,20 @@ def image_workload(*, held: bool) -> tuple[Workload, nn.BatchNorm2d]:
     phase = Phase(
         name="finetune",
         module=OneMember(model),
+        trained=names(model),
         held_in_eval=(norm,) if held else (),
         epochs=2,
-        train=replace(batches, seed=0),
-        val=batches,
-        test=batches,
+        open=lambda: SplitBatches(
+            train=replace(batches, seed=0),
+            val=batches,
+            test=batches,
+        ),
         train_precision=FP32,
         infer_precision=FP32,
     )
     workload = Workload(
         phases=(phase,),
-        groups=param_groups(model, lr_scales={"": 1.0}, has_member_axis=False),
+        groups=param_groups(model, all_parts(model), has_member_axis=False),
         deployables=(model,),
         trained=frozenset(model.state_dict()),
     )
@@ -357,7 +363,9 @@ def test_the_rate_of_the_record_was_used_even_when_the_schedule_ends_at_zero() -
 def test_weights_that_the_last_update_spoilt_are_noticed_by_the_validation() -> None:
     workload = make_workload(epochs=(1,))
     [phase] = workload.phases
-    one_step = replace(workload, phases=(replace(phase, train=replace(phase.train, batch_size=TRAIN)),))
+    batches = phase.open()
+    whole = replace(batches, train=replace(batches.train, batch_size=TRAIN))
+    one_step = replace(workload, phases=(replace(phase, open=lambda: whole),))
     with pytest.raises(RunFailed, match="validation loss is not finite in epoch 1"):
         list(make_trainer(one_step, lr=float("inf")).fit())
 

@@ -8,11 +8,10 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.heads import HeadBank, make_head
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import Part, all_parts, param_groups
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
 
-SCALES = {"backbone": 0.1, "head": 1.0}
 TORCHVISION = ("resnet18", "vgg16", "inception_v3", "mobilenet_v3_large", "vit_b_16")
 # test_vit4 has timm's own RMSNorm, test_efficientnet_evos an activation in its norm and test_convnext layer scales.
 TIMM = ("test_vit4", "test_efficientnet_evos", "test_efficientnet_gn", "test_convnext")
@@ -35,12 +34,18 @@ def model(request: pytest.FixtureRequest) -> Model:
     return make_model(request.param)
 
 
+def parts(model: Model) -> dict[str, Part]:
+    """Every parameter, the backbone's at a tenth of the rate."""
+    which = {"backbone": Part("backbone", lr_scale=0.1), "head": Part("head")}
+    return {name: which[name.partition(".")[0]] for name, _ in model.named_parameters()}
+
+
 def owner(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name.rpartition(".")[0])
 
 
 def test_every_parameter_is_in_exactly_one_group(model: Model) -> None:
-    groups = param_groups(model, lr_scales=SCALES, has_member_axis=False)
+    groups = param_groups(model, parts(model), has_member_axis=False)
     named = [pair for group in groups for pair in zip(group.param_names, group.params, strict=True)]
     own = dict(model.named_parameters())
     assert sorted(name for name, _ in named) == sorted(own)
@@ -49,7 +54,7 @@ def test_every_parameter_is_in_exactly_one_group(model: Model) -> None:
 
 
 def test_neither_biases_nor_norms_decay(model: Model) -> None:
-    groups = param_groups(model, lr_scales=SCALES, has_member_axis=False)
+    groups = param_groups(model, parts(model), has_member_axis=False)
     decaying = [name for group in groups if group.weight_decay for name in group.param_names]
     biases = [name for name in decaying if name.endswith("bias")]
     norms = [name for name in decaying if "norm" in type(owner(model, name)).__name__.lower()]
@@ -57,15 +62,16 @@ def test_neither_biases_nor_norms_decay(model: Model) -> None:
 
 
 def test_the_weights_of_convolutions_and_linear_layers_decay(model: Model) -> None:
-    groups = param_groups(model, lr_scales=SCALES, has_member_axis=False)
+    groups = param_groups(model, parts(model), has_member_axis=False)
     spared = {name for group in groups if not group.weight_decay for name in group.param_names}
     weights = {f"{name}.weight" for name, child in model.named_modules() if isinstance(child, nn.Linear | nn.Conv2d)}
     assert weights
     assert not spared & weights
 
 
-def test_the_scale_of_the_learning_rate_goes_by_the_first_part_of_the_name() -> None:
-    groups = param_groups(make_model("resnet18"), lr_scales=SCALES, has_member_axis=False)
+def test_each_part_has_its_rate() -> None:
+    model = make_model("resnet18")
+    groups = param_groups(model, parts(model), has_member_axis=False)
     assert {group.name: group.lr_scale for group in groups} == {
         "backbone/decay": 0.1,
         "backbone/no_decay": 0.1,
@@ -76,32 +82,30 @@ def test_the_scale_of_the_learning_rate_goes_by_the_first_part_of_the_name() -> 
         assert all(name.startswith(group.name.split("/")[0]) for name in group.param_names)
 
 
-def test_the_empty_prefix_covers_every_other_parameter() -> None:
-    groups = param_groups(make_model("resnet18"), lr_scales={"": 0.5, "head": 2.0}, has_member_axis=False)
-    scales = {name: group.lr_scale for group in groups for name in group.param_names}
-    assert scales["head.weight"] == scales["head.bias"] == 2.0
-    assert {scale for name, scale in scales.items() if name.startswith("backbone.")} == {0.5}
-
-
 def test_a_bank_of_heads_has_a_bias_that_does_not_decay() -> None:
     bank = HeadBank(feature_dim=4, num_classes=3, seeds=(0, 1))
-    groups = param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True)
+    groups = param_groups(bank, all_parts(bank), has_member_axis=True)
     assert {group.param_names: group.weight_decay for group in groups} == {("weight",): True, ("bias",): False}
     assert all(group.has_member_axis for group in groups)
 
 
+def test_what_is_pulled_does_not_decay() -> None:
+    model = make_model("resnet18")
+    pulled = {name: Part("all", pull=0.1) for name in parts(model)}
+    assert not any(group.weight_decay for group in param_groups(model, pulled, has_member_axis=False))
+
+
 def test_frozen_parameters_are_left_out() -> None:
     model = make_model("resnet18")
-    model.backbone.requires_grad_(False)
-    groups = param_groups(model, lr_scales={"head": 1.0}, has_member_axis=False)
+    groups = param_groups(model, {"head.weight": Part(), "head.bias": Part()}, has_member_axis=False)
     assert [name for group in groups for name in group.param_names] == ["head.weight", "head.bias"]
 
 
-def test_a_parameter_without_a_scale_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no learning-rate scale covers backbone\.body\.conv1\.weight; .*head"):
-        param_groups(make_model("resnet18"), lr_scales={"head": 1.0}, has_member_axis=False)
+def test_a_name_that_is_no_parameters_is_told() -> None:
+    with pytest.raises(ValueError, match=r"no such parameter: backbone\.body\.conv9\.weight"):
+        param_groups(make_model("resnet18"), {"backbone.body.conv9.weight": Part()}, has_member_axis=False)
 
 
-def test_something_must_be_trainable() -> None:
-    with pytest.raises(ValueError, match="nothing is trainable"):
-        param_groups(nn.Linear(2, 2).requires_grad_(False), lr_scales={"": 1.0}, has_member_axis=False)
+def test_something_must_be_trained() -> None:
+    with pytest.raises(ValueError, match="nothing is trained"):
+        param_groups(nn.Linear(2, 2), {}, has_member_axis=False)

@@ -114,7 +114,7 @@ def test_what_cannot_be_cut_is_told(look: Callable[..., torch.Tensor], reason: s
     backbone = Backbone(Body(look), stages=("first", "second"), **settings)
     with pytest.raises(SettingError) as caught:
         cut(backbone, num_trained=1)
-    assert str(caught.value).startswith("strategy=partial: odd cannot be cut after first: ")
+    assert str(caught.value).startswith("strategy: odd cannot be cut after first: ")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 

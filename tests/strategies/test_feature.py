@@ -14,7 +14,7 @@ from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank, make_head
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Phase, Workload
+from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.strategies.feature import Feature, FrozenBackbone
 
 HEAD = {"head.weight", "head.bias"}
@@ -85,8 +85,9 @@ def test_a_backbone_that_must_run_in_every_epoch_says_why(
     assert "the frozen backbone runs in every epoch" in notice
     assert reason in notice
     assert notes.titles == []
-    assert all(isinstance(batches, ImageBatches) for batches in (phase.train, phase.val, phase.test))
-    first, second = (next(phase.train.epoch(epoch)).inputs for epoch in (1, 2))
+    batches = phase.open()
+    assert all(isinstance(split, ImageBatches) for split in vars(batches).values())
+    first, second = (next(batches.train.epoch(epoch)).inputs for epoch in (1, 2))
     assert not torch.equal(first, second)
 
 
@@ -95,16 +96,18 @@ def test_constant_images_are_seen_by_the_backbone_once(materialise: Callable[...
     passes: list[int] = []
     materials.backbone.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
     (phase,) = Feature("eval", None).prepare(materials).phases
+    assert notes.titles == []
+    batches = phase.open()
     assert notes.notices == []
     assert notes.titles == [
         "extracting features of 20 train images",
         "extracting features of 10 val images",
         "extracting features of 10 test images",
     ]
-    assert all(isinstance(batches, FeatureBatches) for batches in (phase.train, phase.val, phase.test))
-    assert [batches.num_samples for batches in (phase.train, phase.val, phase.test)] == [20, 10, 10]
+    assert all(isinstance(split, FeatureBatches) for split in vars(batches).values())
+    assert [split.num_samples for split in vars(batches).values()] == [20, 10, 10]
     for epoch in range(3):
-        for batch in phase.train.epoch(epoch):
+        for batch in batches.train.epoch(epoch):
             phase.module(batch.inputs)
     assert [count for count in passes if count > 1] == [8] * (3 + 2 + 2)  # 20, 10 and 10 images, the last ones padded
 
@@ -116,7 +119,7 @@ def test_features_give_the_logits_that_images_give(materialise: Callable[..., Ma
     (phase,) = workload.phases
     behind = FrozenBackbone(materials.backbone, phase.module).eval()
     batches = materials.image_batches(materials.images.test)
-    for cached, images in zip(phase.test.epoch(1), batches.epoch(1), strict=True):
+    for cached, images in zip(phase.open().test.epoch(1), batches.epoch(1), strict=True):
         logits = phase.module(cached.inputs)
         assert torch.equal(cached.labels, images.labels)
         torch.testing.assert_close(logits, behind(images.inputs), rtol=1e-4, atol=1e-4)
@@ -132,7 +135,7 @@ def test_training_on_features_is_training_on_images(
         Feature("eval", None).prepare(replace(materials, augmentation=augmentation))
         for augmentation in (materials.augmentation, HARMLESS)
     )
-    assert isinstance(on_images.phases[0].train, ImageBatches)
+    assert isinstance(on_images.phases[0].open().train, ImageBatches)
     assert torch.equal(cached.deployables[0].head.weight, on_images.deployables[0].head.weight)
     begin = cached.deployables[0].head.weight.clone()
     for workload in (cached, on_images):
@@ -151,15 +154,15 @@ def test_no_gradient_reaches_the_backbone(materialise: Callable[..., Materials],
     materials = materialise(augmentation=RANDOM)
     workload = Feature(batchnorm, None).prepare(materials)
     (phase,) = workload.phases
-    batch = next(phase.train.epoch(1))
+    batch = next(phase.open().train.epoch(1))
     phase.module(batch.inputs).square().sum().backward()
     assert [name for name, parameter in phase.module.named_parameters() if parameter.grad is not None] == [
-        "bank.weight",
-        "bank.bias",
+        "heads.weight",
+        "heads.bias",
     ]
     assert not any(parameter.requires_grad for parameter in materials.backbone.parameters())
     trained = [parameter for group in workload.groups for parameter in group.params]
-    assert {id(parameter) for parameter in trained} == {id(parameter) for parameter in phase.module.bank.parameters()}
+    assert {id(parameter) for parameter in trained} == {id(parameter) for parameter in phase.module.heads.parameters()}
     assert all(group.lr_scale == 1.0 for group in workload.groups)
 
 
@@ -208,10 +211,10 @@ def features_of(batches: Batches) -> torch.Tensor:
     return batches.features
 
 
-def views_of_sample(phase: Phase, epoch: int) -> dict[int, torch.Tensor]:
+def views_of_sample(batches: Batches, epoch: int) -> dict[int, torch.Tensor]:
     """The features that an epoch shows of every training image, by a number that is its own."""
-    assert isinstance(phase.train, FeatureBatches)
-    numbered = replace(phase.train, labels=torch.arange(len(phase.train.labels)))
+    assert isinstance(batches, FeatureBatches)
+    numbered = replace(batches, labels=torch.arange(len(batches.labels)))
     return {
         int(label): features
         for batch in numbered.epoch(epoch)
@@ -227,18 +230,20 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
     assert not Feature("eval", None).uses_features(RANDOM)
     workload = strategy.prepare(materials)
     (phase,) = workload.phases
+    assert notes.titles == []
+    batches = phase.open()
     assert notes.notices == []
     assert notes.titles == [
         *(f"extracting features of 20 train images, view {number} of 3" for number in (1, 2, 3)),
         "extracting features of 10 val images",
         "extracting features of 10 test images",
     ]
-    assert all(isinstance(batches, FeatureBatches) for batches in (phase.train, phase.val, phase.test))
-    assert features_of(phase.train).shape == (VIEWS, 20, 1280)
-    assert not any(
-        torch.equal(features_of(phase.train)[a], features_of(phase.train)[b]) for a, b in ((0, 1), (0, 2), (1, 2))
-    )
+    assert all(isinstance(split, FeatureBatches) for split in vars(batches).values())
+    views = features_of(batches.train)
+    assert views.shape == (VIEWS, 20, 1280)
+    assert not any(torch.equal(views[a], views[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     frozen, begin = workload.frozen_sha256(), workload.weights_sha256(0)
+    workload = replace(workload, phases=(replace(phase, open=lambda: batches),))
     monkeypatch.setattr(Backbone, "forward", pytest.fail)
     train(workload)
     assert workload.frozen_sha256() == frozen
@@ -248,9 +253,10 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
 def test_each_epoch_draws_a_view_of_each_image_by_seed_and_epoch(materialise: Callable[..., Materials]) -> None:
     def drawn(seeds: tuple[int, ...], epoch: int) -> list[int]:
         (phase,) = Feature("eval", VIEWS).prepare(materialise(augmentation=RANDOM, seeds=seeds)).phases
-        shown = views_of_sample(phase, epoch)
+        batches = phase.open().train
+        shown = views_of_sample(batches, epoch)
         assert sorted(shown) == list(range(20))
-        views = features_of(phase.train)
+        views = features_of(batches)
         return [int(torch.stack([(view[n] == shown[n]).all() for view in views]).nonzero()) for n in range(20)]
 
     first = drawn((0,), 1)
@@ -269,30 +275,32 @@ def test_two_views_of_what_only_mirrors_are_the_image_and_its_mirror_image(
     with torch.no_grad():
         batches = materials.image_batches(materials.images.train).epoch(0)
         mirrored = torch.cat([materials.backbone.eval()(batch.inputs.flip(-1)) for batch in batches])
-    torch.testing.assert_close(features_of(phase.train)[0], features_of(plain.train)[0], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(features_of(phase.train)[1], mirrored, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(features_of(phase.train)[0], features_of(phase.train)[1], rtol=1e-2, atol=1e-2)
+    first, second = features_of(phase.open().train)
+    torch.testing.assert_close(first, features_of(plain.open().train)[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(second, mirrored, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(first, second, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("augmentation", [RANDOM, MIRRORS], ids=["random", "mirrors"])
 def test_val_and_test_are_never_augmented(materialise: Callable[..., Materials], augmentation: Augmentation) -> None:
     (plain,) = Feature("eval", None).prepare(materialise()).phases
     (views,) = Feature("eval", 2).prepare(materialise(augmentation=augmentation)).phases
-    assert torch.equal(features_of(views.val), features_of(plain.val))
-    assert torch.equal(features_of(views.test), features_of(plain.test))
-    assert len(features_of(views.train)) == 2
+    with_views, without = views.open(), plain.open()
+    assert torch.equal(features_of(with_views.val), features_of(without.val))
+    assert torch.equal(features_of(with_views.test), features_of(without.test))
+    assert len(features_of(with_views.train)) == 2
 
 
 def test_without_augmentation_there_is_one_view(materialise: Callable[..., Materials], notes: Any) -> None:
     (phase,) = Feature("eval", VIEWS).prepare(materialise()).phases
     (plain,) = Feature("eval", None).prepare(materialise()).phases
-    assert torch.equal(features_of(phase.train), features_of(plain.train))
+    assert torch.equal(features_of(phase.open().train), features_of(plain.open().train))
     assert notes.titles[0] == "extracting features of 20 train images"
 
 
 def test_statistics_that_drift_leave_no_views_to_keep(materialise: Callable[..., Materials], notes: Any) -> None:
     (phase,) = Feature("train", 2).prepare(materialise(augmentation=RANDOM)).phases
-    assert isinstance(phase.train, ImageBatches)
+    assert isinstance(phase.open().train, ImageBatches)
     assert "strategy.batchnorm=train" in notes.notices[0]
 
 
@@ -314,12 +322,12 @@ def test_kept_features_are_those_that_are_computed(
     materialise: Callable[..., Materials], notes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path))
-    phases = [
-        Feature("eval", 2).prepare(materialise(augmentation=RANDOM, cache=cache)).phases[0]
+    opened = [
+        Feature("eval", 2).prepare(materialise(augmentation=RANDOM, cache=cache)).phases[0].open()
         for cache in (True, True, False)
     ]
     assert len(notes.titles) == 4 + 0 + 4, "the second run finds all of them"
     for split in ("train", "val", "test"):
-        kept, found, computed = (features_of(getattr(phase, split)) for phase in phases)
+        kept, found, computed = (features_of(getattr(batches, split)) for batches in opened)
         assert torch.equal(kept, computed)
         assert torch.equal(found, computed)

@@ -27,12 +27,18 @@ MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ra
 UNCACHED = {"memory_bytes": 0}
 
 
+def last_stages(num_stages: int, batchnorm: Any, backbone_lr_scale: float) -> Partial:
+    return Partial(
+        num_stages=num_stages, batchnorm=batchnorm, backbone_lr_scale=backbone_lr_scale, layer_decay=1.0, l2_sp=0.0
+    )
+
+
 @pytest.mark.parametrize("changes", [{}, UNCACHED], ids=["kept", "every epoch"])
 @pytest.mark.parametrize("batchnorm", ["train", "eval"])
 def test_the_last_stage_moves_and_nothing_else(
     batchnorm: Any, changes: dict, materialise: Materialise, train: Train, moved: Moved, statistics: Statistics
 ) -> None:
-    workload = Partial(1, batchnorm, 1.0).prepare(materialise(epochs=2, **changes))
+    workload = last_stages(1, batchnorm, 1.0).prepare(materialise(epochs=2, **changes))
     frozen = workload.frozen_sha256()
     changed = moved(workload, lambda: train(workload))
     assert changed == workload.trained
@@ -46,20 +52,22 @@ def test_the_last_stage_moves_and_nothing_else(
 
 
 def test_more_stages_train_more(materialise: Materialise) -> None:
-    counts = [Partial(stages, "train", 1.0).prepare(materialise()).num_trained_params(0) for stages in (1, 2, 3, 4)]
+    counts = [last_stages(stages, "train", 1.0).prepare(materialise()).num_trained_params(0) for stages in (1, 2, 3, 4)]
     assert counts == sorted(set(counts))
     with pytest.raises(SettingError, match="efficientnet_lite0 has 5 stages; expected 1 to 4"):
-        Partial(5, "train", 1.0).prepare(materialise())
+        last_stages(5, "train", 1.0).prepare(materialise())
 
 
 def test_what_is_frozen_is_computed_once(materialise: Materialise, notes: Notes, train: Train) -> None:
     materials = materialise(epochs=3)
-    [phase] = (workload := Partial(1, "train", 1.0).prepare(materials)).phases
-    assert all(isinstance(batches, FeatureBatches) for batches in (phase.train, phase.val, phase.test))
+    [phase] = (workload := last_stages(1, "train", 1.0).prepare(materials)).phases
     calls: list[int] = []
     materials.backbone.body.conv_stem.register_forward_hook(lambda *_: calls.append(1))
-    train(workload)
-    assert calls == []
+    batches = phase.open()
+    assert all(isinstance(split, FeatureBatches) for split in vars(batches).values())
+    once = len(calls)
+    train(replace(workload, phases=(replace(phase, open=lambda: batches),)))
+    assert len(calls) == once
     assert [title for title in notes.titles if "activations" in title] == [
         "extracting activations of 20 train images",
         "extracting activations of 10 val images",
@@ -78,10 +86,11 @@ def test_what_is_frozen_is_computed_once(materialise: Materialise, notes: Notes,
 def test_what_cannot_be_kept_is_computed_in_every_epoch_and_told(
     changes: dict, reason: str, materialise: Materialise, notes: Notes
 ) -> None:
-    [phase] = Partial(1, "train", 1.0).prepare(materialise(**changes)).phases
-    assert isinstance(phase.train, ImageBatches)
+    [phase] = last_stages(1, "train", 1.0).prepare(materialise(**changes)).phases
+    batches = phase.open()
+    assert isinstance(batches.train, ImageBatches)
     assert [note for note in notes.notices if "frozen stages" in note] == [
-        f"the frozen stages run in every epoch, {reason}"
+        f"partial: the frozen stages run in every epoch, {reason}"
     ]
 
 
@@ -91,7 +100,7 @@ def test_keeping_them_does_not_change_what_is_learned(layout: str, materialise: 
         materials = materialise(epochs=2, **changes)
         materials = replace(materials, compute=replace(materials.compute, layout=layout))
         materials.backbone.to(memory_format=materials.compute.memory_format)  # type: ignore[call-overload]
-        workload = Partial(1, "eval", 1.0).prepare(materials)
+        workload = last_stages(1, "eval", 1.0).prepare(materials)
         train(workload, optimizer=torch.optim.SGD)
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         model = workload.deployables[0].eval()
@@ -106,15 +115,17 @@ def test_what_is_kept_is_what_each_epoch_would_compute(materialise: Materialise)
     """In the precision of training, whatever features are extracted in."""
     materials = materialise()
     materials = replace(materials, compute=replace(materials.compute, infer=Precision("bf16", "cpu")))
-    [phase] = Partial(1, "eval", 1.0).prepare(materials).phases
-    assert next(phase.train.epoch(1)).inputs.dtype == torch.float32
+    [phase] = last_stages(1, "eval", 1.0).prepare(materials).phases
+    batches = phase.open()
+    assert next(batches.train.epoch(1)).inputs.dtype == torch.float32
 
 
 def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> None:
     materials = materialise()
-    workload = Partial(2, "eval", 1.0).prepare(materials)
+    workload = last_stages(2, "eval", 1.0).prepare(materials)
     [phase] = workload.phases
-    from_activations = torch.cat([phase.module.eval()(batch.inputs)[0] for batch in phase.test.epoch(0)])
+    batches = phase.open()
+    from_activations = torch.cat([phase.module.eval()(batch.inputs)[0] for batch in batches.test.epoch(0)])
     images = materials.image_batches(materials.images.test)
     model = workload.deployables[0].eval()
     from_images = torch.cat([model(batch.inputs) for batch in images.epoch(0)])
@@ -122,7 +133,7 @@ def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> 
 
 
 def test_the_head_begins_as_under_the_other_strategies_and_the_rates_are_scaled(materialise: Materialise) -> None:
-    workload = Partial(1, "train", 0.1).prepare(materialise(seeds=(4,)))
+    workload = last_stages(1, "train", 0.1).prepare(materialise(seeds=(4,)))
     expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(workload.deployables[0].head.weight, expected.weight)
     assert {group.name: group.lr_scale for group in workload.groups} == {

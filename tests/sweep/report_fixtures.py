@@ -93,6 +93,7 @@ class Sweep:
             "test/loss": 0.7,
             "perf/seconds": 10.0 + job.index,
             "num_trained_params": 1000,
+            "num_train_images": 500,
             "dataset_fingerprint": "d",
             "device": "cpu",
             "host": "here",

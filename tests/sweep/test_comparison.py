@@ -144,7 +144,7 @@ def test_results_csv_has_a_line_for_each_job(sweep: Sweep, tmp_path: Path) -> No
     assert first == {
         "index": "0", "name": "0 strategy=feature seed=3", "state": "FINISHED", "strategy": "feature", "lr": "",
         "seed": "3", "val/acc_best": "0.9", "val/epoch_best": "2", "test/acc": "0.8", "test/loss": "0.7",
-        "perf/seconds": "10.0", "num_trained_params": "1000", "run_id": "run-0", "cause": "",
+        "perf/seconds": "10.0", "num_trained_params": "1000", "num_train_images": "500", "run_id": "run-0", "cause": "",
     }  # fmt: skip
     assert (second["state"], second["lr"], second["val/acc_best"]) == ("FAILED", "1", "")
     assert second["cause"] == 'bad, "worse"\nlines'

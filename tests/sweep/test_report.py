@@ -178,6 +178,51 @@ def test_seeds_share_the_colour_of_their_row(sweep: Sweep, read: Callable[..., R
     assert {trace["name"]: trace["x"] for trace in plots["cost-params"]["traces"]} == {"lr=1": [1], "lr=2": [2]}
 
 
+def test_accuracy_over_labels_is_a_line_for_each_other_setting(sweep: Sweep, read: Callable[..., Reader]) -> None:
+    for size, images in (("1.0", 1294), ("0.01", 13), ("0.1", 129)):
+        for strategy, gain in (("feature", 0.0), ("finetune", 0.3)):
+            for seed in "01":
+                values = {"dataset.train_size": size, "strategy": strategy, "seed": seed}
+                acc = round(gain + images / 2000 + 0.02 * int(seed), 5)
+                sweep.finished(values, val_acc=acc, test_acc=acc, num_train_images=images)
+    page = read(sweep)
+    chart = page.drawings["plots"]["labels"]
+    finetune, feature = chart["traces"]  # the best first
+    assert (finetune["name"], feature["name"]) == ("finetune", "feature")
+    assert finetune["x"] == feature["x"] == [13, 129, 1294]
+    assert feature["y"] == [0.0165, 0.0745, 0.657]
+    assert feature["error_y"]["array"] == [0.014142] * 3
+    assert finetune["line"]["color"] != feature["line"]["color"]
+    axis = chart["layout"]["xaxis"]
+    assert (axis["type"], axis["tickvals"]) == ("log", [13, 129, 1294])
+    assert "fewer images also mean fewer steps" in page.text
+    assert "training images" in page.drawings["plots"]["labels"]["traces"][0]["text"][0]
+    assert "1,294" in page.text  # the table's column
+
+
+def test_other_data_make_no_line_over_labels(sweep: Sweep, read: Callable[..., Reader]) -> None:
+    for name, images in (("digits", 1294), ("cifar10", 45_000)):
+        sweep.finished({"dataset": name}, val_acc=0.8, num_train_images=images)
+    sweep.finished({"dataset": "old"}, val_acc=0.8, num_train_images=None)  # of an older version
+    assert "labels" not in read(sweep).drawings["plots"]
+
+
+def test_costs_are_drawn_under_test_acc_with_bars_both_ways(sweep: Sweep, read: Callable[..., Reader]) -> None:
+    for strategy, params in (("knn", 0), ("feature", 12_810), ("finetune", 3_383_834)):
+        for seed in "01":
+            values = {"strategy": strategy, "seed": seed}
+            sweep.finished(values, val_acc=0.9, test_acc=0.6 + 0.1 * int(seed), num_trained_params=params)
+    plots = read(sweep).drawings["plots"]
+    points = {trace["name"]: trace for trace in plots["cost-params"]["traces"]}
+    assert {name: point["x"] for name, point in points.items()} == {
+        "knn": [1000], "feature": [12_810], "finetune": [3_383_834],
+    }  # fmt: skip
+    axis = plots["cost-params"]["layout"]["xaxis"]
+    assert (axis["type"], axis["tickvals"][:2], axis["ticktext"][:2]) == ("log", [1e3, 1e4], ["0", "10k"])
+    assert all((point["y"], point["error_y"]["array"]) == ([0.65], [0.070711]) for point in points.values())
+    assert all("error_x" in trace for trace in plots["cost-seconds"]["traces"])
+
+
 def test_epochs_without_a_number_are_gaps(sweep: Sweep, read: Callable[..., Reader]) -> None:
     sweep.finished({"lr": "1"}, val_acc=0.8, val_losses=(0.5, None, 0.25), test_acc=None)
     sweep.finished({"lr": "9"}, val_acc=None, val_losses=(None,))

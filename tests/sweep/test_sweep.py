@@ -29,7 +29,7 @@ def test_the_parent_holds_plan_table_report_and_winner(several: tuple[Desk, Ende
     assert "lr=1e-3,1e-2" in parent.data.tags["tl.overrides"]
     assert "varies    lr: 0.001, 0.01" in parent.data.tags["mlflow.note.content"]
     artifacts = {artifact.path for artifact in desk.client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"report.html", "results.csv"}
+    assert artifacts == {"report.html", "results.csv", "table.md"}
     by_lr: dict[float, list[dict]] = {}
     for run in desk.runs("run"):
         by_lr.setdefault(float(run.data.params["lr"]), []).append(run.data.metrics)
@@ -68,12 +68,15 @@ def test_the_report_is_made_again_by_any_name_of_the_sweep(
         "parent's id": desk.runs("sweep")[0].info.run_id,
         "job's id": desk.runs("run")[2].info.run_id,
     }
-    report = desk.sweep_folder / "report.html"
+    report, table = desk.sweep_folder / "report.html", desk.sweep_folder / "table.md"
+    before_table = table.read_text()
     report.unlink()
+    table.unlink()
     before = [(run.info.status, run.info.end_time) for run in desk.runs("sweep")]
     monkeypatch.chdir(desk.folder)
     assert main(["report", names[named]]) == 0
     assert report.exists()
+    assert table.read_text() == before_table
     assert "best by val/acc: lr=" in capsys.readouterr().out
     assert [(run.info.status, run.info.end_time) for run in desk.runs("sweep")] == before
 

@@ -44,6 +44,14 @@ def test_seeds_bring_a_column_of_their_number(sweep: Sweep) -> None:
     assert cells(lines[3])[:4] == ["1", "1", "2", "0.8500 ± 0.0707"]
 
 
+def test_trained_parameters_have_a_column_where_they_differ(sweep: Sweep) -> None:
+    sweep.finished({"strategy": "feature"}, val_acc=0.8, num_trained_params=12_810)
+    sweep.finished({"strategy": "finetune"}, val_acc=0.9, num_trained_params=None)
+    lines = printed(sweep).splitlines()
+    assert cells(lines[1])[-1] == "params"
+    assert [cells(line)[-1] for line in lines[3:5]] == ["–", "12,810"]
+
+
 def test_values_are_text_and_no_markup(sweep: Sweep) -> None:
     sweep.finished({"optimizer": "[red]"}, val_acc=0.8)
     sweep.unfinished({"optimizer": "[/]"}, cause="[bold] :boom:")

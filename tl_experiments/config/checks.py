@@ -53,6 +53,10 @@ def _train_size(value: float) -> bool:
     return value >= 1 if isinstance(value, int) else _fraction(value)
 
 
+def _patterns(value: list[str]) -> bool:
+    return bool(value) and all(isinstance(pattern, str) and pattern.strip() for pattern in value)
+
+
 def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
@@ -70,8 +74,14 @@ RANGES: tuple[Check, ...] = (
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
-    ("strategy.num_stages", _up_to(1000), "1 to 1000"),
+    ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
+    ("strategy.train", _patterns, "one pattern or more, such as [layer4.*], or null"),
     ("strategy.backbone_lr_scale", _positive, "a number above 0 (strategy=feature freezes the backbone)"),
+    ("strategy.layer_decay", _fraction, "in (0, 1]"),
+    ("strategy.l2_sp", _non_negative, "0 or more"),
+    ("strategy.probe_epochs", _up_to(1_000_000), "1 to 1000000"),
+    ("strategy.probe_lr_scale", _positive, "a number above 0"),
+    ("strategy.every_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("optimizer.alpha", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -165,6 +175,8 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if config["batch_size"] == 1 and lookup(config, "strategy.batchnorm") == "train":
         yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    if "num_stages" in config["strategy"] and "train" in config["strategy"]:
+        yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
@@ -174,6 +186,18 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         lookup(config, "runtime.infer_precision"),
     ):
         yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
+
+
+def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:
+    num_stages, train = strategy["num_stages"], strategy["train"]
+    if train is not None and num_stages is not None:
+        patterns = f"[{', '.join(map(str, train))}]"
+        yield (
+            f"strategy.train={patterns}: strategy.num_stages={num_stages} says already what is trained; "
+            "expected one of the two, as strategy.num_stages=null beside strategy.train"
+        )
+    if train is None and num_stages is None:
+        yield "strategy: nothing says what is trained; expected strategy.num_stages=1, or strategy.train=[layer4.*]"
 
 
 def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from tl_experiments.config.errors import ConfigError
 
 GROUPS = (
     "backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking", "experiment",
+    "grid",
 )  # fmt: skip
 UNNAMED = ("tracking", "sweep")  # where a run is tracked, or how a sweep goes about it, says nothing of the run
 
@@ -119,12 +120,14 @@ def check_before_folder(config: DictConfig) -> None:
         _, sweep = checked(task, folder=folder)
     finally:
         state.cfg = before
-    _require_no_sweep(sweep)
+    _require_no_sweep(sweep, choices=config.hydra.runtime.choices)
     if sweep["group"] is not None:
         raise ConfigError("sweep.group is for the processes that a sweep starts; expected -m with sweep.resume=PATH")
 
 
-def _require_no_sweep(sweep: Mapping[str, Any]) -> None:
+def _require_no_sweep(sweep: Mapping[str, Any], *, choices: Mapping[str, Any]) -> None:
+    if recipe := choices.get("grid"):
+        raise ConfigError(f"grid={recipe}: a sweep, not one run; expected -m beside it")
     if sweep["resume"] is not None or sweep["dry_run"]:
         raise ConfigError("sweep.resume and sweep.dry_run are about sweeps; expected -m beside them")
 
@@ -140,7 +143,7 @@ def current_member(config: DictConfig) -> Member:
     folder = Path(hydra.runtime.output_dir).absolute()
     values, sweep = checked(config, folder=folder)
     if hydra.mode != RunMode.MULTIRUN:
-        _require_no_sweep(sweep)
+        _require_no_sweep(sweep, choices=hydra.runtime.choices)
     return Member(
         config=values,
         choices=chosen_options(hydra),

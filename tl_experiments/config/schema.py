@@ -126,14 +126,40 @@ class Finetune:
     _target_: str = MISSING
     batchnorm: BatchNorm = MISSING
     backbone_lr_scale: float = MISSING
+    layer_decay: float = MISSING
+    l2_sp: float = MISSING
 
 
 @dataclass
-class Partial:
+class Partial(Finetune):
+    num_stages: int | None = MISSING
+    train: list[str] | None = MISSING
+
+
+@dataclass
+class NormOnly(Finetune):
+    pass
+
+
+@dataclass
+class BiasOnly(Finetune):
+    pass
+
+
+@dataclass
+class LpFt(Finetune):
+    probe_epochs: int = MISSING
+    probe_lr_scale: float = MISSING
+
+
+@dataclass
+class Gradual(Finetune):
+    every_epochs: int = MISSING
+
+
+@dataclass
+class Scratch:
     _target_: str = MISSING
-    num_stages: int = MISSING
-    batchnorm: BatchNorm = MISSING
-    backbone_lr_scale: float = MISSING
 
 
 @dataclass
@@ -295,7 +321,7 @@ class OptunaSweeper:
     min_trials: int = MISSING
     min_epochs: int = MISSING
     seed: int = MISSING
-    params: dict[str, str] | None = MISSING
+    params: Any = MISSING
 
 
 # Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
@@ -308,6 +334,11 @@ SCHEMAS: dict[str, type] = {
     "strategy/feature": Feature,
     "strategy/finetune": Finetune,
     "strategy/partial": Partial,
+    "strategy/norm_only": NormOnly,
+    "strategy/bias_only": BiasOnly,
+    "strategy/lp_ft": LpFt,
+    "strategy/gradual": Gradual,
+    "strategy/scratch": Scratch,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,

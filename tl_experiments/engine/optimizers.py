@@ -36,7 +36,8 @@ def make_optimizer(factory: OptimizerFactory, groups: Sequence[ParamGroup], *, f
 
 def base_lr(optimizer: Optimizer) -> float:
     """Return the rate of a group whose scale is 1, as the schedule has it now."""
-    group = optimizer.param_groups[0]
+    groups = optimizer.param_groups
+    group = next((group for group in groups if group["lr_scale"] == 1), groups[0])  # whose rate is not rounded
     return float(group["lr"]) / group["lr_scale"]
 
 

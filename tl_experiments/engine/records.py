@@ -34,7 +34,7 @@ class EpochRecord:
     train_acc: tuple[float, ...]
     val_loss: tuple[float, ...]
     val_acc: tuple[float, ...]
-    lr: tuple[float, ...]  # base rate of the epoch's last update
+    lr: tuple[float, ...]  # base rate of the epoch's last update; none where weights were solved for
     improved: tuple[bool, ...]  # the best so far: highest val/acc, of equal ones the lowest val/loss
     images_per_second: float  # training only
     seconds: float  # training and validation
@@ -48,7 +48,7 @@ class EpochRecord:
             "train/acc": self.train_acc[member],
             "val/loss": self.val_loss[member],
             "val/acc": self.val_acc[member],
-            "lr": self.lr[member],
+            **({"lr": self.lr[member]} if self.lr else {}),
             "perf/images_per_second": self.images_per_second,
             "perf/epoch_seconds": self.seconds,
             **({"train/skipped_steps": skipped} if skipped else {}),

@@ -93,4 +93,5 @@ def onecycle(
 
 def plateau(optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int, factor: float, patience: int) -> Schedule:  # noqa: ARG001
     """The rate times `factor` when val/acc has not risen for more than `patience` epochs, as `ReduceLROnPlateau`."""
-    return Schedule(ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience), "val")
+    # Its eps would leave alone the rates of groups that are scaled down far.
+    return Schedule(ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, eps=0.0), "val")

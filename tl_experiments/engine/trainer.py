@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,13 +13,15 @@ from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.metrics import Means, Sums, member_losses
 from tl_experiments.engine.micro_batches import MicroBatches
-from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record
+from tl_experiments.engine.plan import Plan, make_plan
+from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
+from tl_experiments.engine.stretches import Stretch, stretches
 from tl_experiments.engine.updates import Done, Updates
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.seeding import seed_step
-from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.base import Phase, SplitBatches, Workload
 
 
 class Trainer:
@@ -74,6 +76,11 @@ class Trainer:
         self._scores: list[tuple[float, ...]] = []  # val/acc of every epoch that is over
         self._phase = workload.phases[0].name
         self._num_epochs = sum(phase.epochs for phase in workload.phases)
+        self._opened: tuple[Phase, SplitBatches] | None = None  # the phase that goes on, and its batches
+
+    def plan(self) -> Plan:
+        """Say what is going to be trained; asked before it is."""
+        return make_plan(self._workload, lrs=self._updates.lr)
 
     def fit(self) -> Iterator[Record]:
         """Train all phases, or what is left of them.
@@ -89,19 +96,33 @@ class Trainer:
         if len(self._diverged) == self._workload.num_members:
             raise RunFailed(next(iter(self._diverged.values())))
         yield from (Diverged(member=member, reason=reason) for member, reason in sorted(self._diverged.items()))
-        end = 0
-        for phase, module in zip(self._workload.phases, self._networks, strict=True):
-            start, end = end, end + phase.epochs
-            if self._epochs >= end:
-                continue
-            self._phase, steps_per_epoch = phase.name, len(phase.train)
-            self._updates.begin(
-                total_steps=phase.epochs * steps_per_epoch,
-                steps_per_epoch=steps_per_epoch,
-                done=Done(scores=self._scores[start:], steps=self._epoch_steps),
-            )
-            while self._epochs < end:
-                yield from self._fit_epoch(phase, module, epoch=self._epochs + 1)
+        for stretch, module in zip(stretches(self._workload.phases), self._networks, strict=True):
+            if self._epochs < stretch.end:
+                self._begin(stretch)
+            while self._epochs < stretch.end:
+                yield from self._fit_epoch(stretch, module, epoch=self._epochs + 1)
+
+    def _begin(self, stretch: Stretch) -> None:
+        """Begin a phase, or go on with it: what stands still has no gradient, and the schedule is where it was."""
+        phase = stretch.phase
+        self._phase = phase.name
+        for group in self._workload.groups:
+            for name, parameter in zip(group.param_names, group.params, strict=True):
+                parameter.requires_grad_(name in phase.trained)
+        steps_per_epoch = len(self._batches(phase).train)
+        self._updates.begin(
+            total_steps=stretch.schedule_epochs * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            lr_scale=phase.lr_scale,
+            done=Done(scores=self._scores[stretch.schedule_start :], steps=self._epoch_steps),
+        )
+
+    def _batches(self, phase: Phase) -> SplitBatches:
+        """Open a phase's batches, once those of the phase before are let go of."""
+        if self._opened is None or self._opened[0] is not phase:
+            self._opened = None
+            self._opened = phase, phase.open()
+        return self._opened[1]
 
     def test(self) -> Iterator[Record]:
         """Put the best weights back and see the test split once.
@@ -160,10 +181,17 @@ class Trainer:
         self._sums.load([own["sums"] for own in tensors])
         self._scores = list(zip(*(own["scores"].tolist() for own in tensors), strict=True))
 
-    def _fit_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
+    def _fit_epoch(self, stretch: Stretch, module: nn.Module, *, epoch: int) -> Iterator[Record]:
+        phase = stretch.phase
         start, behind = time.perf_counter(), self._epoch_samples
-        yield from self._train_epoch(phase, module, epoch=epoch)
-        train, train_seconds = self._sums.means(), time.perf_counter() - start
+        if phase.solve is None:
+            yield from self._train_epoch(phase, module, epoch=epoch)
+            train = self._sums.means()
+        else:
+            phase.solve(self._batches(phase).train, epoch - stretch.start)
+            train = (yield from self._evaluate(phase, module, "train", epoch=epoch)).means
+            self._epoch_samples += self._batches(phase).train.num_samples
+        train_seconds = time.perf_counter() - start
         num_seen = self._epoch_samples - behind  # in this life of the run
         validation = yield from self._evaluate(phase, module, "val", epoch=epoch)
         yield from self._newly_diverged("validation", validation.means, where=f"epoch {epoch}")
@@ -179,7 +207,7 @@ class Trainer:
             train_acc=train.acc,
             val_loss=validation.means.loss,
             val_acc=validation.means.acc,
-            lr=self._updates.lr,
+            lr=self._updates.lr if phase.solve is None else (),
             improved=self._best.update(epoch, validation.means),  # never by a loss that is not finite
             images_per_second=num_seen / train_seconds,
             seconds=time.perf_counter() - start,
@@ -191,8 +219,9 @@ class Trainer:
         for held in phase.held_in_eval:
             held.eval()
         statistics = RunningStatistics(phase.module)
-        start, behind, num_steps = time.perf_counter(), self._epoch_samples, len(phase.train)
-        for batch in phase.train.epoch(epoch, skip=self._epoch_steps):
+        batches = self._batches(phase).train
+        start, behind, num_steps = time.perf_counter(), self._epoch_samples, len(batches)
+        for batch in batches.epoch(epoch, skip=self._epoch_steps):
             whole = self._micro_batches.size
             self._update(phase, module, batch, statistics)
             if self._micro_batches.size not in (None, whole):
@@ -261,12 +290,10 @@ class Trainer:
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples
 
-    def _evaluate(
-        self, phase: Phase, module: nn.Module, stage: Literal["val", "test"], *, epoch: int
-    ) -> EvaluationSteps:
+    def _evaluate(self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int) -> EvaluationSteps:
         return evaluate(
             module,
-            phase.val if stage == "val" else phase.test,
+            getattr(self._batches(phase), stage),
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,

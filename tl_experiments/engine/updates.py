@@ -41,8 +41,8 @@ class Updates(Protocol):
         """The base rate of the last update, one value per member."""
         ...
 
-    def begin(self, *, total_steps: int, steps_per_epoch: int, done: Done = NOTHING) -> None:
-        """Begin a phase: the whole schedule, from the rates that the optimizers began with.
+    def begin(self, *, total_steps: int, steps_per_epoch: int, lr_scale: float = 1.0, done: Done = NOTHING) -> None:
+        """Begin a phase: the whole schedule, from `lr_scale` times the rates that the optimizers began with.
 
         A schedule is a function of the steps and scores so far, so that one that goes on is played again up to here.
         """
@@ -84,14 +84,20 @@ class SingleUpdates:
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._lr = base_lr(self._optimizer)
         self._looks_itself = looks_itself(self._optimizer)
+        # Where the pulled ones are now: training has not begun, and one that goes on is loaded later.
+        self._pulls = [
+            (group.pull, group.params, [parameter.detach().clone() for parameter in group.params])
+            for group in groups
+            if group.pull
+        ]
 
     @property
     def lr(self) -> tuple[float, ...]:
         return (self._lr,)
 
-    def begin(self, *, total_steps: int, steps_per_epoch: int, done: Done = NOTHING) -> None:
+    def begin(self, *, total_steps: int, steps_per_epoch: int, lr_scale: float = 1.0, done: Done = NOTHING) -> None:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak
+            group["lr"] = peak * lr_scale
             group.pop("initial_lr", None)  # where PyTorch's schedulers keep what they began with
         self._schedule = self._scheduler(self._optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         if done.scores or done.steps:
@@ -109,6 +115,7 @@ class SingleUpdates:
 
     def step(self, finite: torch.Tensor) -> torch.Tensor:
         self._lr = base_lr(self._optimizer)
+        self._pull()
         gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
         finite = finite & get_total_norm(gradients).isfinite()
         if self._looks_itself:
@@ -120,6 +127,15 @@ class SingleUpdates:
         if self._schedule is not None:
             self._schedule.after_step()
         return finite
+
+    @torch.no_grad()
+    def _pull(self) -> None:
+        """Add the gradient of pull / 2 times the squared distance from the weights that training began with (L2-SP)."""
+        for pull, parameters, origins in self._pulls:
+            moved = [(p.grad, p, o) for p, o in zip(parameters, origins, strict=True) if p.grad is not None]
+            if moved:
+                gradients, weights, starts = (list(tensors) for tensors in zip(*moved, strict=True))
+                torch._foreach_add_(gradients, torch._foreach_sub(weights, starts), alpha=pull)
 
     def _parameters(self) -> Iterator[torch.Tensor]:
         return (parameter for group in self._optimizer.param_groups for parameter in group["params"])
@@ -158,6 +174,8 @@ class BankUpdates:
             settings: of K optimizers.
             schedulers: of K members.
         """
+        if any(group.pull for group in groups):
+            raise ValueError("heads have no pretrained weights to be pulled to")
         self._groups = groups
         self._rule = rule
         self._settings = settings
@@ -175,8 +193,8 @@ class BankUpdates:
     def lr(self) -> tuple[float, ...]:
         return self._lr
 
-    def begin(self, *, total_steps: int, steps_per_epoch: int, done: Done = NOTHING) -> None:
-        peaks = [float(settings["lr"]) for settings in self._settings]
+    def begin(self, *, total_steps: int, steps_per_epoch: int, lr_scale: float = 1.0, done: Done = NOTHING) -> None:
+        peaks = [float(settings["lr"]) * lr_scale for settings in self._settings]
         self._rates = Rates(peaks, self._schedulers, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         for scores in done.scores:
             self._move(self._rates, steps_per_epoch)

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.watch import Work
 from tl_experiments.features.extract import Extractor
+from tl_experiments.runtime.precision import Compute
 
 
 def activations(extractor: Extractor, images: Images, *, work: Work) -> torch.Tensor:
@@ -36,9 +38,15 @@ def activations(extractor: Extractor, images: Images, *, work: Work) -> torch.Te
 
 
 @torch.no_grad()
-def activations_bytes(extractor: Extractor, splits: Sequence[Images]) -> int:
-    """Return how many bytes the activations of all images of some splits take."""
-    size, device = extractor.size, extractor.compute.device
-    with extractor.compute.infer.autocast():
-        one = extractor.network(torch.zeros(1, 3, size, size, device=device))
+def activations_bytes(network: nn.Module, splits: Sequence[Images], *, size: int, compute: Compute) -> int:
+    """Return how many bytes the activations of all images of some splits take.
+
+    Args:
+        network: of the frozen stages, in eval mode.
+        splits: of the images.
+        size: of these, as the network gets them.
+        compute: where and in what it runs.
+    """
+    with compute.infer.autocast():
+        one = network(torch.zeros(1, 3, size, size, device=compute.device))
     return one.nbytes * sum(len(images) for images in splits)

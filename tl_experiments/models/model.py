@@ -9,7 +9,7 @@ from tl_experiments.models.backbone import Backbone
 class Model(nn.Module):
     """What is trained, exported and used."""
 
-    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -19,7 +19,7 @@ class Model(nn.Module):
         return classify(self.head, self.backbone(images))
 
 
-def classify(head: nn.Linear, features: torch.Tensor) -> torch.Tensor:
+def classify(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
     """Map features (B, D) of any dtype to logits (B, C); a head computes in float32 under autocast too."""
     with torch.autocast(features.device.type, enabled=False):
         return head(features.float())

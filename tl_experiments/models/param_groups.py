@@ -1,4 +1,4 @@
-"""Which parameters are trained how: learning-rate scale and weight decay as data, fixed before step 0."""
+"""Which parameters are trained how: learning-rate scale, weight decay and pull as data, fixed before step 0."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,32 @@ from torch import nn
 
 
 @dataclass(frozen=True)
+class Part:
+    """How a part of a network is trained.
+
+    Attributes:
+        name: of the part, for people.
+        lr_scale: times the base rate.
+        pull: strength of the pull towards the weights that training begins with, in place of weight decay; 0 is none.
+    """
+
+    name: str = "all"
+    lr_scale: float = 1.0
+    pull: float = 0.0
+
+
+@dataclass(frozen=True)
 class ParamGroup:
     """Parameters that share a rate and a rule.
 
     Attributes:
-        name: the prefix that selected them, and whether they decay.
+        name: the part that they belong to, and whether they decay.
         params: the parameters.
         param_names: their names in the module.
         lr_scale: times the base rate.
         weight_decay: whether the optimizer's weight decay applies.
         has_member_axis: whether the parameters are those of K members, (K, ...).
+        pull: towards the weights that training begins with: this times the distance is added to the gradient.
     """
 
     name: str
@@ -25,40 +41,46 @@ class ParamGroup:
     lr_scale: float
     weight_decay: bool
     has_member_axis: bool
+    pull: float = 0.0
 
 
-def param_groups(module: nn.Module, *, lr_scales: Mapping[str, float], has_member_axis: bool) -> tuple[ParamGroup, ...]:
-    """Sort the trainable parameters into groups; biases and the parameters of norms do not decay.
+def all_parts(module: nn.Module) -> dict[str, Part]:
+    """Train every parameter at the base rate."""
+    return {name: Part() for name, _ in module.named_parameters()}
+
+
+def param_groups(module: nn.Module, parts: Mapping[str, Part], *, has_member_axis: bool) -> tuple[ParamGroup, ...]:
+    """Sort the parameters that are trained into groups; biases and the parameters of norms do not decay.
 
     Args:
-        module: whose parameters; those that need no gradient are left out.
-        lr_scales: by the first part of a parameter's name; "" is every other.
+        module: whose parameters.
+        parts: of each parameter that is trained in any phase, by name; those that have none are frozen.
         has_member_axis: whether the parameters are those of K members, (K, ...).
 
     Raises:
-        ValueError: a trainable parameter that no scale covers, or none that is trainable.
+        ValueError: a name that is no parameter's, or none at all.
     """
-    members: dict[tuple[str, bool], list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        part = name.split(".")[0]
-        prefix = part if part in lr_scales else ""
-        if prefix not in lr_scales:
-            raise ValueError(f"no learning-rate scale covers {name}; scales are given for {', '.join(lr_scales)}")
-        members.setdefault((prefix, _decays(name, parameter)), []).append((name, parameter))
-    if not members:
-        raise ValueError("nothing is trainable")
+    parameters = dict(module.named_parameters())
+    if unknown := sorted(set(parts) - set(parameters)):
+        raise ValueError(f"no such parameter: {', '.join(unknown)}")
+    if not parts:
+        raise ValueError("nothing is trained")
+    members: dict[tuple[Part, bool], list[str]] = {}
+    for name, parameter in parameters.items():
+        if name in parts:
+            decays = _decays(name, parameter) and not parts[name].pull
+            members.setdefault((parts[name], decays), []).append(name)
     return tuple(
         ParamGroup(
-            name=f"{prefix or 'all'}/{'decay' if decays else 'no_decay'}",
-            params=tuple(parameter for _, parameter in named),
-            param_names=tuple(name for name, _ in named),
-            lr_scale=lr_scales[prefix],
+            name=f"{part.name}/{'decay' if decays else 'no_decay'}",
+            params=tuple(parameters[name] for name in names),
+            param_names=tuple(names),
+            lr_scale=part.lr_scale,
             weight_decay=decays,
             has_member_axis=has_member_axis,
+            pull=part.pull,
         )
-        for (prefix, decays), named in members.items()
+        for (part, decays), names in members.items()
     )
 
 

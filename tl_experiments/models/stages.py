@@ -44,11 +44,9 @@ def cut(backbone: Backbone, *, num_trained: int) -> Halves:
         halves = _cut_after(backbone.eval().body, last, stages)
         same = _answers_alike(backbone, halves)
     except (TraceError, RuntimeError, TypeError, ValueError, NameError, AssertionError) as error:  # fx raises any
-        raise SettingError(
-            f"strategy=partial: {backbone.name} cannot be cut after {last}: {first_line(error)}"
-        ) from error
+        raise SettingError(f"strategy: {backbone.name} cannot be cut after {last}: {first_line(error)}") from error
     if not same:
-        raise SettingError(f"strategy=partial: {backbone.name} cannot be cut after {last}: its halves answer otherwise")
+        raise SettingError(f"strategy: {backbone.name} cannot be cut after {last}: its halves answer otherwise")
     return halves
 
 
@@ -61,6 +59,20 @@ def require_stages(backbone: Backbone, *, num_trained: int) -> None:
             f"strategy.num_stages={num_trained}: {backbone.name} has {num_stages} stages; {expected}, "
             "or strategy=finetune to train all of them"
         )
+
+
+def stage_numbers(backbone: Backbone) -> dict[str, int]:
+    """Return the stage, from 0, of each of the backbone's parameters by name; what follows the last is one more.
+
+    Layers stand in the order in which they were registered, which in torchvision's and timm's networks is that in which
+    they are called.
+    """
+    places = {name: place for place, (name, _) in enumerate(backbone.body.named_modules())}
+    ends = [max(places[name] for name in places if f"{name}.".startswith(f"{stage}.")) for stage in backbone.stages]
+    return {
+        f"body.{name}": sum(end < places[name.rpartition(".")[0]] for end in ends)
+        for name, _ in backbone.body.named_parameters()
+    }
 
 
 class _Outline(fx.Tracer):

@@ -1,7 +1,8 @@
 """What a strategy gets and what it hands to the engine, which cannot tell one strategy from another."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -62,35 +63,22 @@ class Materials:
             ValueError: there are several members.
         """
         [seed] = self.seeds
+        self.backbone.requires_grad_(False)  # until a phase trains it
         head = make_head(
             feature_dim=self.backbone.feature_dim, num_classes=self.num_classes, seed=derive_seed(seed, "head")
         )
         return Model(self.backbone, head.to(self.compute.device))
 
-    def image_phase(
-        self, name: str, module: nn.Module, *, held_in_eval: tuple[nn.Module, ...], train_precision: Precision
-    ) -> "Phase":
-        """Train on the images themselves, in the order and with the augmentation of the first member's seed.
-
-        Args:
-            name: for records.
-            module: images (B, 3, S, S) → logits (K, B, C).
-            held_in_eval: modules inside it that stay in eval mode while it trains.
-            train_precision: what it trains in.
+    def open_images(self) -> "SplitBatches":
+        """Return the images themselves, in the order and with the augmentation of the first member's seed.
 
         Raises:
             DataError: an image cannot be decoded.
         """
-        return Phase(
-            name=name,
-            module=module,
-            held_in_eval=held_in_eval,
-            epochs=self.epochs,
+        return SplitBatches(
             train=self.image_batches(self.images.train, seed=self.seeds[0]),
             val=self.image_batches(self.images.val),
             test=self.image_batches(self.images.test),
-            train_precision=train_precision,
-            infer_precision=self.compute.infer,
         )
 
     def image_batches(self, images: Images, *, seed: int | None = None) -> ImageBatches:
@@ -115,27 +103,45 @@ class Materials:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitBatches:
+    """The batches of one phase."""
+
+    train: Batches
+    val: Batches
+    test: Batches
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """One stretch of training.
 
     Attributes:
         name: for records.
         module: the batches' inputs → logits (K, B, C) of K members.
+        trained: names, as in the workload's groups, of the parameters that have a gradient; the others stand still.
         held_in_eval: modules inside it that stay in eval mode while it trains.
         epochs: at least 1.
-        train, val, test: batches that fit the module.
+        open: returns the batches that fit the module; called when the phase begins, and what it returns is let go of
+            at its end, so that phases do not hold each other's activations. `train` has as many steps in all phases.
         train_precision, infer_precision: what the module computes in.
+        lr_scale: times the rates of all groups, throughout.
+        continues: the schedule of the phase before goes on; else one of its own begins, over the epochs of this phase
+            and of those that continue it.
+        solve: takes the place of gradient steps: given the batches of train and the number of the phase's epoch, from
+            1, it puts weights in place. A function of these and of the weights that the epoch before has left.
     """
 
     name: str
     module: nn.Module
+    trained: frozenset[str]
     held_in_eval: tuple[nn.Module, ...]
     epochs: int
-    train: Batches
-    val: Batches
-    test: Batches
+    open: Callable[[], SplitBatches]
     train_precision: Precision
     infer_precision: Precision
+    lr_scale: float = 1.0
+    continues: bool = False
+    solve: Callable[[Batches, int], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +153,21 @@ class Workload:
         groups: parameters of all phases from step 0 on.
         deployables: image → logits, one per member; they share storage with the phases' modules.
         trained: names of the deployables' tensors that training may change; the others are frozen.
+        finish: makes of a deployable that was trained what is kept and used: adapters are merged into their layers.
+            It may change the deployable, which is not trained after that.
     """
 
     phases: tuple[Phase, ...]
     groups: tuple[ParamGroup, ...]
     deployables: tuple[Model, ...]
     trained: frozenset[str]
+    finish: Callable[[Model], Model] = field(default=lambda model: model, repr=False)
+
+    def __post_init__(self) -> None:
+        grouped = {name for group in self.groups for name in group.param_names}
+        for phase in self.phases:
+            if unknown := sorted(phase.trained - grouped):
+                raise ValueError(f"phase {phase.name}: no group holds {', '.join(unknown)}")
 
     @property
     def num_members(self) -> int:
@@ -178,19 +193,64 @@ class Workload:
         return tensors_sha256(self.deployables[member].state_dict())
 
 
-class Strategy(Protocol):
-    """How pretrained weights are reused."""
+class Strategy(ABC):
+    """How pretrained weights are reused; what most strategies answer is the default."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone begins with its weights, or with random ones."""
+        return True
 
     @property
     def trains_backbone(self) -> bool:
         """Whether the backbone's speed in training matters."""
-        ...
+        return True
 
-    def uses_features(self, augmentation: Augmentation) -> bool:
-        """Whether the backbone runs once, so that heads that differ elsewhere can be trained together."""
-        ...
+    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
+        """Whether the frozen backbone's features are computed once, and can be kept from run to run."""
+        return False
 
-    def prepare(self, materials: Materials) -> Workload: ...
+    def trains_bank(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
+        """Whether heads that differ elsewhere can be trained together."""
+        return False
+
+    def check(self, sketch: Callable[[], Backbone]) -> None:  # noqa: B027 - most have nothing to ask
+        """See that a backbone allows what is wanted of it, before data and weights are touched.
+
+        Args:
+            sketch: makes the backbone on the meta device: names and shapes, and no weights.
+
+        Raises:
+            SettingError: it does not.
+        """
+
+    @abstractmethod
+    def prepare(self, materials: Materials) -> Workload:
+        """Say what is trained, on what and how; nothing is trained yet.
+
+        Raises:
+            DataError: an image cannot be decoded.
+            SettingError: the backbone does not allow it.
+        """
+
+
+def changed_tensors(model: Model, phases: Sequence[Phase]) -> frozenset[str]:
+    """Return the names of a lone member's tensors that its phases change: parameters, and BatchNorm's statistics."""
+    layers = [layer for phase in phases for layer in moving_norms(phase)]
+    moving = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
+    statistics = {name for name, buffer in model.named_buffers() if id(buffer) in moving}
+    return frozenset(statistics).union(*(phase.trained for phase in phases))
+
+
+def moving_norms(phase: Phase) -> tuple[nn.Module, ...]:
+    """Return the BatchNorm layers that a phase has in train mode, whose statistics follow its batches."""
+    held = {id(layer) for module in phase.held_in_eval for layer in module.modules()}
+    return tuple(layer for layer in batchnorm_modules(phase.module) if id(layer) not in held)
+
+
+def names(module: nn.Module) -> frozenset[str]:
+    """Return the names of all parameters."""
+    return frozenset(name for name, _ in module.named_parameters())
 
 
 def batchnorm_modules(module: nn.Module) -> tuple[nn.Module, ...]:

@@ -8,39 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.feature_batches import FeatureBatches
-from tl_experiments.data.images import Images
-from tl_experiments.data.transforms import to_device
 from tl_experiments.features.extract import View
-from tl_experiments.features.store import FeatureStore
-from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import param_groups
+from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Phase, Workload, running_statistics
-
-
-class FrozenBackbone(nn.Module):
-    """Images (B, 3, S, S) → logits (K, B, C): one pass through a backbone without gradients, then K heads."""
-
-    def __init__(self, backbone: Backbone, bank: HeadBank) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.bank = bank
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            features = self.backbone(images).float()
-        return self.bank(features[None])
+from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, names, running_statistics
+from tl_experiments.strategies.on_features import FrozenBackbone, open_features
 
 
 @dataclass(frozen=True)
-class Feature:
+class Feature(Strategy):
     """Train a head on frozen features.
 
     Attributes:
@@ -59,6 +38,9 @@ class Feature:
     def uses_features(self, augmentation: Augmentation) -> bool:
         return self.batchnorm == "eval" and (not augmentation.is_random or self.views is not None)
 
+    def trains_bank(self, augmentation: Augmentation) -> bool:
+        return self.uses_features(augmentation)
+
     def prepare(self, materials: Materials) -> Workload:
         """Compute the features once, unless every epoch sees other images or other statistics."""
         backbone = materials.backbone.requires_grad_(False)
@@ -72,7 +54,7 @@ class Feature:
         drifting = frozenset() if self.batchnorm == "eval" else running_statistics(backbone, prefix="backbone.")
         return Workload(
             phases=(phase,),
-            groups=param_groups(bank, lr_scales={"": 1.0}, has_member_axis=True),
+            groups=param_groups(bank, all_parts(bank), has_member_axis=True),
             deployables=tuple(Model(backbone, bank.head(member)) for member in range(bank.num_members)),
             trained=frozenset({"head.weight", "head.bias"}) | drifting,
         )
@@ -83,39 +65,26 @@ class Feature:
         else:
             reason = "augmentation is random (strategy.views=4 keeps the features of four views instead)"
         materials.watch.notice(f"the frozen backbone runs in every epoch, because {reason}")
-        return materials.image_phase(
-            "feature",
-            FrozenBackbone(materials.backbone, bank),
+        return Phase(
+            name="feature",
+            module=FrozenBackbone(materials.backbone, bank),
+            trained=names(bank),
             held_in_eval=(materials.backbone,) if self.batchnorm == "eval" else (),
+            epochs=materials.epochs,
+            open=materials.open_images,
             train_precision=materials.compute.infer,
+            infer_precision=materials.compute.infer,
         )
 
     def _on_features(self, materials: Materials, bank: HeadBank) -> Phase:
-        store = FeatureStore(
-            materials.backbone,
-            normalise=materials.normalise,
-            compute=materials.compute,
-            cached=materials.cache,
-            watch=materials.watch,
-        )
-
-        def batches(images: Images, views: Sequence[View | None], seeds: tuple[int, ...] | None) -> FeatureBatches:
-            return FeatureBatches(
-                features=torch.stack([store.features(images, view=view) for view in views]),
-                labels=to_device(images.labels, materials.compute.device),
-                batch_size=materials.batch_size,
-                num_members=bank.num_members,
-                seeds=seeds,
-            )
-
+        views = self._views(materials.augmentation)
         return Phase(
             name="feature",
             module=bank,
+            trained=names(bank),
             held_in_eval=(),
             epochs=materials.epochs,
-            train=batches(materials.images.train, self._views(materials.augmentation), materials.seeds),
-            val=batches(materials.images.val, [None], None),
-            test=batches(materials.images.test, [None], None),
+            open=lambda: open_features(materials, num_members=bank.num_members, views=views),
             train_precision=materials.compute.train,
             infer_precision=materials.compute.infer,
         )

@@ -16,7 +16,8 @@ from tl_experiments.sweep.statistics import Sample, Spread, Verdict, judge, unkn
 
 SEED = "seed"
 MEASURED = (
-    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "run_id",
+    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "num_train_images",
+    "run_id",
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class Row:
         test_acc: test/acc of each run at its best epoch.
         seconds: that each run took.
         num_trained_params: parameters that training changes.
+        num_train_images: that each run learned from.
         best: its run of highest val/acc, of equal ones the first.
     """
 
@@ -46,6 +48,7 @@ class Row:
     test_acc: Spread | None
     seconds: Spread | None
     num_trained_params: int | None
+    num_train_images: int | None
     best: Outcome
 
     def shown(self, key: str) -> str:
@@ -88,6 +91,16 @@ class Comparison:
     def pruned(self) -> tuple[Outcome, ...]:
         """What a search has stopped, in planned order."""
         return tuple(outcome for outcome in self.outcomes if outcome.over and not outcome.finished)
+
+    @property
+    def images_differ(self) -> bool:
+        """Whether rows learned from different numbers of images."""
+        return len({row.num_train_images for row in self.rows}) > 1
+
+    @property
+    def params_differ(self) -> bool:
+        """Whether rows train different numbers of parameters."""
+        return len({row.num_trained_params for row in self.rows}) > 1
 
     def winner_sentence(self) -> str:
         """Name the winner and its figures in one line, for people."""
@@ -160,7 +173,6 @@ def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:
 
 def _row(name: str, group: Sequence[Outcome]) -> Row:
     finished = tuple(outcome for outcome in group if outcome.finished)
-    params = (outcome.result.get("num_trained_params") for outcome in finished)
     return Row(
         rank=0,
         label=name,
@@ -170,7 +182,8 @@ def _row(name: str, group: Sequence[Outcome]) -> Row:
         val_acc=_spread(finished, "val/acc_best"),
         test_acc=_spread(finished, "test/acc"),
         seconds=_spread(finished, "perf/seconds"),
-        num_trained_params=next((count for count in params if count is not None), None),
+        num_trained_params=_count(finished, "num_trained_params"),
+        num_train_images=_count(finished, "num_train_images"),
         best=max(finished, key=lambda outcome: _number(outcome, "val/acc_best", missing=-math.inf)),
     )
 
@@ -218,6 +231,11 @@ def _values(outcome: Outcome) -> dict[str, str]:
 def _number(outcome: Outcome, key: str, *, missing: float) -> float:
     value = outcome.result.get(key)
     return value if value is not None and math.isfinite(value) else missing
+
+
+def _count(outcomes: Sequence[Outcome], key: str) -> int | None:
+    """Return what the seeds of a row share; of an older version's runs it may not be known."""
+    return next((count for outcome in outcomes if (count := outcome.result.get(key)) is not None), None)
 
 
 def _spread(outcomes: Sequence[Outcome], key: str) -> Spread | None:

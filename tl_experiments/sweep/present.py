@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tl_experiments.config.errors import ConfigError
+from tl_experiments.runtime.files import publish_text
 from tl_experiments.sweep.comparison import Comparison, compare
 from tl_experiments.sweep.outcome import Outcome, read_outcomes
 from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.readme_table import markdown_table
 from tl_experiments.sweep.report.page import write_report
 from tl_experiments.sweep.search.progress import search_sentence, search_steps
 from tl_experiments.sweep.search.trials import read_trials
@@ -16,11 +18,13 @@ from tl_experiments.tracking.tracker import Tracker
 
 REPORT = "report.html"
 RESULTS = "results.csv"
+TABLE = "table.md"
+FILES = (RESULTS, TABLE, REPORT)
 STUDY = "study.journal"
 
 
 def write_results(plan: Plan, folder: Path, *, link: str | None) -> Comparison:
-    """Write the table and the report of a sweep into its folder.
+    """Write the tables and the report of a sweep into its folder.
 
     Args:
         plan: of the sweep.
@@ -29,6 +33,7 @@ def write_results(plan: Plan, folder: Path, *, link: str | None) -> Comparison:
     """
     comparison = compare(plan, outcomes=read_outcomes(plan, folder))
     comparison.write_csv(folder / RESULTS)
+    publish_text(folder / TABLE, markdown_table(comparison))
     if plan.search is not None:
         _write_study(plan, folder)
     write_report(folder / REPORT, comparison=comparison, plan=plan, link=link)
@@ -46,9 +51,9 @@ def _write_study(plan: Plan, folder: Path) -> None:
 
 
 def record_results(tracker: Tracker, comparison: Comparison, folder: Path) -> None:
-    """Put table, report and winner on the sweep's run."""
-    tracker.log_file(folder / RESULTS)
-    tracker.log_file(folder / REPORT)
+    """Put tables, report and winner on the sweep's run."""
+    for name in FILES:
+        tracker.log_file(folder / name)
     winner = comparison.winner
     if winner is None or winner.val_acc is None:
         return
@@ -63,6 +68,7 @@ def show_results(console: Console, comparison: Comparison, folder: Path) -> None
     if comparison.is_search:
         console.notice(search_sentence(search_steps(comparison.outcomes)))
     console.notice(f"report  {folder / REPORT}")
+    console.notice(f"table   {folder / TABLE}, as Markdown")
 
 
 def time_line(outcomes: Sequence[Outcome], *, wall_seconds: float, n_jobs: int) -> str:

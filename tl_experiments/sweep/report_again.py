@@ -9,7 +9,7 @@ from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep.folder import find_sweep
 from tl_experiments.sweep.parent import read_link, read_parent
 from tl_experiments.sweep.plan import Plan
-from tl_experiments.sweep.present import REPORT, RESULTS, show_results, write_results
+from tl_experiments.sweep.present import FILES, show_results, write_results
 from tl_experiments.tracking.address import absolute_uri, require_own_server
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.find_run import folder_of_sweep
@@ -59,5 +59,5 @@ def _put_on_run(plan: Plan, folder: Path, tracking_uri: str | None) -> None:
     if kept and not tracking_uri:
         require_own_server(kept, source=folder, expected="--tracking-uri {}")
     with existing_client(absolute_uri(tracking_uri or kept)) as client:
-        for name in (RESULTS, REPORT):
+        for name in FILES:
             client.log_artifact(run_id, str(folder / name))

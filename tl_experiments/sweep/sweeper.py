@@ -32,7 +32,7 @@ from tl_experiments.sweep.planned_configs import PlannedConfigs
 from tl_experiments.sweep.planning import code_version, make_plan
 from tl_experiments.sweep.resume import changed_code, disagreements, forgotten, settings_now
 from tl_experiments.sweep.search.asking import Asker, at_home, require_same_space
-from tl_experiments.sweep.typed import Typed, sort_overrides
+from tl_experiments.sweep.typed import Typed, sort_overrides, typed_over
 from tl_experiments.tracking.address import require_own_server
 
 EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
@@ -44,8 +44,8 @@ class PlannedSweeper(Sweeper):
     searches = False  # whether values may be intervals
 
     def __init__(self, *, params: Mapping[str, Any] | None) -> None:
-        """Keep `params`: key → values, as if they were typed before the command line's."""
-        self._params = [f"{key}={value}" for key, value in (params or {}).items()]
+        """Keep `params`: key → values, as if they were typed; what is typed for the same key takes their place."""
+        self._params = [f"{key}={'null' if value is None else value}" for key, value in (params or {}).items()]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._hydra_context, self._task_function, self._config = hydra_context, task_function, config
@@ -62,14 +62,15 @@ class PlannedSweeper(Sweeper):
         """
         start = time.monotonic()
         with given_back(), terminable():
-            typed = sort_overrides(self._parse([*self._params, *arguments]), searches=self.searches)
+            typed = sort_overrides(self._parse(arguments), searches=self.searches)
             settings = plain(self._config.sweep)
             check_ranges({"sweep": settings, "hydra": {"sweeper": plain(self._config.hydra.sweeper)}})
             resume = settings.pop("resume")
             with _defects_marked():
                 if resume is not None:
                     return self._go_on(str(resume), typed, settings, start=start)
-                return self._begin(typed, settings, start=start)
+                planned = typed_over(self._parse(self._params), typed=self._parse(arguments))
+                return self._begin(sort_overrides(planned, searches=self.searches), settings, start=start)
 
     def _begin(self, typed: Typed, settings: dict[str, Any], *, start: float) -> Sequence[JobReturn]:
         """Plan and check all jobs; only then is anything written."""

@@ -34,8 +34,9 @@ def _ranking(comparison: Comparison) -> Table:
     """One line for each configuration, best first."""
     keys = comparison.keys if 0 < len(comparison.keys) <= MOST_COLUMNS else ()
     columns = [Column(Text(key), overflow="fold") for key in keys or ("configuration",)]
+    costs = comparison.params_differ
     repeated = any(len(row.outcomes) > 1 for row in comparison.rows)
-    numbers = (*(("n",) if repeated else ()), "val/acc", "test/acc", "seconds")
+    numbers = [*(["n"] if repeated else []), "val/acc", "test/acc", "seconds", *(["params"] if costs else [])]
     table = Table(
         Column("rank", justify="right"),
         *columns,
@@ -45,7 +46,8 @@ def _ranking(comparison: Comparison) -> Table:
         names = [row.shown(key) for key in keys] or [row.label]
         count = [str(len(row.outcomes))] if repeated else []
         figures = [_cell(row.val_acc), _cell(row.test_acc), _cell(row.seconds, ".1f")]
-        table.add_row(*(Text(cell) for cell in (str(row.rank), *names, *count, *figures)))
+        params = [f"{row.num_trained_params:,d}" if row.num_trained_params is not None else "–"] if costs else []
+        table.add_row(*(Text(cell) for cell in (str(row.rank), *names, *count, *figures, *params)))
     return table
 
 

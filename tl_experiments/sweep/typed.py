@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -10,6 +11,8 @@ from hydra.errors import HydraException
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.explain import key_owners
 from tl_experiments.config.member import GROUPS
+
+RECIPE = "grid"  # the group whose options say what a sweep varies
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,28 @@ def sort_overrides(overrides: Sequence[Override], *, searches: bool = False) -> 
         searches: whether values may be intervals.
 
     Raises:
-        ConfigError: a setting of the sweep has several values, or a value is no list of choices.
+        ConfigError: a setting of the sweep or its recipe has several values, or a value is no list of choices.
     """
     own = tuple(item for item in overrides if item.get_key_element().lstrip("+~").split(".")[0] == "sweep")
     for override in own:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: a setting of the sweep itself; expected one value")
     for override in overrides:
+        if override.get_key_element() == RECIPE and override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: says what varies; expected one of them")
         if override.is_sweep_override() and not override.is_discrete_sweep() and not searches:
             raise ConfigError(
                 f"{override.input_line}: expected values to choose from, such as a,b or range(1,4); "
                 "intervals are for a sweeper that searches: hydra/sweeper=optuna"
             )
     return Typed(run=tuple(item for item in overrides if item not in own), sweep=own)
+
+
+def typed_over(recipe: Sequence[Override], *, typed: Sequence[Override]) -> list[Override]:
+    """Return a recipe's overrides and what was typed beside it, which takes their place where the key is the same."""
+    answers = [[item for item in typed if _key(item) == _key(given)] or [given] for given in recipe]
+    first = list(chain.from_iterable(answers))
+    return [*first, *(item for item in typed if item not in first)]
 
 
 def as_choices(arguments: Sequence[str]) -> list[str]:
@@ -75,9 +87,13 @@ def as_choices(arguments: Sequence[str]) -> list[str]:
     swept: set[str] = {override.get_key_element() for override in overrides if override.is_sweep_override()} & set(
         GROUPS
     )
-    if any(override.get_key_element() == "sweep.resume" for override in overrides):
-        swept = set(GROUPS)  # what they are is said by the plan alone
+    if {"sweep.resume", RECIPE} & {override.get_key_element() for override in overrides}:
+        swept = set(GROUPS)  # which they are is said by the plan, or the recipe
     return [_as_choice(argument, parsed[argument], swept) for argument in arguments]
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+")
 
 
 def _line(override: Override) -> str:

@@ -13,6 +13,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.engine import records
+from tl_experiments.engine.plan import Plan
+from tl_experiments.tracking.plan_table import plan_line, plan_table
 from tl_experiments.tracking.run_log import RunResult
 
 FILE_WIDTH = 160  # columns that a table may take where there is no terminal to limit it
@@ -82,6 +84,13 @@ class Console:
         if record.stage != "val":  # an estimate for the run; the test that follows it is timed by itself
             fields["seconds_left"] = self._seconds_left(record) if record.stage == "train" else None
         self._show(title, record.step, record.num_steps, **fields)
+
+    def plan(self, plan: Plan, *, brief: bool) -> None:
+        """Print what is going to be trained: a table, or one line where it is one of many."""
+        if brief:
+            self.notice(plan_line(plan))
+        else:
+            self._console.print(plan_table(plan))
 
     def results(self, rows: Mapping[str, Mapping[str, float]]) -> None:
         """Print the result table, one row for each run name, with the summaries that are there."""

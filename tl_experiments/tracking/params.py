@@ -6,7 +6,7 @@ from typing import Any
 
 from tl_experiments.tracking.tracker import ParamValue
 
-RECIPE = "experiment"
+RECIPES = ("experiment", "grid")
 KNOBS = ("lr", "epochs", "batch_size", "seed")
 GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
@@ -25,7 +25,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         choices: option chosen in each group, such as {"backbone": "resnet18"}; other keys are ignored.
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
-    params |= {group: choices[group] for group in (RECIPE, *GROUPS) if group in choices}
+    params |= {group: choices[group] for group in (*RECIPES, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
     for group in GROUPS:

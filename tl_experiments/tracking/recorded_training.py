@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, Halved, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.runtime.files import disk_fault, sync_files
@@ -12,6 +13,13 @@ from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
 Prunes = Callable[[int, float], bool]  # epoch from 1, val/acc → whether a run stops there
+
+
+def show_plan(plan: Plan, *, console: Console, logs: Sequence[RunLog]) -> None:
+    """Show and keep what is going to be trained; a job of a sweep that trains alone says it in a line."""
+    console.plan(plan, brief=len(logs) == 1 and logs[0].in_sweep)
+    for log in logs:
+        log.plan(plan)
 
 
 def train(

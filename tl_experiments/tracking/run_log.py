@@ -15,6 +15,7 @@ import yaml
 from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
@@ -26,6 +27,7 @@ from tl_experiments.tracking.evaluation_files import write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
+from tl_experiments.tracking.plan_table import write_plan
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
@@ -93,8 +95,10 @@ class RunLog:
         self._config: Mapping[str, Any] = {}
         self._device = ""
         self._dataset = self._weights = ""
+        self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
+        self._num_epochs = 0
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
         self._ended = False
@@ -152,7 +156,7 @@ class RunLog:
             source: a folder, or the name where there is none.
             images: of all splits.
         """
-        self._dataset = images.fingerprint
+        self._dataset, self._num_train_images = images.fingerprint, len(images.train)
         self.tracker.log_dataset(name=name, digest=images.fingerprint, context="train", source=source)
         for path in keep_list(images.skipped, self.folder):
             self.tracker.log_file(path)
@@ -215,9 +219,19 @@ class RunLog:
             "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,
+            "num_train_images": self._num_train_images,
         }
         facts = {key: str(value) for key, value in self._identity.items()}
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
+
+    def plan(self, plan: Plan) -> None:
+        """Keep what is going to be trained.
+
+        Args:
+            plan: of all members; this one's is written.
+        """
+        for path in write_plan(self.folder, plan.of_member(self._member)):
+            self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
@@ -229,6 +243,7 @@ class RunLog:
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
         elif isinstance(record, EpochRecord):
             metrics = record.metrics(self._member)
+            self._num_epochs = record.num_epochs
             self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
             with suppress(OSError):  # of a disk that is full: the rows are kept, and tried again
@@ -262,13 +277,13 @@ class RunLog:
         save_picture(learning_curves(rows), self.folder / CURVES)
         self.tracker.log_file(self.folder / CURVES)
         self.tracker.set_tags({"tl.pruned": "true"})  # MLflow knows it as FINISHED: nothing went wrong
-        return self._end("PRUNED", best_epoch(rows), weights_sha256=None)
+        return self._end("PRUNED", best_epoch(rows), weights_sha256=None, num_epochs=self._num_epochs)
 
-    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None) -> RunResult:
+    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None, **facts: int) -> RunResult:
         summary = {**summary, "perf/seconds": self._seconds()}
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         with shielded():  # a signal that comes now ends no run that has finished
-            path = self._write_result(status=status, **summary, weights_sha256=weights_sha256)
+            path = self._write_result(status=status, **summary, **facts, weights_sha256=weights_sha256)
             self._ended = True  # what becomes of other members is nothing to this one
             self.tracker.log_file(path)
         self.tracker.__exit__(None, None, None)

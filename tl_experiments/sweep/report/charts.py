@@ -1,4 +1,4 @@
-"""Charts as plotly takes them, plain traces and layouts that the page draws: learning curves, accuracy and its cost."""
+"""Charts as plotly takes them, plain traces and layouts that the page draws; here what they share, and curves."""
 
 import html
 import math
@@ -43,12 +43,21 @@ class Chart:
 
 
 def color(row: Row) -> str:
-    """Return the colour of a row, the same in all charts."""
-    return COLORS[(row.rank - 1) % len(COLORS)] if row.rank <= COLOURED else REST_COLOR
+    """Return the colour of a row, the same in all charts that draw rows."""
+    return color_at(row.rank - 1)
 
 
 def dash(row: Row) -> str:
-    return DASHES[(row.rank - 1) // len(COLORS)] if row.rank <= COLOURED else "solid"
+    return dash_at(row.rank - 1)
+
+
+def color_at(place: int) -> str:
+    """Return the colour of the first, second, ... of what a chart draws; from 0."""
+    return COLORS[place % len(COLORS)] if place < COLOURED else REST_COLOR
+
+
+def dash_at(place: int) -> str:
+    return DASHES[place // len(COLORS)] if place < COLOURED else "solid"
 
 
 def plain(text: str) -> str:
@@ -96,57 +105,17 @@ def _whole_ticks(traces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"dtick": 1, "range": [0.5, last + 0.5]} if last <= 12 else {}
 
 
-def cost_charts(comparison: Comparison) -> list[Chart]:
-    """Draw val/acc over what it costs: seconds, and trained parameters where they differ."""
-    rows = [row for row in reversed(comparison.rows) if row.val_acc]
-    costs = {
-        "seconds": ("Accuracy and time", "seconds of a run", [row.seconds and row.seconds.mean for row in rows]),
-        "params": ("Accuracy and trained parameters", "trained parameters", [row.num_trained_params for row in rows]),
-    }
-    return [
-        _cost(name, title, axis, [(row, cost) for row, cost in zip(rows, values, strict=True) if cost])
-        for name, (title, axis, values) in costs.items()
-        if len({value for value in values if value}) > 1
-    ]
-
-
-def _cost(name: str, title: str, axis: str, points: Sequence[tuple[Row, float]]) -> Chart:
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "markers+text" if len(points) <= MOST_LABELLED else "markers",
-            "x": [round(cost, 2)],
-            **accuracy_points([row.val_acc]),
-            "legendgroup": str(row.rank),
-            "name": plain(row.label),
-            "marker": {"size": 11, "color": color(row)},
-            "text": [str(row.rank)],
-            "textposition": "middle right",
-            "hovertext": [f"{hover_text(row)}<br>{axis} {cost:,.{0 if name == 'params' else 1}f}"],
-            "hovertemplate": "%{hovertext}<extra></extra>",
-        }
-        for row, cost in points
-    ]
-    kind = "log" if spans([cost for _, cost in points], COST_RATIO) else "linear"
-    layout = {
-        "xaxis": {
-            "title": {"text": axis},
-            "type": kind,
-            **({"dtick": 1} if spans([cost for _, cost in points], LOG_RATIO) else {"rangemode": "tozero"}),
-        },
-        "yaxis": {"title": {"text": "val/acc"}},
-        "height": 340,
-    }
-    return Chart(f"cost-{name}", title, traces, layout, text=f"val/acc of each row over {axis}")
-
-
 def accuracy_points(spreads: Sequence[Spread | None]) -> dict[str, Any]:
     """The y of points, with bars of one standard deviation where it is known."""
-    points: dict[str, Any] = {"y": [rounded(spread and spread.mean) for spread in spreads]}
-    if any(spread and spread.sd is not None for spread in spreads):
-        deviations = [rounded(spread and spread.sd) for spread in spreads]
-        points["error_y"] = {"type": "data", "array": deviations, "color": REST_COLOR, "thickness": 1.5, "width": 4}
-    return points
+    return {"y": [rounded(spread and spread.mean) for spread in spreads], **deviation_bars("error_y", spreads)}
+
+
+def deviation_bars(name: str, spreads: Sequence[Spread | None], *, color: str = REST_COLOR) -> dict[str, Any]:
+    """Bars of one standard deviation, `error_x` or `error_y`; nothing where it is not known of any point."""
+    if all(spread is None or spread.sd is None for spread in spreads):
+        return {}
+    deviations = [rounded(spread and spread.sd) for spread in spreads]
+    return {name: {"type": "data", "array": deviations, "color": color, "thickness": 1.5, "width": 4}}
 
 
 def hover_text(row: Row) -> str:

@@ -18,8 +18,9 @@ from tl_experiments.runtime.files import publish_text
 from tl_experiments.sweep.comparison import SEED, Comparison, Row, constant_overrides
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.process import LOG
-from tl_experiments.sweep.report.charts import COLOURED, MOST_LABELLED, Chart, color, cost_charts, dash, learning_charts
+from tl_experiments.sweep.report.charts import COLOURED, MOST_LABELLED, Chart, color, dash, learning_charts
 from tl_experiments.sweep.report.confusion import Confusion, confusions
+from tl_experiments.sweep.report.cost_charts import cost_charts, label_chart
 from tl_experiments.sweep.report.mistakes import common_mistakes
 from tl_experiments.sweep.report.search_chart import search_chart
 from tl_experiments.sweep.report.settings_chart import settings_chart
@@ -68,6 +69,7 @@ def write_report(path: Path, *, comparison: Comparison, plan: Plan, link: str | 
     """
     charts = [
         search_chart(comparison),
+        label_chart(comparison),
         settings_chart(comparison),
         *learning_charts(comparison),
         *cost_charts(comparison),

@@ -1,0 +1,77 @@
+"""A frozen backbone and what learns from its features: computed once where they stay the same, else in every epoch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from tl_experiments.data.feature_batches import FeatureBatches
+from tl_experiments.data.images import Images
+from tl_experiments.data.transforms import to_device
+from tl_experiments.features.extract import View
+from tl_experiments.features.store import FeatureStore
+from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.model import classify
+from tl_experiments.strategies.base import Materials, SplitBatches
+
+
+class FrozenBackbone(nn.Module):
+    """Images (B, 3, S, S) → logits (K, B, C): one pass through a backbone without gradients, then K heads."""
+
+    def __init__(self, backbone: Backbone, heads: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = heads
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            features = self.backbone(images)
+        return self.heads(features[None])
+
+
+class OneHead(nn.Module):
+    """Features (1, B, D) of any dtype → logits (1, B, C)."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return classify(self.head, features[0])[None]
+
+
+def open_features(
+    materials: Materials, *, num_members: int = 1, views: Sequence[View | None] = (None,)
+) -> SplitBatches:
+    """Return the features of all splits, from the cache where they are known.
+
+    Args:
+        materials: whose backbone is as it was pretrained.
+        num_members: that learn from them side by side.
+        views: of the training images, one of which is drawn in every epoch.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    store = FeatureStore(
+        materials.backbone,
+        normalise=materials.normalise,
+        compute=materials.compute,
+        cached=materials.cache,
+        watch=materials.watch,
+    )
+
+    def batches(images: Images, views: Sequence[View | None], seeds: tuple[int, ...] | None) -> FeatureBatches:
+        return FeatureBatches(
+            features=torch.stack([store.features(images, view=view) for view in views]),
+            labels=to_device(images.labels, materials.compute.device),
+            batch_size=materials.batch_size,
+            num_members=num_members,
+            seeds=seeds,
+        )
+
+    return SplitBatches(
+        train=batches(materials.images.train, views, materials.seeds),
+        val=batches(materials.images.val, (None,), None),
+        test=batches(materials.images.test, (None,), None),
+    )

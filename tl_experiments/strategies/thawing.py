@@ -1,0 +1,146 @@
+"""A model of which the last stages are trained and those before stand still, however many that are.
+
+What the frozen stages say of an image does not change, so it is computed once where every epoch sees the same images
+(Yosinski et al. 2014 freeze by depth; Nakandala & Kumar 2022, "Nautilus", keep what frozen layers say).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from tl_experiments.data.feature_batches import FeatureBatches
+from tl_experiments.data.images import Images
+from tl_experiments.data.transforms import to_device
+from tl_experiments.features.activations import activations, activations_bytes
+from tl_experiments.features.extract import make_extractor
+from tl_experiments.models.model import Model, classify
+from tl_experiments.models.stages import cut
+from tl_experiments.runtime.precision import Compute
+from tl_experiments.strategies.base import Materials, Phase, SplitBatches, names
+from tl_experiments.strategies.on_features import FrozenBackbone, OneHead, open_features
+from tl_experiments.strategies.one_member import OneMember
+
+Held = Callable[[nn.Module], tuple[nn.Module, ...]]  # what is trained → layers of it that stay in eval mode
+
+
+class LastStages(nn.Module):
+    """Activations (1, B, ...) of any dtype → logits (1, B, C): the trained stages and a head."""
+
+    def __init__(self, suffix: nn.Module, head: nn.Module, *, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.suffix = suffix
+        self.head = head
+        self._memory_format = memory_format
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        inputs = activations[0].float()
+        if inputs.ndim == 4:  # of convolutions; tokens have no layout
+            inputs = inputs.contiguous(memory_format=self._memory_format)
+        return classify(self.head, self.suffix(inputs))[None]
+
+
+def whole_phase(materials: Materials, model: Model, *, name: str, held: Held) -> Phase:
+    """Train everything, on images."""
+    return Phase(
+        name=name,
+        module=OneMember(model),
+        trained=names(model),
+        held_in_eval=held(model.backbone),
+        epochs=materials.epochs,
+        open=materials.open_images,
+        train_precision=materials.compute.train,
+        infer_precision=materials.compute.infer,
+    )
+
+
+def head_phase(materials: Materials, model: Model, *, name: str) -> Phase:
+    """Train the head alone, on features that are kept, or on images where every epoch sees others."""
+    still = not materials.augmentation.is_random
+    if not still:
+        materials.watch.notice(f"{name}: the frozen backbone runs in every epoch, because augmentation is random")
+    head = OneHead(model.head)
+    return Phase(
+        name=name,
+        module=head if still else FrozenBackbone(model.backbone, head),
+        trained=frozenset(f"head.{own}" for own in names(model.head)),
+        held_in_eval=() if still else (model.backbone,),
+        epochs=materials.epochs,
+        open=(lambda: open_features(materials)) if still else materials.open_images,
+        train_precision=materials.compute.infer,
+        infer_precision=materials.compute.infer,
+    )
+
+
+def last_stages_phase(materials: Materials, model: Model, *, num_stages: int, name: str, held: Held) -> Phase:
+    """Train the last stages and the head: on activations where they fit and stay the same, else on images.
+
+    Raises:
+        SettingError: no stage would be left to freeze, or the network cannot be cut there.
+    """
+    halves = cut(model.backbone, num_trained=num_stages)
+    phase = Phase(
+        name=name,
+        module=OneMember(model),
+        trained=frozenset(
+            {f"backbone.body.{own}" for own in names(halves.suffix)} | {f"head.{own}" for own in names(model.head)}
+        ),
+        held_in_eval=(halves.prefix, *held(halves.suffix)),
+        epochs=materials.epochs,
+        open=materials.open_images,
+        train_precision=materials.compute.train,
+        infer_precision=materials.compute.infer,
+    )
+    if materials.augmentation.is_random:
+        reason = "augmentation is random"
+    else:
+        images = materials.images
+        needed = activations_bytes(
+            halves.prefix,
+            [images.train, images.val, images.test],
+            size=materials.backbone.input_spec.size,
+            compute=_as_in_training(materials),
+        )
+        if needed <= materials.memory_bytes:
+            memory_format = materials.compute.memory_format
+            return replace(
+                phase,
+                module=LastStages(halves.suffix, model.head, memory_format=memory_format),
+                held_in_eval=held(halves.suffix),
+                open=lambda: _open_activations(materials, halves.prefix),
+            )
+        limit = f"runtime.image_memory_gb={materials.memory_bytes / 1e9:g}"
+        reason = f"their activations take {needed / 1e9:.1f} GB ({limit})"
+    materials.watch.notice(f"{name}: the frozen stages run in every epoch, because {reason}")
+    return phase
+
+
+def _as_in_training(materials: Materials) -> Compute:
+    """What is kept is what each epoch would compute."""
+    return replace(materials.compute, infer=materials.compute.train)
+
+
+def _open_activations(materials: Materials, prefix: nn.Module) -> SplitBatches:
+    extractor = make_extractor(
+        prefix,
+        size=materials.backbone.input_spec.size,
+        normalise=materials.normalise,
+        compute=_as_in_training(materials),
+    )
+
+    def batches(images: Images, batch_size: int, seeds: tuple[int, ...] | None) -> FeatureBatches:
+        return FeatureBatches(
+            features=activations(extractor, images, work=materials.watch.work)[None],
+            labels=to_device(images.labels, materials.compute.device),
+            batch_size=batch_size,
+            num_members=1,
+            seeds=seeds,
+        )
+
+    images, at_once = materials.images, materials.compute.infer_batch_size
+    return SplitBatches(
+        train=batches(images.train, materials.batch_size, materials.seeds),
+        val=batches(images.val, at_once, None),
+        test=batches(images.test, at_once, None),
+    )
