@@ -181,7 +181,7 @@ def test_a_dry_run_prints_the_space_and_a_first_batch_and_makes_nothing(tmp_path
         (("lr=interval(1,2)", "hydra.sweeper.num_trials=0"), "hydra.sweeper.num_trials=0: expected 1 to 1000000"),
         (("lr=interval(1,2)", "hydra.sweeper.pruner=mean"), "mean"),
         (("lr=1e-3",), "nothing to search"),
-        (("lr=interval(1,2)", "epochs=3", "scheduler.warmup_epochs=1,5"), "scheduler.warmup_epochs=5: expected less"),
+        (("lr=interval(1,2)", "epochs=3", "scheduler.warmup_epochs=1,5"), "scheduler.warmup_epochs=5.0: expected less"),
         (("seed=0,1", "hydra.sweep.subdir=same"), "hydra.sweep.subdir=same: the same folder for"),
     ],
 )
