@@ -62,6 +62,9 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
                 num_classes=dataset.num_classes,
                 images=images,
                 augmentation=augmentation,
+                mixing=build.build_mixing(shared),
+                sampler=build.sampler(shared),
+                head=build.build_head(shared),
                 batch_size=shared.config["batch_size"],
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
@@ -71,7 +74,8 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
                 watch=console,
             )
         )
-        trainer = build.build_trainer(members, workload, device=device)
+        loss = build.build_loss(shared, dataset=dataset, images=images, device=device)
+        trainer = build.build_trainer(members, workload, loss=loss, device=device)
         frozen = _identify(logs, workload)
         show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
@@ -124,7 +128,9 @@ def _keep(
         log.folder / "model",
         class_names=class_names,
         backbone=shared.config["backbone"],
+        head=shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
+        temperature=log.temperature,
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

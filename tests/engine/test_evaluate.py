@@ -1,7 +1,5 @@
 """A pass without gradients gives what the module says of every sample, in order."""
 
-from typing import Literal
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,7 @@ from torch import nn
 
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine.evaluate import Evaluation, Position, evaluate
-from tl_experiments.engine.records import Progress
+from tl_experiments.engine.records import Progress, Stage
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.runtime.precision import Precision
 
@@ -31,7 +29,7 @@ def make_batches(batch_size: int) -> FeatureBatches:
 
 
 def run(
-    module: nn.Module, batches: FeatureBatches, *, precision: str = "fp32", stage: Literal["val", "test"] = "test"
+    module: nn.Module, batches: FeatureBatches, *, precision: str = "fp32", stage: Stage = "test"
 ) -> tuple[list[Progress], Evaluation]:
     steps = evaluate(
         module,
@@ -111,6 +109,7 @@ def test_logits_are_float32_in_any_precision() -> None:
 def test_what_nobody_looks_at_is_not_kept() -> None:
     bank, batches = make_bank(), make_batches(8)
     _, seen = run(bank, batches, stage="test")
+    assert torch.equal(run(bank, batches, stage="calibration")[1].logits, seen.logits)
     _, checked = run(bank, batches, stage="val")
     assert checked.means == seen.means
     assert (seen.logits.numel(), checked.logits.numel(), checked.labels.numel()) == (

@@ -46,7 +46,9 @@ def write(folder: Path, images: Images) -> np.ndarray:
     """Write that every image is a cat; returns the gallery's pixels."""
     folder.mkdir()
     logits = torch.tensor([[5.0, 0.0]]).expand(len(images), 2)
-    paths = write_evaluation(folder, logits=logits, labels=images.labels, images=images, class_names=NAMES)
+    paths = write_evaluation(
+        folder, logits=logits, labels=images.labels, temperature=2.0, images=images, class_names=NAMES
+    )
     assert [path.name for path in paths] == list(FILES)
     assert all(path.stat().st_size for path in paths)
     with Image.open(folder / "wrong_gallery.png") as gallery:

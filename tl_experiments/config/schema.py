@@ -44,6 +44,13 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class Sampling(Enum):
+    """Which training images an epoch sees."""
+
+    shuffle = "shuffle"
+    balanced = "balanced"
+
+
 class Sampler(Enum):
     """Who says what the next job of a search tries."""
 
@@ -70,15 +77,21 @@ class OnOom(Enum):
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
-    lr: float = MISSING
+    lr: Any = MISSING  # a number above 0, or auto
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    label_smoothing: float = MISSING
+    class_weights: Any = MISSING
+    sampler: Sampling = MISSING
+    mixup_alpha: float = MISSING
+    cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
     strategy: Any = MISSING
+    head: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     dataset: Any = MISSING
@@ -163,10 +176,27 @@ class Scratch:
 
 
 @dataclass
+class LinearHead:
+    _target_: str = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class MlpHead(LinearHead):
+    hidden_dim: int = MISSING
+
+
+@dataclass
+class CosineHead(LinearHead):
+    scale: float = MISSING
+    learn_scale: bool = MISSING
+
+
+@dataclass
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     betas: list[float] = MISSING
     eps: float = MISSING
@@ -181,7 +211,7 @@ class Adam(AdamW):
 class SGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     nesterov: bool = MISSING
@@ -191,7 +221,7 @@ class SGD:
 class RMSprop:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     alpha: float = MISSING
@@ -279,6 +309,13 @@ class Augmentation:
     rotation_degrees: float = MISSING
     scale: list[float] = MISSING
     ratio: list[float] = MISSING
+    erase_prob: float = MISSING
+
+
+@dataclass
+class RandAugment(Augmentation):
+    num_ops: int = MISSING
+    magnitude: int = MISSING
 
 
 @dataclass
@@ -339,6 +376,9 @@ SCHEMAS: dict[str, type] = {
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,
+    "head/linear": LinearHead,
+    "head/mlp": MlpHead,
+    "head/cosine": CosineHead,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
@@ -352,6 +392,7 @@ SCHEMAS: dict[str, type] = {
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
     "augmentation": Augmentation,
+    "augmentation/randaugment": RandAugment,
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,

@@ -29,7 +29,7 @@ class Evaluation:
 
     Attributes:
         means: per member.
-        logits: float32 (K, N, C) on the device; none, (K, 0, 0), of another split than test: nobody looks at them.
+        logits: float32 (K, N, C) on the device; none, (K, 0, 0), where nobody looks at them.
         labels: int64 (K, N) on the device, or (K, 0).
     """
 
@@ -38,6 +38,7 @@ class Evaluation:
     labels: torch.Tensor = field(repr=False)
 
 
+LOOKED_AT: tuple[Stage, ...] = ("calibration", "test")  # stages whose logits are kept
 EvaluationSteps = Generator[Progress, None, Evaluation]
 
 
@@ -59,7 +60,7 @@ def evaluate(
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
             sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
-        if position.stage == "test":
+        if position.stage in LOOKED_AT:
             logits.append(outputs)
             labels.append(batch.labels)
         num_seen += batch.labels.shape[1]

@@ -10,12 +10,15 @@ from torch import nn
 
 from tl_experiments.data.batches import Batch
 from tl_experiments.engine.best import BestWeights
+from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
-from tl_experiments.engine.metrics import Means, Sums, member_losses
+from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.metrics import Means, Sums
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
+from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
 from tl_experiments.engine.updates import Done, Updates
@@ -36,6 +39,7 @@ class Trainer:
         workload: Workload,
         *,
         updates: Updates,
+        loss: Loss = PLAIN,
         seed: int,
         device: torch.device,
         log_every_steps: int,
@@ -48,6 +52,7 @@ class Trainer:
         Args:
             workload: what to train, on the device.
             updates: of the workload's parameters.
+            loss: what gradient steps minimise.
             seed: of dropout.
             device: of the batches.
             log_every_steps: steps between two looks at the loss; the device is not waited for.
@@ -57,6 +62,7 @@ class Trainer:
         """
         self._workload = workload
         self._updates = updates
+        self._loss = loss
         self._seed = seed
         self._device = device
         self._log_every_steps = log_every_steps
@@ -125,21 +131,28 @@ class Trainer:
         return self._opened[1]
 
     def test(self) -> Iterator[Record]:
-        """Put the best weights back and see the test split once.
+        """Put the best weights back, see val again to calibrate them, and the test split once.
 
         Yields:
             Progress for every step, then one FinalRecord.
         """
         self._best.restore()
         phase, module = self._workload.phases[-1], self._networks[-1]
+        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs)
+        temperatures = [fit_temperature(logits, seen.labels[0]) for logits in seen.logits]
         evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs)
+        logits, labels = evaluation.logits.cpu(), evaluation.labels[0].cpu()
         yield FinalRecord(
             loss=evaluation.means.loss,
             acc=evaluation.means.acc,
             best_epoch=tuple(self._best.epoch),
             best_val_acc=tuple(self._best.acc),
-            logits=evaluation.logits.cpu(),
-            labels=evaluation.labels[0].cpu(),
+            scores=tuple(
+                score(own, labels, temperature=temperature)
+                for own, temperature in zip(logits, temperatures, strict=True)
+            ),
+            logits=logits,
+            labels=labels,
         )
 
     def state(self) -> TrainerState:
@@ -275,7 +288,7 @@ class Trainer:
         def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             with phase.train_precision.autocast():
                 logits = module(part.inputs)
-            losses = member_losses(logits, part.labels)
+            losses = self._loss(logits, part)
             # Members share no parameter, so that each gets its own gradient.
             (losses.sum(dim=1) / batch.num_samples).sum().backward()
             return logits.detach(), losses.detach()
@@ -285,7 +298,7 @@ class Trainer:
         logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
         updated = self._updates.step(losses.isfinite().all(dim=1) & self._alive)
         statistics.put_back_unless(updated.any())
-        self._sums.add(logits, batch.labels, losses, updated=updated, skips=self._skips)
+        self._sums.add(logits, batch.dominant_labels, losses, updated=updated, skips=self._skips)
         self._steps += 1
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples
@@ -293,7 +306,7 @@ class Trainer:
     def _evaluate(self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int) -> EvaluationSteps:
         return evaluate(
             module,
-            getattr(self._batches(phase), stage),
+            getattr(self._batches(phase), "val" if stage == "calibration" else stage),
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,

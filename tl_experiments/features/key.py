@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_fields
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.features.extract import View
@@ -39,7 +40,7 @@ def feature_fields(
     return {
         "extractor": EXTRACTOR,
         "image": {**canvas_fields(canvas), "size": backbone.input_spec.size, **asdict(normalise)},
-        "view": view and {"number": view.number, "augmentation": asdict(view.fixed_augmentation)},
+        "view": view and {"number": view.number, "augmentation": _augmentation(view.fixed_augmentation)},
         "backbone": {"name": backbone.name, "weights_sha256": weights_sha256, "batchnorm": "eval, folded"},
         "compute": {
             "precision": compute.infer.name,
@@ -50,6 +51,11 @@ def feature_fields(
         },
         "versions": versions(),
     }
+
+
+def _augmentation(augmentation: Augmentation) -> dict[str, Any]:
+    """Its values, and its kind: two kinds may have the same values."""
+    return {"kind": type(augmentation).__name__, **asdict(augmentation)}
 
 
 def _device(device: torch.device) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches, ImageBatches
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.data.mixing import Mixing
+from tl_experiments.data.sampling import Sampler
 from tl_experiments.data.transforms import Normalise
 from tl_experiments.data.watch import Watch
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import HeadKind
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import ParamGroup
 from tl_experiments.runtime.precision import Compute, Precision
@@ -31,6 +33,9 @@ class Materials:
         num_classes: C.
         images: of the splits.
         augmentation: decided for the dataset.
+        mixing: of training images.
+        sampler: chooses what an epoch of training sees.
+        head: what kind of head is put behind the backbone.
         batch_size: of training.
         epochs: of training.
         seeds: one per member, K of them.
@@ -44,6 +49,9 @@ class Materials:
     num_classes: int
     images: DatasetImages
     augmentation: Augmentation
+    mixing: Mixing
+    sampler: Sampler
+    head: HeadKind
     batch_size: int
     epochs: int
     seeds: tuple[int, ...]
@@ -56,6 +64,13 @@ class Materials:
     def normalise(self) -> Normalise:
         return Normalise(mean=self.backbone.input_spec.mean, std=self.backbone.input_spec.std)
 
+    @property
+    def varies_because(self) -> str | None:
+        """Why every epoch sees other training images; None where all see the same."""
+        if self.mixing.is_on:
+            return "images are mixed (mixup_alpha, cutmix_alpha)"
+        return "augmentation is random" if self.augmentation.is_random else None
+
     def new_model(self) -> Model:
         """Put a new head, drawn under the seed of the one member, behind the backbone.
 
@@ -64,7 +79,7 @@ class Materials:
         """
         [seed] = self.seeds
         self.backbone.requires_grad_(False)  # until a phase trains it
-        head = make_head(
+        head = self.head.make(
             feature_dim=self.backbone.feature_dim, num_classes=self.num_classes, seed=derive_seed(seed, "head")
         )
         return Model(self.backbone, head.to(self.compute.device))
@@ -99,6 +114,8 @@ class Materials:
             seed=seed,
             augmentation=None if seed is None else self.augmentation,
             memory_format=self.compute.memory_format,
+            sampler=self.sampler,
+            mixing=self.mixing,
         )
 
 
@@ -204,6 +221,11 @@ class Strategy(ABC):
     @property
     def trains_backbone(self) -> bool:
         """Whether the backbone's speed in training matters."""
+        return True
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether weights are learnt by gradient steps, so that loss, sampler, mixing and kind of head matter."""
         return True
 
     def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it

@@ -68,6 +68,7 @@ def open_features(
             batch_size=materials.batch_size,
             num_members=num_members,
             seeds=seeds,
+            sampler=materials.sampler,
         )
 
     return SplitBatches(

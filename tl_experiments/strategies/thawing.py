@@ -57,9 +57,10 @@ def whole_phase(materials: Materials, model: Model, *, name: str, held: Held) ->
 
 def head_phase(materials: Materials, model: Model, *, name: str) -> Phase:
     """Train the head alone, on features that are kept, or on images where every epoch sees others."""
-    still = not materials.augmentation.is_random
+    reason = materials.varies_because
+    still = reason is None
     if not still:
-        materials.watch.notice(f"{name}: the frozen backbone runs in every epoch, because augmentation is random")
+        materials.watch.notice(f"{name}: the frozen backbone runs in every epoch, because {reason}")
     head = OneHead(model.head)
     return Phase(
         name=name,
@@ -92,9 +93,8 @@ def last_stages_phase(materials: Materials, model: Model, *, num_stages: int, na
         train_precision=materials.compute.train,
         infer_precision=materials.compute.infer,
     )
-    if materials.augmentation.is_random:
-        reason = "augmentation is random"
-    else:
+    reason = materials.varies_because
+    if reason is None:
         images = materials.images
         needed = activations_bytes(
             halves.prefix,
@@ -136,6 +136,7 @@ def _open_activations(materials: Materials, prefix: nn.Module) -> SplitBatches:
             batch_size=batch_size,
             num_members=1,
             seeds=seeds,
+            sampler=materials.sampler,
         )
 
     images, at_once = materials.images, materials.compute.infer_batch_size

@@ -8,7 +8,9 @@ from tl_experiments.tracking.tracker import ParamValue
 
 RECIPES = ("experiment", "grid")
 KNOBS = ("lr", "epochs", "batch_size", "seed")
-GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
+# Options that say something of a run where they are on, with what off is.
+OFF = {"label_smoothing": 0, "class_weights": None, "sampler": "shuffle", "mixup_alpha": 0, "cutmix_alpha": 0}
+GROUPS = ("backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
 BUILDING = {"_target_", "_partial_", "lr"}  # `lr` is a knob, and told as that
@@ -25,6 +27,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         choices: option chosen in each group, such as {"backbone": "resnet18"}; other keys are ignored.
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
+    params |= {key: _told(config[key]) for key, off in OFF.items() if config.get(key, off) != off}
     params |= {group: choices[group] for group in (*RECIPES, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
@@ -32,6 +35,13 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         if params.get(f"{group}.name") == params.get(group):
             params.pop(f"{group}.name", None)
     return params
+
+
+def _told(value: Any) -> ParamValue:
+    """Return weights of classes as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={weight:g}" for name, weight in value.items())
+    return value
 
 
 def _flat(node: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, ParamValue]]:
