@@ -5,6 +5,7 @@ import re
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from tl_experiments.config.checks import check_ranges
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.sweep.search.settings import Parameter
 from tl_experiments.sweep.search.space import corners, space_of
@@ -95,3 +96,19 @@ def test_every_end_is_tried_with_an_option_that_has_the_key() -> None:
         {"strategy": "feature", "lr": "0.001"},
         {"strategy": "feature", "lr": "0.1"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("num_trials", 1, 0),
+        ("n_startup_trials", 0, -1),
+        ("min_trials", 1, 0),
+        ("min_epochs", 1, 0),
+        ("seed", 0, -1),
+    ],
+)
+def test_settings_of_the_sweeper_have_ranges(key: str, accepted: int, refused: int) -> None:
+    check_ranges({"hydra": {"sweeper": {key: accepted}}})
+    with pytest.raises(ConfigError, match=rf"hydra\.sweeper\.{key}={refused}: expected"):
+        check_ranges({"hydra": {"sweeper": {key: refused}}})
