@@ -139,7 +139,9 @@ def test_a_search_that_has_ended_goes_on_with_more_trials(searched: tuple[Desk, 
     more = ("-m", "hydra/sweeper=optuna", f"sweep.resume={desk.folder / 'sweep'}")
     program = typed(desk.folder, *more, "hydra.sweeper.num_trials=7", "hydra.sweeper.seed=3")
     assert errors(program) == ["hydra.sweeper.seed=3: the plan of sweep has 0; leave it out, or search anew"]
-    program = typed(desk.folder, *more, "hydra.sweeper.num_trials=7")
+    elsewhere = desk.folder / "elsewhere"  # its runs are tracked where they were
+    elsewhere.mkdir()
+    program = typed(elsewhere, *more, "hydra.sweeper.num_trials=7")
     assert program.code == 0, program.output
     after = bits(desk.folder / "sweep")
     assert len(after) == 7
