@@ -26,8 +26,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 CANVAS = Canvas(size=36, crop=32, interpolation="bilinear")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 COMPUTE = Compute(CPU, Precision("fp32", "cpu"), Precision("fp32", "cpu"), "contiguous", infer_batch_size=4)
-CROPS = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.9, 1.1))
-MIRRORS = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+CROPS = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.9, 1.1), erase_prob=0.0)
+MIRRORS = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 VIEW = View(CROPS, 0, 4)
 
 

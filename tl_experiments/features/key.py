@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_fields
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.features.extract import Mirrored, View
@@ -55,7 +56,12 @@ def feature_fields(
 def _view(view: View | Mirrored | None) -> Any:
     if isinstance(view, Mirrored):
         return "mirrored"
-    return view and {"number": view.number, "augmentation": asdict(view.fixed_augmentation)}
+    return view and {"number": view.number, "augmentation": _augmentation(view.fixed_augmentation)}
+
+
+def _augmentation(augmentation: Augmentation) -> dict[str, Any]:
+    """Its values, and its kind: two kinds may have the same values."""
+    return {"kind": type(augmentation).__name__, **asdict(augmentation)}
 
 
 def _device(device: torch.device) -> dict[str, Any]:

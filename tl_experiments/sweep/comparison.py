@@ -20,8 +20,8 @@ OF_THE_TEST = (
     "test/ece_calibrated", "test/loss_calibrated",
 )  # fmt: skip
 MEASURED = (
-    "val/acc_best", "val/epoch_best", "test/acc", *OF_THE_TEST, "perf/seconds", "num_trained_params",
-    "num_train_images", "run_id",
+    "val/acc_best", "val/epoch_best", "test/acc", *OF_THE_TEST, "perf/seconds",
+    "num_trained_params", "num_train_images", "run_id",
 )  # fmt: skip
 
 
