@@ -23,6 +23,7 @@ TINY = (
 )
 OWN = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 DROPOUT = ("backbone=mobilenet_v3_large", "backbone.weights=null")  # with dropout before its last layer
+MIXED = ("mixup_alpha=0.4", "cutmix_alpha=1.0", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}")
 KINDS = {
     "feature": ("strategy=feature",),
     "feature, new views": ("strategy=feature", "augmentation=light"),
@@ -30,6 +31,8 @@ KINDS = {
     "finetune": ("strategy=finetune", *OWN, "augmentation=light"),
     "finetune, dropout": ("strategy=finetune", *DROPOUT, "augmentation=light"),
     "partial": ("strategy=partial", *OWN),
+    "finetune, mixed": ("strategy=finetune", *OWN, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
+    "feature, balanced": ("strategy=feature", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}"),
 }
 LIMIT_SECONDS = 120
 
@@ -136,6 +139,7 @@ ORDINARY = [
     ("feature", "in a sweep, after others"),
     ("finetune", "workers 2"),
     ("finetune, dropout", "resumed twice"),
+    ("finetune, mixed", "resumed twice"),
 ]
 CASES = [(kind, cell) for kind in KINDS for cell in CELLS] if FULL else ORDINARY
 
