@@ -166,3 +166,9 @@ def test_what_gradient_steps_would_do_is_refused_where_none_are_taken(
     build.check_buildable(make_member(override))
     with pytest.raises(ConfigError, match=f"^{told}"):
         build.check_buildable(make_member(*own, override))
+
+
+def test_mirror_images_are_refused_where_they_are_another_class(make_member: MakeMember) -> None:
+    member = make_member("tta=flip")
+    with pytest.raises(ConfigError, match=r"^tta=flip: a mirror image of digits .* expected tta=none$"):
+        build.sees_mirrors(member, dataset=build.build_dataset(member))

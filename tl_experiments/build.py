@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch.optim import Optimizer
 
+from tl_experiments.config.checks import AUTO
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.targets import HOMES, allowed_prefixes
@@ -31,6 +32,7 @@ from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.lr_finder import FIRST
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
@@ -141,6 +143,18 @@ def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
     return _build(member, "augmentation").resolved(mirror_safe=dataset.mirror_safe)
 
 
+def sees_mirrors(member: Member, *, dataset: Dataset) -> bool:
+    """Whether the test sees the mirror image of each image too.
+
+    Raises:
+        ConfigError: mirror images show other classes.
+    """
+    wanted = member.config["tta"] == "flip"
+    if wanted and not dataset.mirror_safe:
+        raise ConfigError(f"tta=flip: a mirror image of {dataset.name} may show another class; expected tta=none")
+    return wanted
+
+
 def build_mixing(member: Member) -> Mixing:
     return Mixing(mixup_alpha=member.config["mixup_alpha"], cutmix_alpha=member.config["cutmix_alpha"])
 
@@ -169,7 +183,7 @@ def build_strategy(member: Member) -> Strategy:
 
 def build_optimizer(member: Member) -> OptimizerFactory:
     """Return an optimizer that lacks its parameters; it is tried on one, so that what it refuses is told early."""
-    factory = _build(member, "optimizer")
+    factory = _build(at_rate(member, FIRST) if seeks_rate(member) else member, "optimizer")
     target = member.config["optimizer"]["_target_"]
     try:
         tried = factory([_parameter()])
@@ -178,6 +192,18 @@ def build_optimizer(member: Member) -> OptimizerFactory:
     if not isinstance(tried, Optimizer):
         raise ConfigError(f"optimizer._target_={target}: expected one of torch.optim's optimizers, or one like them")
     return factory
+
+
+def seeks_rate(member: Member) -> bool:
+    """Whether a range test is to find the member's lr; until then its optimizer has the test's first rate."""
+    return member.config["lr"] == AUTO
+
+
+def at_rate(member: Member, lr: float) -> Member:
+    """Return the member with another lr."""
+    optimizer = member.config["optimizer"]
+    rate = {"lr": lr} if "lr" in optimizer else {}
+    return replace(member, config={**member.config, "lr": lr, "optimizer": {**optimizer, **rate}})
 
 
 def build_scheduler(member: Member) -> ScheduleFactory:
@@ -330,8 +356,10 @@ def shares_cpu(member: Member) -> bool:
 def bank_rule(member: Member) -> str | None:
     """Name the rule by which the member's head can be trained beside others; None where it is trained alone.
 
-    It needs features that are computed once, and an optimizer whose rule updates many heads at once.
+    It needs features that are computed once, an optimizer whose rule updates many heads at once, and a known rate.
     """
+    if seeks_rate(member):
+        return None
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
     kind, _ = read_settings(build_optimizer(member))
     joins = strategy.trains_bank(augmentation) and build_head(member).joins_bank and not build_mixing(member).is_on
@@ -371,10 +399,11 @@ def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmenta
         strategy, augmentation: tell whether there are features at all.
         watch: told where they are not kept although that is wanted.
     """
-    wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
-    own = not target.startswith("tl_experiments.")
+    wanted = member.config["runtime"]["cache"]
+    targets = [member.config[group]["_target_"] for group in ("backbone", "augmentation")]
+    own = [target for target in targets if not target.startswith("tl_experiments.")]
     if wanted and own and strategy.uses_features(augmentation) and not build_mixing(member).is_on:
-        watch.notice(f"features are not kept: no cache key would show that {target} was changed")
+        watch.notice(f"features are not kept: no cache key would show that {' or '.join(own)} was changed")
     return wanted and not own
 
 

@@ -36,6 +36,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
             build.check_buildable(member)
         strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
         augmentation = build.build_augmentation(shared, dataset=dataset)
+        mirrors = build.sees_mirrors(shared, dataset=dataset)
         backbone = build.build_backbone(shared, dataset=dataset, strategy=strategy)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
         who = shared.name if len(members) == 1 else f"{len(members)} heads together"
@@ -72,6 +73,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
                 cache=build.keeps_features(shared, strategy=strategy, augmentation=augmentation, watch=console),
                 memory_bytes=build.memory_bytes(shared),
                 watch=console,
+                mirrors=mirrors,
             )
         )
         loss = build.build_loss(shared, dataset=dataset, images=images, device=device)
@@ -131,5 +133,7 @@ def _keep(
         head=shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
+        temperature=log.temperature,
+        mirrors=shared.config["tta"] == "flip",
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

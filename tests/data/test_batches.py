@@ -16,7 +16,7 @@ from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
 
 CANVAS = Canvas(size=14, crop=12, interpolation="bilinear")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-AUGMENTATION = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.8, 1.25))
+AUGMENTATION = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.8, 1.25), erase_prob=0.0)
 CPU = torch.device("cpu")
 
 

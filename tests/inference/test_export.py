@@ -59,7 +59,17 @@ def make_model(name: str, *, seed: int = 0) -> tuple[Model, dict[str, Any], Canv
 
 def export(model: Model, node: dict[str, Any], canvas: Canvas, folder: Path, *, head: dict[str, Any] = HEAD) -> str:
     digest = tensors_sha256(model.state_dict())
-    save_model(model, folder, class_names=CLASS_NAMES, backbone=node, head=head, canvas=canvas, weights_sha256=digest)
+    save_model(
+        model,
+        folder,
+        class_names=CLASS_NAMES,
+        backbone=node,
+        head=head,
+        canvas=canvas,
+        weights_sha256=digest,
+        temperature=1.25,
+        mirrors=True,
+    )
     return digest
 
 
@@ -115,6 +125,7 @@ def test_the_digest_is_that_of_the_tensors_and_the_names_are_kept(tmp_path: Path
     assert description["class_names"] == list(CLASS_NAMES)
     assert description["backbone"]["pretrained_weights"] == "random(seed=0)"
     assert description["input"]["color"] == "RGB"
+    assert (description["temperature"], description["tta"]) == (1.25, "flip")
     assert description["format"] == 2
     assert description["head"] == HEAD
 

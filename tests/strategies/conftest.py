@@ -28,7 +28,7 @@ from tl_experiments.strategies.base import Materials, Workload
 
 Materialise = Callable[..., Materials]
 Train = Callable[..., None]
-NO_AUGMENTATION = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+NO_AUGMENTATION = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 
 
 @pytest.fixture

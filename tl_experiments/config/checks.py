@@ -13,7 +13,9 @@ from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
 from tl_experiments.config.targets import HOMES, target_problems
 
+AUTO = "auto"  # lr: found by a range test when the run begins
 SQLITE = "sqlite:///"
+PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
 MOST_SEED = 2**63 - 1
 MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
 
@@ -61,6 +63,10 @@ def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
 
+def _rate(value: float | str) -> bool:
+    return value == AUTO or (not isinstance(value, bool | str) and _positive(value))
+
+
 def _device(value: str) -> bool:
     kind, _, index = value.partition(":")
     return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal() and len(index) < 4)
@@ -78,7 +84,7 @@ def _class_weights(value: Any) -> bool:
 
 # Keys that are absent or null are not checked: which keys exist is the schema's business.
 RANGES: tuple[Check, ...] = (
-    ("lr", _positive, "a number above 0"),
+    ("lr", _rate, "a number above 0, or auto"),
     ("epochs", _up_to(1_000_000), "1 to 1000000"),
     ("batch_size", _up_to(65_536), "1 to 65536"),
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
@@ -123,6 +129,9 @@ RANGES: tuple[Check, ...] = (
     ("augmentation.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
     ("augmentation.scale", lambda value: _range(value) and value[1] <= 1, "two rising fractions in (0, 1]"),
     ("augmentation.ratio", _range, "two rising numbers above 0"),
+    ("augmentation.erase_prob", _probability, "in [0, 1]"),
+    ("augmentation.num_ops", _up_to(14), "1 to 14"),
+    ("augmentation.magnitude", _up_to(30, least=0), "0 to 30"),
     ("runtime.device", _device, "auto, cpu, cuda or cuda:N"),
     ("runtime.infer_batch_size", _up_to(65_536), "1 to 65536, or null"),
     ("runtime.threads", _up_to(1024), "1 to 1024, or null"),
@@ -233,8 +242,9 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
     views, augmentation = config["strategy"]["views"], config["augmentation"]
     if config["strategy"].get("batchnorm") == "train":
         yield f"strategy.views={views}: features that are kept need strategy.batchnorm=eval"
-    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1]}
-    if all(augmentation.get(key) == value for key, value in still.items()):
+    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1], "erase_prob": 0}
+    has_policy = augmentation["_target_"] != PHOTOGRAPH
+    if not has_policy and all(augmentation.get(key) == value for key, value in still.items()):
         yield f"strategy.views={views}: without augmentation all are the same; expected null, or augmentation=light"
 
 

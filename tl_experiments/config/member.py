@@ -98,6 +98,9 @@ def checked(config: DictConfig, *, folder: Path) -> tuple[dict[str, Any], dict[s
     values = plain(config)
     require_no_secrets(config)
     check(values, folder=folder)
+    for node in (values, values["optimizer"]):
+        if isinstance(node.get("lr"), int):  # it has no type, because it may be `auto`: 1 and 1.0 are one rate
+            node["lr"] = float(node["lr"])
     if (resume := values.pop("resume")) is not None:
         raise ConfigError(
             f"resume={resume}: goes on with one run as it was begun, without flags; "

@@ -73,11 +73,18 @@ class OnOom(Enum):
     halve = "halve"
 
 
+class Tta(Enum):
+    """What the test sees of each image besides the image itself."""
+
+    none = "none"
+    flip = "flip"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
-    lr: float = MISSING
+    lr: Any = MISSING  # a number above 0, or auto
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
@@ -87,6 +94,7 @@ class Run:
     mixup_alpha: float = MISSING
     cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
+    tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
@@ -196,7 +204,7 @@ class CosineHead(LinearHead):
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     betas: list[float] = MISSING
     eps: float = MISSING
@@ -211,7 +219,7 @@ class Adam(AdamW):
 class SGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     nesterov: bool = MISSING
@@ -221,7 +229,7 @@ class SGD:
 class RMSprop:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     alpha: float = MISSING
@@ -309,6 +317,13 @@ class Augmentation:
     rotation_degrees: float = MISSING
     scale: list[float] = MISSING
     ratio: list[float] = MISSING
+    erase_prob: float = MISSING
+
+
+@dataclass
+class RandAugment(Augmentation):
+    num_ops: int = MISSING
+    magnitude: int = MISSING
 
 
 @dataclass
@@ -385,6 +400,7 @@ SCHEMAS: dict[str, type] = {
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
     "augmentation": Augmentation,
+    "augmentation/randaugment": RandAugment,
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,

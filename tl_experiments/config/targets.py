@@ -12,7 +12,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "optimizer": ("torch.optim.",),
     "scheduler": ("tl_experiments.engine.schedulers.",),
     "dataset": ("tl_experiments.data.",),
-    "augmentation": ("tl_experiments.data.augmentation.",),
+    "augmentation": ("tl_experiments.data.augmentation.", "tl_experiments.data.policies."),
     "tracking": ("tl_experiments.tracking.",),
 }
 PARTIAL = ("optimizer", "scheduler")  # completed by the code

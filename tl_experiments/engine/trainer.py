@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from tl_experiments.data.batches import Batch
+from tl_experiments.data.batches import Batch, Batches
 from tl_experiments.engine.best import BestWeights
+from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.loss import PLAIN, Loss
 from tl_experiments.engine.metrics import Means, Sums
@@ -17,6 +18,7 @@ from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
+from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
 from tl_experiments.engine.updates import Done, Updates
@@ -129,21 +131,29 @@ class Trainer:
         return self._opened[1]
 
     def test(self) -> Iterator[Record]:
-        """Put the best weights back and see the test split once.
+        """Put the best weights back, see val again to calibrate them, and the test split once.
 
         Yields:
             Progress for every step, then one FinalRecord.
         """
         self._best.restore()
         phase, module = self._workload.phases[-1], self._networks[-1]
-        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs)
+        val, test = self._batches(phase).at_the_end()
+        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs, batches=val)
+        temperatures = [fit_temperature(logits, seen.labels[0]) for logits in seen.logits]
+        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs, batches=test)
+        logits, labels = evaluation.logits.cpu(), evaluation.labels[0].cpu()
         yield FinalRecord(
             loss=evaluation.means.loss,
             acc=evaluation.means.acc,
             best_epoch=tuple(self._best.epoch),
             best_val_acc=tuple(self._best.acc),
-            logits=evaluation.logits.cpu(),
-            labels=evaluation.labels[0].cpu(),
+            scores=tuple(
+                score(own, labels, temperature=temperature)
+                for own, temperature in zip(logits, temperatures, strict=True)
+            ),
+            logits=logits,
+            labels=labels,
         )
 
     def state(self) -> TrainerState:
@@ -294,10 +304,12 @@ class Trainer:
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples
 
-    def _evaluate(self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int) -> EvaluationSteps:
+    def _evaluate(
+        self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int, batches: Batches | None = None
+    ) -> EvaluationSteps:
         return evaluate(
             module,
-            getattr(self._batches(phase), stage),
+            batches or getattr(self._batches(phase), stage),
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,

@@ -9,7 +9,14 @@ from tl_experiments.tracking.tracker import ParamValue
 RECIPES = ("experiment", "grid")
 KNOBS = ("lr", "epochs", "batch_size", "seed")
 # Options that say something of a run where they are on, with what off is.
-OFF = {"label_smoothing": 0, "class_weights": None, "sampler": "shuffle", "mixup_alpha": 0, "cutmix_alpha": 0}
+OFF = {
+    "label_smoothing": 0,
+    "class_weights": None,
+    "sampler": "shuffle",
+    "mixup_alpha": 0,
+    "cutmix_alpha": 0,
+    "tta": "none",
+}
 GROUPS = ("backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
