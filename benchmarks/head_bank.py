@@ -30,7 +30,7 @@ from report import Report, at_most
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from tl_experiments.data.batches import epoch_order
+from tl_experiments.data.sampling import epoch_order
 from tl_experiments.models.heads import make_head
 from tl_experiments.runtime.allocator import keep_freed_memory
 from tl_experiments.runtime.process import choose_device

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms.functional import center_crop, normalize
 
 from tl_experiments import build
-from tl_experiments.data.batches import epoch_order
 from tl_experiments.data.images import Images
+from tl_experiments.data.sampling import epoch_order
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.heads import make_head
 from tl_experiments.runtime.process import choose_device

@@ -15,18 +15,24 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch.optim import Optimizer
 
+from tl_experiments.config.checks import AUTO
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.targets import HOMES, allowed_prefixes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_store
 from tl_experiments.data.check_store import check_store
+from tl_experiments.data.class_weights import class_weights, require_classes
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
+from tl_experiments.data.mixing import Mixing
+from tl_experiments.data.sampling import SAMPLERS, Sampler
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.data.watch import Watch
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.engine.checkpoint import Checkpoints
+from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.lr_finder import FIRST
 from tl_experiments.engine.optimizers import OptimizerFactory
 from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.rates import ScheduleFactory
@@ -34,12 +40,14 @@ from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.head_kinds import HeadKind
 from tl_experiments.runtime.disk import disk_told
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
+from tl_experiments.tracking.params import OFF, as_text
 from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.run_record import RunRecord
 from tl_experiments.tracking.tracker import Tracker
@@ -48,6 +56,7 @@ from tl_experiments.tracking.tracker import Tracker
 MADE: dict[str, type] = {
     "backbone": Backbone,
     "strategy": Strategy,
+    "head": HeadKind,
     "optimizer": Optimizer,
     "scheduler": Schedule,
     "dataset": Dataset,
@@ -102,8 +111,16 @@ def _makes(found: Any, kind: type) -> bool:
 
 
 def build_dataset(member: Member) -> Dataset:
-    """List the images; none is read yet."""
-    return _build(member, "dataset")
+    """List the images; none is read yet.
+
+    Raises:
+        DataError: there are none to list.
+        SettingError: a class that has a weight is none of the dataset's.
+    """
+    dataset, weights = _build(member, "dataset"), member.config["class_weights"]
+    if isinstance(weights, Mapping):
+        require_classes(weights, class_names=dataset.class_names)
+    return dataset
 
 
 def data_source(member: Member) -> str:
@@ -127,13 +144,47 @@ def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
     return _build(member, "augmentation").resolved(mirror_safe=dataset.mirror_safe)
 
 
+def sees_mirrors(member: Member, *, dataset: Dataset) -> bool:
+    """Whether the test sees the mirror image of each image too.
+
+    Raises:
+        ConfigError: mirror images show other classes.
+    """
+    wanted = member.config["tta"] == "flip"
+    if wanted and not dataset.mirror_safe:
+        raise ConfigError(f"tta=flip: a mirror image of {dataset.name} may show another class; expected tta=none")
+    return wanted
+
+
+def build_mixing(member: Member) -> Mixing:
+    return Mixing(mixup_alpha=member.config["mixup_alpha"], cutmix_alpha=member.config["cutmix_alpha"])
+
+
+def sampler(member: Member) -> Sampler:
+    """What chooses the training images of an epoch."""
+    return SAMPLERS[member.config["sampler"]]
+
+
+def build_head(member: Member) -> HeadKind:
+    return _build(member, "head")
+
+
+def build_loss(member: Member, *, dataset: Dataset, images: DatasetImages, device: torch.device) -> Loss:
+    """Make what training minimises; weights of classes are counted over the training images that were read."""
+    weights = class_weights(member.config["class_weights"], labels=images.train.labels, class_names=dataset.class_names)
+    return Loss(
+        label_smoothing=member.config["label_smoothing"],
+        class_weights=None if weights is None else weights.to(device),
+    )
+
+
 def build_strategy(member: Member) -> Strategy:
     return _build(member, "strategy")
 
 
 def build_optimizer(member: Member) -> OptimizerFactory:
     """Return an optimizer that lacks its parameters; it is tried on one, so that what it refuses is told early."""
-    factory = _build(member, "optimizer")
+    factory = _build(at_rate(member, FIRST) if seeks_rate(member) else member, "optimizer")
     target = member.config["optimizer"]["_target_"]
     try:
         tried = factory([_parameter()])
@@ -142,6 +193,18 @@ def build_optimizer(member: Member) -> OptimizerFactory:
     if not isinstance(tried, Optimizer):
         raise ConfigError(f"optimizer._target_={target}: expected one of torch.optim's optimizers, or one like them")
     return factory
+
+
+def seeks_rate(member: Member) -> bool:
+    """Whether a range test is to find the member's lr; until then its optimizer has the test's first rate."""
+    return member.config["lr"] == AUTO
+
+
+def at_rate(member: Member, lr: float) -> Member:
+    """Return the member with another lr."""
+    optimizer = member.config["optimizer"]
+    rate = {"lr": lr} if "lr" in optimizer else {}
+    return replace(member, config={**member.config, "lr": lr, "optimizer": {**optimizer, **rate}})
 
 
 def build_scheduler(member: Member) -> ScheduleFactory:
@@ -243,12 +306,29 @@ def check_buildable(member: Member) -> None:
         SettingError: the address of the tracking store cannot be one.
     """
     strategy = build_strategy(member)
+    _check_options(member, strategy)
+    build_head(member)
     build_optimizer(member)
     build_scheduler(member)
     build_tracker(member)
     _check_strategy(strategy, member)
     for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
         _check_target(member, group, supplied=supplied)
+
+
+def _check_options(member: Member, strategy: Strategy) -> None:
+    """See that nothing was asked of gradient steps where none are taken."""
+    if strategy.takes_steps:
+        return
+    name = member.choices["strategy"]
+    if member.choices["head"] != "linear" or member.config["head"]["dropout"]:
+        raise ConfigError(f"head={member.choices['head']}: strategy={name} has a head of its own; expected head=linear")
+    for key, value in OFF.items():
+        if member.config[key] != value:
+            raise ConfigError(
+                f"{key}={member.config[key]}: strategy={name} takes no gradient steps, for which it is; "
+                f"expected {key}={as_text(value)}"
+            )
 
 
 def _check_strategy(strategy: Strategy, member: Member) -> None:
@@ -275,11 +355,14 @@ def shares_cpu(member: Member) -> bool:
 def bank_rule(member: Member) -> str | None:
     """Name the rule by which the member's head can be trained beside others; None where it is trained alone.
 
-    It needs features that are computed once, and an optimizer whose rule updates many heads at once.
+    It needs features that are computed once, an optimizer whose rule updates many heads at once, and a known rate.
     """
+    if seeks_rate(member):
+        return None
     strategy, augmentation = build_strategy(member), _build(member, "augmentation")
     kind, _ = read_settings(build_optimizer(member))
-    return kind.__name__ if kind is not None and strategy.trains_bank(augmentation) else None
+    joins = strategy.trains_bank(augmentation) and build_head(member).joins_bank and not build_mixing(member).is_on
+    return kind.__name__ if kind is not None and joins else None
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -315,10 +398,11 @@ def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmenta
         strategy, augmentation: tell whether there are features at all.
         watch: told where they are not kept although that is wanted.
     """
-    wanted, target = member.config["runtime"]["cache"], member.config["backbone"]["_target_"]
-    own = not target.startswith("tl_experiments.")
-    if wanted and own and strategy.uses_features(augmentation):
-        watch.notice(f"features are not kept: no cache key would show that {target} was changed")
+    wanted = member.config["runtime"]["cache"]
+    targets = [member.config[group]["_target_"] for group in ("backbone", "augmentation")]
+    own = [target for target in targets if not target.startswith("tl_experiments.")]
+    if wanted and own and strategy.uses_features(augmentation) and not build_mixing(member).is_on:
+        watch.notice(f"features are not kept: no cache key would show that {' or '.join(own)} was changed")
     return wanted and not own
 
 
@@ -342,7 +426,9 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
     )
 
 
-def build_trainer(members: Sequence[Member], workload: Workload, *, device: torch.device) -> Trainer:
+def build_trainer(
+    members: Sequence[Member], workload: Workload, *, loss: Loss = PLAIN, device: torch.device
+) -> Trainer:
     shared, runtime = members[0].config, members[0].config["runtime"]
     updates = make_updates(
         workload.groups,
@@ -361,7 +447,7 @@ def build_trainer(members: Sequence[Member], workload: Workload, *, device: torc
         ema_decay=shared["ema_decay"],
         patience=shared["early_stopping"]["patience"],
     )
-    return Trainer(workload, updates=updates, device=device, options=options)
+    return Trainer(workload, updates=updates, device=device, options=options, loss=loss)
 
 
 def samples_per_step(member: Member) -> int:

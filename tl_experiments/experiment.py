@@ -36,6 +36,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
             build.check_buildable(member)
         strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
         augmentation = build.build_augmentation(shared, dataset=dataset)
+        mirrors = build.sees_mirrors(shared, dataset=dataset)
         backbone = build.build_backbone(shared, dataset=dataset, strategy=strategy)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
         who = shared.name if len(members) == 1 else f"{len(members)} heads together"
@@ -62,6 +63,9 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
                 num_classes=dataset.num_classes,
                 images=images,
                 augmentation=augmentation,
+                mixing=build.build_mixing(shared),
+                sampler=build.sampler(shared),
+                head=build.build_head(shared),
                 batch_size=build.samples_per_step(shared),
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
@@ -69,9 +73,11 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
                 cache=build.keeps_features(shared, strategy=strategy, augmentation=augmentation, watch=console),
                 memory_bytes=build.memory_bytes(shared),
                 watch=console,
+                mirrors=mirrors,
             )
         )
-        trainer = build.build_trainer(members, workload, device=device)
+        loss = build.build_loss(shared, dataset=dataset, images=images, device=device)
+        trainer = build.build_trainer(members, workload, loss=loss, device=device)
         frozen = _identify(logs, workload)
         show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
@@ -124,7 +130,10 @@ def _keep(
         log.folder / "model",
         class_names=class_names,
         backbone=shared.config["backbone"],
+        head=shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
+        temperature=log.temperature,
+        mirrors=shared.config["tta"] == "flip",
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

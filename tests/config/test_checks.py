@@ -64,7 +64,8 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
         [[0.0, 1.0], [0.5, 1.01], [0.6, 0.5], [0.5], [0.1, 0.5, 1.0]],
     ),
     "augmentation.ratio": ([[0.5, 2.0], [1.0, 1.0]], [[0.0, 1.0], [2.0, 0.5], [1.0], [1.0, math.inf]]),
-    "strategy.num_stages": ([1, 1000], [0, 1001]),
+    "strategy.num_stages": ([1, 1000, None], [0, 1001]),
+    "strategy.train": ([["layer4.*"], ["a", "b"], None], [[], [""], ["a", " "], [None]]),
     "runtime.device": (
         ["auto", "cpu", "cuda", "cuda:0", "cuda:11"],
         ["gpu", "cuda:", "cuda:x", "cuda:1234", "cpu:0", "mps", ""],

@@ -12,8 +12,8 @@ import torch
 from tl_experiments.data.augmentation import Augmentation, Parameters, apply
 from tl_experiments.data.transforms import centre_crop
 
-STANDARD = Augmentation(hflip_prob=0.5, rotation_degrees=15.0, scale=(0.35, 1.0), ratio=(0.75, 4 / 3))
-NONE = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+STANDARD = Augmentation(hflip_prob=0.5, rotation_degrees=15.0, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), erase_prob=0.0)
+NONE = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 FIELDS = ("mirror", "angle", "width", "height", "x", "y")
 
 

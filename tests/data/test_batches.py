@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.batches import ImageBatches, epoch_order, split_into_batches
+from tl_experiments.data.batches import ImageBatches, split_into_batches
 from tl_experiments.data.images import Images, load_images
+from tl_experiments.data.sampling import epoch_order
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
 
 CANVAS = Canvas(size=14, crop=12, interpolation="bilinear")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-AUGMENTATION = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.8, 1.25))
+AUGMENTATION = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.8, 1.25), erase_prob=0.0)
 CPU = torch.device("cpu")
 
 

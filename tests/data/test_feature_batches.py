@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tl_experiments.data.batches import ImageBatches, epoch_order
+from tl_experiments.data.batches import ImageBatches
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import load_images
+from tl_experiments.data.sampling import epoch_order
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise
 

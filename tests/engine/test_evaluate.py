@@ -1,6 +1,6 @@
 """A pass without gradients gives what the module says of every sample, in order."""
 
-from typing import Literal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine.evaluate import Evaluation, Position, evaluate
-from tl_experiments.engine.records import Progress
+from tl_experiments.engine.records import Progress, Stage
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.runtime.precision import Precision
 
@@ -31,7 +31,7 @@ def make_batches(batch_size: int) -> FeatureBatches:
 
 
 def run(
-    module: nn.Module, batches: FeatureBatches, *, precision: str = "fp32", stage: Literal["val", "test"] = "test"
+    module: nn.Module, batches: FeatureBatches, *, precision: str = "fp32", stage: Stage = "test"
 ) -> tuple[list[Progress], Evaluation]:
     steps = evaluate(
         module,
@@ -62,6 +62,19 @@ def test_every_sample_is_seen_once_in_order() -> None:
         hits = (expected[member].argmax(dim=1) == batches.labels).sum().item()
         assert evaluation.means.acc[member] == hits / NUM_SAMPLES
     assert evaluation.means.loss[0] != evaluation.means.loss[1]
+
+
+def test_the_probabilities_of_an_image_and_its_mirror_image_are_averaged() -> None:
+    bank, plain = make_bank(), make_batches(8)
+    mirrored = replace(plain, features=plain.features.flip(-1))
+    both = replace(plain, mirrored=mirrored.features[0])
+    [(_, first), (_, second), (_, together)] = (run(bank, batches) for batches in (plain, mirrored, both))
+    expected = (first.logits.softmax(dim=-1) + second.logits.softmax(dim=-1)) / 2
+    torch.testing.assert_close(together.logits.softmax(dim=-1), expected)
+    torch.testing.assert_close(together.logits.exp(), expected)
+    for member in range(2):
+        loss = F.nll_loss(expected[member].log(), plain.labels).item()
+        assert together.means.loss[member] == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_step_is_reported_with_its_place() -> None:
@@ -111,6 +124,7 @@ def test_logits_are_float32_in_any_precision() -> None:
 def test_what_nobody_looks_at_is_not_kept() -> None:
     bank, batches = make_bank(), make_batches(8)
     _, seen = run(bank, batches, stage="test")
+    assert torch.equal(run(bank, batches, stage="calibration")[1].logits, seen.logits)
     _, checked = run(bank, batches, stage="val")
     assert checked.means == seen.means
     assert (seen.logits.numel(), checked.logits.numel(), checked.labels.numel()) == (

@@ -1,11 +1,12 @@
 """Records name the metrics as people find them in a tracker, and cannot be changed by who reads them."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
 
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress
+from tl_experiments.engine.scores import Scores
 
 EPOCH = EpochRecord(
     phase="feature",
@@ -20,11 +21,15 @@ EPOCH = EpochRecord(
     images_per_second=100.0,
     seconds=2.0,
 )
+SCORES = Scores(
+    acc_top5=0.9, f1_macro=0.5, acc_balanced=0.6, ece=0.2, temperature=1.5, ece_calibrated=0.1, loss_calibrated=0.05
+)
 FINAL = FinalRecord(
     loss=(0.1, 1.1),
     acc=(0.2, 1.2),
     best_epoch=(3, 4),
     best_val_acc=(0.3, 1.3),
+    scores=(SCORES, replace(SCORES, acc_top5=None, temperature=2.5)),
     logits=torch.zeros(2, 4, 3),
     labels=torch.zeros(4, dtype=torch.int64),
 )
@@ -44,8 +49,22 @@ def test_an_epoch_has_its_metrics_by_name_for_each_member() -> None:
 
 
 def test_the_summaries_have_their_names_for_each_member() -> None:
-    assert FINAL.metrics(0) == {"val/acc_best": 0.3, "val/epoch_best": 3, "test/loss": 0.1, "test/acc": 0.2}
-    assert FINAL.metrics(1) == {"val/acc_best": 1.3, "val/epoch_best": 4, "test/loss": 1.1, "test/acc": 1.2}
+    assert FINAL.metrics(0) == {
+        "val/acc_best": 0.3,
+        "val/epoch_best": 3,
+        "val/temperature": 1.5,
+        "test/loss": 0.1,
+        "test/acc": 0.2,
+        "test/acc_top5": 0.9,
+        "test/f1_macro": 0.5,
+        "test/acc_balanced": 0.6,
+        "test/ece": 0.2,
+        "test/ece_calibrated": 0.1,
+        "test/loss_calibrated": 0.05,
+    }
+    second = FINAL.metrics(1)
+    assert (second["val/epoch_best"], second["test/acc"], second["val/temperature"]) == (4, 1.2, 2.5)
+    assert "test/acc_top5" not in second, "there are five classes or fewer"
 
 
 def test_a_summary_never_shares_its_name_with_a_curve() -> None:

@@ -173,7 +173,11 @@ def test_every_step_and_every_epoch_is_reported_and_the_test_once() -> None:
         ]
 
     assert told(fitted) == [*one_epoch[:-1], "EpochRecord"] * 2
-    assert told(tested) == [*(("test", step, 4) for step in range(1, 5)), "FinalRecord"]
+    assert told(tested) == [
+        *(("calibration", step, 3) for step in range(1, 4)),
+        *(("test", step, 4) for step in range(1, 5)),
+        "FinalRecord",
+    ]
     assert [(record.epoch, record.num_epochs) for record in fitted] == [(1, 2)] * 9 + [(2, 2)] * 9
     assert all(record.images_per_second > 0 for record in [*fitted, *tested[:-1]])
 

@@ -107,7 +107,9 @@ def test_an_image_has_the_same_bits_whichever_others_are_asked_for(
 @torch.no_grad()
 def test_a_view_is_a_fixed_crop_of_the_augmentation(backbone: Backbone, load: Callable[..., Images]) -> None:
     images = load()
-    augmentation = Augmentation(hflip_prob=0.5, rotation_degrees=15.0, scale=(0.5, 1.0), ratio=(0.9, 1.1))
+    augmentation = Augmentation(
+        hflip_prob=0.5, rotation_degrees=15.0, scale=(0.5, 1.0), ratio=(0.9, 1.1), erase_prob=0.0
+    )
     (canvases,) = images.batches([np.arange(NUM_IMAGES)])
     for number in range(2):
         parameters = augmentation.fixed_view(images.digests, number=number)
@@ -192,7 +194,7 @@ def test_two_views_of_what_only_mirrors_are_the_image_and_its_mirror_image(
     num_views: int, expected: list[set[float]]
 ) -> None:
     digests = [hashlib.sha256(bytes([index])).hexdigest() for index in range(100)]
-    mirrors = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    mirrors = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
     views = [View(mirrors, number, num_views) for number in range(num_views)]
     drawn = [view.fixed_augmentation.fixed_view(digests, number=view.number) for view in views]
     assert [set(parameters.mirror) for parameters in drawn] == expected

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 CANVAS = Canvas(size=36, crop=SIZE, interpolation="bilinear")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 COMPUTE = Compute(CPU, Precision("fp32", "cpu"), Precision("fp32", "cpu"), "contiguous", infer_batch_size=BATCH_SIZE)
-CROPS = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.9, 1.1))
+CROPS = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.9, 1.1), erase_prob=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +184,7 @@ def test_more_views_begin_with_those_that_are_known(backbone: Backbone) -> None:
 
 
 def test_two_views_that_mirror_are_not_taken_for_two_of_three(backbone: Backbone) -> None:
-    mirrors = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    mirrors = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
     kept, alone = make_store(backbone), make_store(backbone, cached=False)
     found = {}
     for num_views, number in ((2, 0), (2, 1), (3, 0), (3, 1)):

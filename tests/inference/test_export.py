@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import get_method
+from hydra.utils import get_class, get_method
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -21,6 +21,14 @@ from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.model import Model
 
 CLASS_NAMES = ("cat", "dog", "naïve ✓")
+KINDS = "tl_experiments.models.head_kinds."
+HEAD: dict[str, Any] = {"_target_": f"{KINDS}Linear", "dropout": 0.0}
+HEADS: dict[str, dict[str, Any]] = {
+    "dropout": {"_target_": f"{KINDS}Linear", "dropout": 0.5},
+    "mlp": {"_target_": f"{KINDS}Mlp", "dropout": 0.1, "hidden_dim": 7},
+    "cosine": {"_target_": f"{KINDS}Cosine", "dropout": 0.0, "scale": 5.0, "learn_scale": True},
+    "cosine, fixed": {"_target_": f"{KINDS}Cosine", "dropout": 0.0, "scale": 5.0, "learn_scale": False},
+}
 BACKBONES = {
     "efficientnet_lite0": ("tl_experiments.models.efficientnet_lite0.efficientnet_lite0", "default"),
     "resnet18": ("tl_experiments.models.torchvision_backbones.torchvision_backbone", None),
@@ -49,10 +57,25 @@ def make_model(name: str, *, seed: int = 0) -> tuple[Model, dict[str, Any], Canv
     return model.eval(), node, canvas
 
 
-def export(model: Model, node: dict[str, Any], canvas: Canvas, folder: Path) -> str:
+def export(model: Model, node: dict[str, Any], canvas: Canvas, folder: Path, *, head: dict[str, Any] = HEAD) -> str:
     digest = tensors_sha256(model.state_dict())
-    save_model(model, folder, class_names=CLASS_NAMES, backbone=node, canvas=canvas, weights_sha256=digest)
+    save_model(
+        model,
+        folder,
+        class_names=CLASS_NAMES,
+        backbone=node,
+        head=head,
+        canvas=canvas,
+        weights_sha256=digest,
+        temperature=1.25,
+        mirrors=True,
+    )
     return digest
+
+
+def build_head(node: dict[str, Any], *, feature_dim: int, num_classes: int, seed: int) -> nn.Module:
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    return get_class(node["_target_"])(**values).make(feature_dim=feature_dim, num_classes=num_classes, seed=seed)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -67,7 +90,10 @@ def test_the_two_files_give_the_same_logits_bit_for_bit(name: str, tmp_path: Pat
     description, tensors = read(tmp_path / "new" / "model")
     backbone = build(description["backbone"], weights=None, seed=99)
     assert backbone.feature_dim == description["backbone"]["feature_dim"]
-    rebuilt = Model(backbone, nn.Linear(backbone.feature_dim, len(description["class_names"])))
+    num_classes = len(description["class_names"])
+    rebuilt = Model(
+        backbone, build_head(description["head"], feature_dim=backbone.feature_dim, num_classes=num_classes, seed=9)
+    )
     rebuilt.load_state_dict(tensors)
     rebuilt.eval()
 
@@ -99,7 +125,9 @@ def test_the_digest_is_that_of_the_tensors_and_the_names_are_kept(tmp_path: Path
     assert description["class_names"] == list(CLASS_NAMES)
     assert description["backbone"]["pretrained_weights"] == "random(seed=0)"
     assert description["input"]["color"] == "RGB"
-    assert description["format"] == 1
+    assert (description["temperature"], description["tta"]) == (1.25, "flip")
+    assert description["format"] == 2
+    assert description["head"] == HEAD
 
 
 def test_the_head_is_stored_without_its_neighbours_in_the_bank(tmp_path: Path) -> None:
@@ -126,3 +154,20 @@ def test_an_export_that_fails_in_a_used_folder_leaves_no_description_of_other_we
     if (tmp_path / "model.json").exists():
         description, tensors = read(tmp_path)
         assert tensors_sha256(tensors) == description["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_of_any_kind_is_rebuilt_from_what_is_said_of_it(name: str, tmp_path: Path) -> None:
+    """Without guessing from names and shapes of tensors, which do not tell a cosine head's scale from a trained one."""
+    whole, node, canvas = make_model("resnet10t")
+    dim, head = whole.backbone.feature_dim, HEADS[name]
+    model = Model(whole.backbone, build_head(head, feature_dim=dim, num_classes=3, seed=1)).eval()
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.mul_(1.5)  # as if it had been trained
+    export(model, node, canvas, tmp_path / "model", head=head)
+    description, tensors = read(tmp_path / "model")
+    rebuilt = build_head(description["head"], feature_dim=dim, num_classes=3, seed=2).eval()
+    rebuilt.load_state_dict({key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")})
+    features = torch.randn(4, dim, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rebuilt(features), model.head(features))

@@ -13,6 +13,8 @@ from tests.watching import Notes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.digits import digits
+from tl_experiments.data.mixing import NO_MIXING
+from tl_experiments.data.sampling import shuffled
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.engine.options import TrainingOptions
@@ -21,12 +23,13 @@ from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
+from tl_experiments.models.head_kinds import Linear
 from tl_experiments.runtime.precision import Compute, Precision
 from tl_experiments.strategies.base import Materials, Workload
 
 Materialise = Callable[..., Materials]
 Train = Callable[..., None]
-NO_AUGMENTATION = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+NO_AUGMENTATION = Augmentation(hflip_prob=0.0, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 
 
 @pytest.fixture
@@ -66,6 +69,9 @@ def materialise(pretrained: Backbone, images: DatasetImages, notes: Notes) -> Ma
             "num_classes": 10,
             "images": images,
             "augmentation": NO_AUGMENTATION,
+            "mixing": NO_MIXING,
+            "sampler": shuffled,
+            "head": Linear(dropout=0.0),
             "batch_size": 8,
             "epochs": 1,
             "seeds": (0,),

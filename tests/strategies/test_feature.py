@@ -18,9 +18,9 @@ from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.strategies.feature import Feature, FrozenBackbone
 
 HEAD = {"head.weight", "head.bias"}
-RANDOM = Augmentation(hflip_prob=0.0, rotation_degrees=15.0, scale=(0.7, 1.0), ratio=(0.9, 1.1))
+RANDOM = Augmentation(hflip_prob=0.0, rotation_degrees=15.0, scale=(0.7, 1.0), ratio=(0.9, 1.1), erase_prob=0.0)
 # Random in name: no image is ever mirrored, so that it takes the path of images and changes nothing.
-HARMLESS = Augmentation(hflip_prob=1e-300, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+HARMLESS = Augmentation(hflip_prob=1e-300, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 Statistics = Callable[[Workload], set[str]]
 Moved = Callable[[Workload, Callable[[], object]], set[str]]
 
@@ -201,7 +201,7 @@ def test_a_deployable_has_the_head_that_is_trained(
     assert workload.weights_sha256(0) != workload.weights_sha256(1)
 
 
-MIRRORS = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+MIRRORS = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 VIEWS = 3
 
 

@@ -23,13 +23,18 @@ Train = Callable[..., None]
 Moved = Callable[[Workload, Callable[[], object]], set[str]]
 Statistics = Callable[[Workload], set[str]]
 FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4")
-MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 UNCACHED = {"memory_bytes": 0}
 
 
 def last_stages(num_stages: int, batchnorm: Any, backbone_lr_scale: float) -> Partial:
     return Partial(
-        num_stages=num_stages, batchnorm=batchnorm, backbone_lr_scale=backbone_lr_scale, layer_decay=1.0, l2_sp=0.0
+        num_stages=num_stages,
+        train=None,
+        batchnorm=batchnorm,
+        backbone_lr_scale=backbone_lr_scale,
+        layer_decay=1.0,
+        l2_sp=0.0,
     )
 
 

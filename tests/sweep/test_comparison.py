@@ -136,7 +136,7 @@ def test_paths_that_end_alike_keep_names_of_their_own(sweep: Sweep) -> None:
 
 
 def test_results_csv_has_a_line_for_each_job(sweep: Sweep, tmp_path: Path) -> None:
-    sweep.finished({"strategy": "feature", "seed": "3"}, val_acc=0.9, test_acc=0.8)
+    sweep.finished({"strategy": "feature", "seed": "3"}, val_acc=0.9, test_acc=0.8, test__ece=0.25)
     sweep.unfinished({"strategy": "finetune", "lr": "1", "seed": "3"}, cause='bad, "worse"\nlines')
     compared(sweep).write_csv(tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
@@ -144,6 +144,8 @@ def test_results_csv_has_a_line_for_each_job(sweep: Sweep, tmp_path: Path) -> No
     assert first == {
         "index": "0", "name": "0 strategy=feature seed=3", "state": "FINISHED", "strategy": "feature", "lr": "",
         "seed": "3", "val/acc_best": "0.9", "val/epoch_best": "2", "test/acc": "0.8", "test/loss": "0.7",
+        "test/acc_top5": "", "test/f1_macro": "", "test/acc_balanced": "", "test/ece": "0.25", "val/temperature": "",
+        "test/ece_calibrated": "", "test/loss_calibrated": "",
         "perf/seconds": "10.0", "num_trained_params": "1000", "num_train_images": "500", "run_id": "run-0", "cause": "",
     }  # fmt: skip
     assert (second["state"], second["lr"], second["val/acc_best"]) == ("FAILED", "1", "")

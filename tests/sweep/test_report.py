@@ -82,6 +82,14 @@ def test_the_page_says_what_won_what_varied_and_what_failed(sweep: Sweep, read: 
     assert {"2/job.log", "0/", "http://127.0.0.1:5000/#/experiments/1"} <= set(page.attributes("href"))
 
 
+def test_what_the_test_says_beside_accuracy_has_a_table_of_its_own(sweep: Sweep, read: Callable[..., Reader]) -> None:
+    sweep.finished({"lr": "1", "seed": "0"}, val_acc=0.8, test__ece=0.1, val__temperature=1.5)
+    sweep.finished({"lr": "1", "seed": "1"}, val_acc=0.8, test__ece=0.3, val__temperature=2.5)
+    page = read(sweep)
+    assert "rank configuration test/loss test/ece val/temperature 1 lr=1 0.7000 ± 0.0000 0.2000 ± 0.1414" in page.text
+    assert "test/acc_top5" not in page.text, "no run has one"
+
+
 def test_the_page_needs_nothing_from_elsewhere(sweep: Sweep, read: Callable[..., Reader]) -> None:
     sweep.finished({"lr": "1"}, val_acc=0.8)
     page = read(sweep)

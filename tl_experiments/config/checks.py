@@ -13,7 +13,9 @@ from tl_experiments.config.explain import unknown_key
 from tl_experiments.config.schema import Run
 from tl_experiments.config.targets import HOMES, target_problems
 
+AUTO = "auto"  # lr: found by a range test when the run begins
 SQLITE = "sqlite:///"
+PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
 MOST_SEED = 2**63 - 1
 MOST_STEPS = 1_000_000_000
 MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
@@ -64,14 +66,28 @@ def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
 
+def _rate(value: float | str) -> bool:
+    return value == AUTO or (not isinstance(value, bool | str) and _positive(value))
+
+
 def _device(value: str) -> bool:
     kind, _, index = value.partition(":")
     return value in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal() and len(index) < 4)
 
 
+def _up_to_hundred(value: float) -> bool:
+    return 0 <= value <= 100
+
+
+def _class_weights(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(type(weight) in (int, float) and _positive(weight) for weight in value.values())
+    return value == "auto"
+
+
 # Keys that are absent or null are not checked: which keys exist is the schema's business.
 RANGES: tuple[Check, ...] = (
-    ("lr", _positive, "a number above 0"),
+    ("lr", _rate, "a number above 0, or auto"),
     ("epochs", _up_to(1_000_000), "1 to 1000000"),
     ("batch_size", _up_to(65_536), "1 to 65536"),
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
@@ -79,6 +95,13 @@ RANGES: tuple[Check, ...] = (
     ("clip_grad_norm", _positive, "a number above 0, or null"),
     ("ema_decay", _proper_fraction, "in (0, 1), or null"),
     ("early_stopping.patience", _up_to(1_000_000), "1 to 1000000 epochs, or null"),
+    ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("class_weights", _class_weights, "auto, null, or numbers above 0 by the names of classes, as {cat: 2.0}"),
+    ("mixup_alpha", _up_to_hundred, "0 to 100; 0 is off"),
+    ("cutmix_alpha", _up_to_hundred, "0 to 100; 0 is off"),
+    ("head.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("head.hidden_dim", _up_to(65_536), "1 to 65536"),
+    ("head.scale", _positive, "a number above 0"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
     ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
@@ -114,6 +137,9 @@ RANGES: tuple[Check, ...] = (
     ("augmentation.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
     ("augmentation.scale", lambda value: _range(value) and value[1] <= 1, "two rising fractions in (0, 1]"),
     ("augmentation.ratio", _range, "two rising numbers above 0"),
+    ("augmentation.erase_prob", _probability, "in [0, 1]"),
+    ("augmentation.num_ops", _up_to(14), "1 to 14"),
+    ("augmentation.magnitude", _up_to(30, least=0), "0 to 30"),
     ("runtime.device", _device, "auto, cpu, cuda or cuda:N"),
     ("runtime.infer_batch_size", _up_to(65_536), "1 to 65536, or null"),
     ("runtime.threads", _up_to(1024), "1 to 1024, or null"),
@@ -189,6 +215,9 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
+    yield from _mixing_problems(config)
+    if config["class_weights"] == "auto" and config["sampler"] == "balanced":
+        yield "class_weights=auto: sampler=balanced makes up for rare classes already; expected one of the two"
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
         yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
     if lookup(config, "runtime.deterministic") and "bf16" in (
@@ -225,6 +254,15 @@ def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: {optimizer} makes one average from the first step on; expected a strategy of one phase"
 
 
+def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if config[key]:
+            if config["batch_size"] == 1:
+                yield f"{key}={config[key]}: a batch of one has nothing to be mixed with; expected batch_size above 1"
+            if lookup(config, "strategy.views") is not None:
+                yield f"{key}={config[key]}: images are mixed anew in every epoch; expected strategy.views=null"
+
+
 def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:
     num_stages, train = strategy["num_stages"], strategy["train"]
     if train is not None and num_stages is not None:
@@ -241,8 +279,9 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
     views, augmentation = config["strategy"]["views"], config["augmentation"]
     if config["strategy"].get("batchnorm") == "train":
         yield f"strategy.views={views}: features that are kept need strategy.batchnorm=eval"
-    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1]}
-    if all(augmentation.get(key) == value for key, value in still.items()):
+    still = {"hflip_prob": 0, "rotation_degrees": 0, "scale": [1, 1], "ratio": [1, 1], "erase_prob": 0}
+    has_policy = augmentation["_target_"] != PHOTOGRAPH
+    if not has_policy and all(augmentation.get(key) == value for key, value in still.items()):
         yield f"strategy.views={views}: without augmentation all are the same; expected null, or augmentation=light"
 
 

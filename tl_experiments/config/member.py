@@ -17,8 +17,8 @@ from tl_experiments.config.environment import require_no_secrets
 from tl_experiments.config.errors import ConfigError
 
 GROUPS = (
-    "backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking", "experiment",
-    "grid",
+    "backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking",
+    "experiment", "grid",
 )  # fmt: skip
 UNNAMED = ("tracking", "sweep")  # where a run is tracked, or how a sweep goes about it, says nothing of the run
 
@@ -40,7 +40,12 @@ class Member:
 def plain(config: DictConfig) -> dict[str, Any]:
     """Resolve a config into plain containers; enums become their lower-case names."""
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
-    return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
+    return _named(container) if isinstance(container, dict) else {}
+
+
+def _named(node: Any) -> Any:
+    """Return the same with keys that are texts: a class may be called 0, which was read as a number."""
+    return {str(key): _named(value) for key, value in node.items()} if isinstance(node, dict) else node
 
 
 def run_name(overrides: Sequence[str], *, index: int | None = None) -> str:
@@ -93,6 +98,9 @@ def checked(config: DictConfig, *, folder: Path) -> tuple[dict[str, Any], dict[s
     values = plain(config)
     require_no_secrets(config)
     check(values, folder=folder)
+    for node in (values, values["optimizer"]):
+        if isinstance(node.get("lr"), int):  # it has no type, because it may be `auto`: 1 and 1.0 are one rate
+            node["lr"] = float(node["lr"])
     if (resume := values.pop("resume")) is not None:
         raise ConfigError(
             f"resume={resume}: goes on with one run as it was begun, without flags; "

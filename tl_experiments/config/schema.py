@@ -44,6 +44,13 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class Sampling(Enum):
+    """Which training images an epoch sees."""
+
+    shuffle = "shuffle"
+    balanced = "balanced"
+
+
 class Sampler(Enum):
     """Who says what the next job of a search tries."""
 
@@ -66,23 +73,37 @@ class OnOom(Enum):
     halve = "halve"
 
 
+class Tta(Enum):
+    """What the test sees of each image besides the image itself."""
+
+    none = "none"
+    flip = "flip"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
 
-    lr: float = MISSING
+    lr: Any = MISSING  # a number above 0, or auto
     epochs: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    label_smoothing: float = MISSING
+    class_weights: Any = MISSING
+    sampler: Sampling = MISSING
+    mixup_alpha: float = MISSING
+    cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
     accumulate_steps: int = MISSING
     clip_grad_norm: float | None = MISSING
     ema_decay: float | None = MISSING
     early_stopping: Any = MISSING
+    tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
     strategy: Any = MISSING
+    head: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     dataset: Any = MISSING
@@ -172,10 +193,27 @@ class Scratch:
 
 
 @dataclass
+class LinearHead:
+    _target_: str = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class MlpHead(LinearHead):
+    hidden_dim: int = MISSING
+
+
+@dataclass
+class CosineHead(LinearHead):
+    scale: float = MISSING
+    learn_scale: bool = MISSING
+
+
+@dataclass
 class AdamW:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     betas: list[float] = MISSING
     eps: float = MISSING
@@ -190,7 +228,7 @@ class Adam(AdamW):
 class SGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     nesterov: bool = MISSING
@@ -200,7 +238,7 @@ class SGD:
 class RMSprop:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     alpha: float = MISSING
@@ -303,6 +341,13 @@ class Augmentation:
     rotation_degrees: float = MISSING
     scale: list[float] = MISSING
     ratio: list[float] = MISSING
+    erase_prob: float = MISSING
+
+
+@dataclass
+class RandAugment(Augmentation):
+    num_ops: int = MISSING
+    magnitude: int = MISSING
 
 
 @dataclass
@@ -363,6 +408,9 @@ SCHEMAS: dict[str, type] = {
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
     "strategy/scratch": Scratch,
+    "head/linear": LinearHead,
+    "head/mlp": MlpHead,
+    "head/cosine": CosineHead,
     "optimizer/adamw": AdamW,
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
@@ -378,6 +426,7 @@ SCHEMAS: dict[str, type] = {
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
     "augmentation": Augmentation,
+    "augmentation/randaugment": RandAugment,
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,

@@ -8,10 +8,11 @@ from typing import Any
 HOMES: dict[str, tuple[str, ...]] = {
     "backbone": ("tl_experiments.models.",),
     "strategy": ("tl_experiments.strategies.",),
+    "head": ("tl_experiments.models.head_kinds.",),
     "optimizer": ("torch.optim.", "schedulefree."),
     "scheduler": ("tl_experiments.engine.schedulers.",),
     "dataset": ("tl_experiments.data.",),
-    "augmentation": ("tl_experiments.data.augmentation.",),
+    "augmentation": ("tl_experiments.data.augmentation.", "tl_experiments.data.policies."),
     "tracking": ("tl_experiments.tracking.",),
 }
 PARTIAL = ("optimizer", "scheduler")  # completed by the code

@@ -1,14 +1,21 @@
-"""Random views of training images: parameters hashed from (seed, epoch, sample), applied by one affine map."""
+"""Random views of training images: parameters hashed from (seed, epoch, sample), applied to whole batches.
+
+All that moves pixels is one affine map, so that an image is sampled once; colours change after it, boxes go last.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tl_experiments.data.colours import change_colours
+from tl_experiments.data.erasing import Boxes, draw_boxes, erase
 from tl_experiments.data.hashing import uniforms
+from tl_experiments.data.op_spaces import Ops, Space
 from tl_experiments.data.transforms import crop_offset, to_device
 
 
@@ -21,6 +28,8 @@ class Parameters:
         angle: rotation in radians.
         width, height: sides of the crop, as a share of the size of the output.
         x, y: place of the crop, from -1 (left, top) to 1; 0 is the centre.
+        ops: of a policy, after the crop and the mirror; None where there is no policy.
+        boxes: that are erased at last; None where nothing ever is.
     """
 
     mirror: np.ndarray
@@ -29,6 +38,8 @@ class Parameters:
     height: np.ndarray
     x: np.ndarray
     y: np.ndarray
+    ops: Ops | None = None
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,15 @@ class Augmentation:
         rotation_degrees: angles are uniform in plus or minus this.
         scale: smallest and largest area of the crop, as a share of the centre crop's.
         ratio: smallest and largest width of the crop over its height.
+        erase_prob: chance that a box of the image is erased.
     """
 
     hflip_prob: float | None
     rotation_degrees: float
     scale: Sequence[float]
     ratio: Sequence[float]
+    erase_prob: float
+    space: ClassVar[Space | None] = None  # of the operations that a policy draws from
 
     @property
     def crops(self) -> bool:
@@ -54,12 +68,16 @@ class Augmentation:
 
     @property
     def is_random(self) -> bool:
-        return self.hflip_prob != 0 or self.rotation_degrees != 0 or self.crops
+        return self.hflip_prob != 0 or self._does_more_than_mirror
 
     @property
     def only_mirrors(self) -> bool:
         """Whether there are two views in all, each for half of the images."""
-        return self.hflip_prob == 0.5 and self.rotation_degrees == 0 and not self.crops
+        return self.hflip_prob == 0.5 and not self._does_more_than_mirror
+
+    @property
+    def _does_more_than_mirror(self) -> bool:
+        return self.rotation_degrees != 0 or self.crops or self.erase_prob != 0 or self.space is not None
 
     def resolved(self, *, mirror_safe: bool) -> "Augmentation":
         """The same with `hflip_prob` decided for a dataset."""
@@ -92,7 +110,13 @@ class Augmentation:
             height=side / ratio,
             x=uniform("x", -1, 1) if self.crops else centre,
             y=uniform("y", -1, 1) if self.crops else centre,
+            ops=self.ops(indices, seed=seed, epoch=epoch),
+            boxes=draw_boxes(indices, prob=self.erase_prob, seed=seed, epoch=epoch) if self.erase_prob else None,
         )
+
+    def ops(self, indices: np.ndarray, *, seed: int, epoch: int) -> Ops | None:  # noqa: ARG002 - for policies
+        """Draw a policy's operations for each sample, from its `space`; here there is none."""
+        return None
 
     def fixed_view(self, digests: Sequence[str], *, number: int) -> Parameters:
         """Return one of the views that a run which caches them chooses from.
@@ -106,7 +130,7 @@ class Augmentation:
 
 
 def apply(canvases: torch.Tensor, parameters: Parameters, *, size: int) -> torch.Tensor:
-    """Crop, rotate and mirror in one bilinear sampling, on the device that holds the images.
+    """Crop, mirror and move in one bilinear sampling, then change colours and erase, on the device of the images.
 
     Args:
         canvases: (B, 3, C, C), uint8 or float in 0..255.
@@ -114,16 +138,21 @@ def apply(canvases: torch.Tensor, parameters: Parameters, *, size: int) -> torch
         size: side of the output; parameters that change nothing give the centre crop of this size.
 
     Returns:
-        float32 (B, 3, size, size) in 0..255; beyond the canvas its reflection is seen.
+        float32 (B, 3, size, size) in 0..255, whole numbers under a policy; beyond the canvas its reflection is seen.
     """
     theta = torch.from_numpy(_affine(parameters, canvas=canvases.shape[-1], size=size).astype(np.float32))
     shape = [len(canvases), 3, size, size]
     grid = F.affine_grid(to_device(theta, canvases.device), shape, align_corners=False)
-    return F.grid_sample(canvases.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    views = F.grid_sample(canvases.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if parameters.ops is not None:
+        change_colours(views.round_(), parameters.ops)
+    if parameters.boxes is not None:
+        erase(views, parameters.boxes)
+    return views
 
 
 def _affine(parameters: Parameters, *, canvas: int, size: int) -> np.ndarray:
-    """(N, 2, 3) maps from output to canvas coordinates, both in -1..1: mirror, scale, rotate, move."""
+    """(N, 2, 3) maps from output to canvas coordinates, both in -1..1: a policy's, mirror, scale, rotate, move."""
     width, height = (np.minimum(side * size / canvas, 1.0) for side in (parameters.width, parameters.height))
     middle = (2 * crop_offset(canvas, size) + size) / canvas - 1  # half a pixel off 0 when the margin is odd
     x, y = (1 - width) * parameters.x + middle, (1 - height) * parameters.y + middle
@@ -132,4 +161,5 @@ def _affine(parameters: Parameters, *, canvas: int, size: int) -> np.ndarray:
         [width * cos * parameters.mirror, -height * sin, x],
         [width * sin * parameters.mirror, height * cos, y],
     ]
-    return np.moveaxis(np.array(rows), -1, 0)
+    maps = np.moveaxis(np.array(rows), -1, 0)
+    return maps if parameters.ops is None else maps @ parameters.ops.geometry(size)

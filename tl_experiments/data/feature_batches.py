@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from tl_experiments.data.batches import Batch, epoch_order, split_into_batches
+from tl_experiments.data.batches import Batch, split_into_batches
 from tl_experiments.data.hashing import uniforms
+from tl_experiments.data.sampling import Sampler, shuffled
 from tl_experiments.data.transforms import to_device
 
 
@@ -21,6 +23,8 @@ class FeatureBatches:
         batch_size: at least 1.
         num_members: K.
         seeds: one per member, of its order and its choice of views; None yields the first view of all in order.
+        sampler: chooses what an epoch sees.
+        mirrored: float32 (N, D) of the samples' mirror images, to be yielded beside them in order; None yields none.
     """
 
     features: torch.Tensor = field(repr=False)
@@ -28,6 +32,8 @@ class FeatureBatches:
     batch_size: int
     num_members: int
     seeds: tuple[int, ...] | None = None
+    sampler: Sampler = shuffled
+    mirrored: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.seeds is not None and len(self.seeds) != self.num_members:
@@ -50,8 +56,13 @@ class FeatureBatches:
         places = to_device(torch.from_numpy(views * num_samples + orders), device)
         ends = np.cumsum([len(indices) for indices in self._index_batches(np.arange(num_samples))])
         for start, end in list(zip([0, *ends[:-1]], ends, strict=True))[skip:]:
-            labels = self.labels[samples[:, start:end]]
-            yield Batch(rows[places[:, start:end]], labels.expand(self.num_members, -1), sample_dim=1)
+            chosen = samples[:, start:end]
+            yield Batch(
+                rows[places[:, start:end]],
+                self.labels[chosen].expand(self.num_members, -1),
+                sample_dim=1,
+                mirrored=None if self.mirrored is None else self.mirrored[chosen],
+            )
 
     def _orders(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return samples and views, (K, N) int64; (1, N) where they are the same for all members."""
@@ -59,11 +70,16 @@ class FeatureBatches:
         if self.seeds is None:
             return np.arange(num_samples)[None], np.zeros((1, num_samples), dtype=np.int64)
         seeds = self.seeds[:1] if len(set(self.seeds)) == 1 else self.seeds
-        orders = np.stack([epoch_order(num_samples, seed=seed, epoch=epoch) for seed in seeds])
+        orders = [self.sampler(self._host_labels, seed=seed, epoch=epoch) for seed in seeds]
         drawn = [
-            uniforms(order, seed=seed, stream="view", epoch=epoch) for order, seed in zip(orders, seeds, strict=True)
+            uniforms(order.draws, seed=seed, stream="view", epoch=epoch)
+            for order, seed in zip(orders, seeds, strict=True)
         ]
-        return orders, (np.stack(drawn) * num_views).astype(np.int64)
+        return np.stack([order.samples for order in orders]), (np.stack(drawn) * num_views).astype(np.int64)
+
+    @cached_property
+    def _host_labels(self) -> np.ndarray:
+        return self.labels.cpu().numpy()
 
     def _index_batches(self, order: np.ndarray) -> list[np.ndarray]:
         return split_into_batches(order, batch_size=self.batch_size, drop_single=self.seeds is not None)

@@ -7,17 +7,31 @@ import torch
 import torch.nn.functional as F
 
 
-def member_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def member_losses(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Cross-entropy of every sample.
 
     Args:
         logits: (K, B, C), any floating dtype.
         labels: (K, B) int64.
+        label_smoothing: share of the target that all classes are given alike.
+        class_weights: (C,) float32, times each class's part of the loss.
 
     Returns:
         (K, B) float32.
     """
-    return F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    return F.cross_entropy(
+        logits.float().transpose(1, 2),
+        labels,
+        weight=class_weights,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from typing import Literal
 
 import torch
 
-Stage = Literal["train", "val", "test"]
+from tl_experiments.engine.scores import Scores
+
+Stage = Literal["train", "val", "calibration", "test"]  # calibration is val again, under the best weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class FinalRecord:
     acc: tuple[float, ...]
     best_epoch: tuple[int, ...]
     best_val_acc: tuple[float, ...]
+    scores: tuple[Scores, ...]
     logits: torch.Tensor = field(repr=False)  # (K, N, C) float32 on the CPU, in the order of the split
     labels: torch.Tensor = field(repr=False)  # (N,) int64
 
@@ -73,6 +76,7 @@ class FinalRecord:
             "val/epoch_best": self.best_epoch[member],
             "test/loss": self.loss[member],
             "test/acc": self.acc[member],
+            **self.scores[member].metrics(),
         }
 
 

@@ -7,19 +7,22 @@ from typing import cast
 import torch
 from torch import nn
 
-from tl_experiments.data.batches import Batch
+from tl_experiments.data.batches import Batch, Batches
 from tl_experiments.engine.averages import Averages, moved_tensors, require_one_average
 from tl_experiments.engine.best import BestWeights
+from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.evaluated import Evaluated
+from tl_experiments.engine.loss import PLAIN, Loss
 from tl_experiments.engine.members import Members, patience_in
-from tl_experiments.engine.metrics import Means, Sums, member_losses
+from tl_experiments.engine.metrics import Means, Sums
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.rates import Done
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
+from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
 from tl_experiments.engine.updates import Updates
@@ -34,7 +37,15 @@ class Trainer:
     `load` before it begins goes on from there with the same bits.
     """
 
-    def __init__(self, workload: Workload, *, updates: Updates, device: torch.device, options: TrainingOptions) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        updates: Updates,
+        device: torch.device,
+        options: TrainingOptions,
+        loss: Loss = PLAIN,
+    ) -> None:
         """Prepare; nothing is computed yet.
 
         Args:
@@ -42,6 +53,7 @@ class Trainer:
             updates: of the workload's parameters.
             device: of the batches.
             options: how.
+            loss: what gradient steps minimise.
 
         Raises:
             SettingError: the optimizer makes an average of the weights, which does not go with the workload.
@@ -51,6 +63,7 @@ class Trainer:
         count, phases = workload.num_members, workload.phases
         self._workload = workload
         self._updates = updates
+        self._loss = loss
         self._device = device
         self._options = options
         self._micro_batches = MicroBatches(halves=options.halves, size=options.micro_batch)
@@ -119,21 +132,29 @@ class Trainer:
         return self._opened[1]
 
     def test(self) -> Iterator[Record]:
-        """Put the best weights back and see the test split once.
+        """Put the best weights back, see val again to calibrate them, and the test split once.
 
         Yields:
             Progress for every step, then one FinalRecord.
         """
         self._best.restore()
         phase, module = self._workload.phases[-1], self._networks[-1]
-        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs)
+        val, test = self._batches(phase).at_the_end()
+        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs, batches=val)
+        temperatures = [fit_temperature(logits, seen.labels[0]) for logits in seen.logits]
+        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs, batches=test)
+        logits, labels = evaluation.logits.cpu(), evaluation.labels[0].cpu()
         yield FinalRecord(
             loss=evaluation.means.loss,
             acc=evaluation.means.acc,
             best_epoch=tuple(self._best.epoch),
             best_val_acc=tuple(self._best.acc),
-            logits=evaluation.logits.cpu(),
-            labels=evaluation.labels[0].cpu(),
+            scores=tuple(
+                score(own, labels, temperature=temperature)
+                for own, temperature in zip(logits, temperatures, strict=True)
+            ),
+            logits=logits,
+            labels=labels,
         )
 
     def state(self) -> TrainerState:
@@ -232,9 +253,8 @@ class Trainer:
             if step % self._options.log_every_steps == 0:
                 self._sums.ask()
             means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
-            if means is not None and (
-                step == num_steps or not self._options.skips_nonfinite
-            ):  # all so far may have been skipped
+            known = step == num_steps or not self._options.skips_nonfinite  # else all so far may have been skipped
+            if means is not None and known:
                 yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,
@@ -262,7 +282,7 @@ class Trainer:
         def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             with phase.train_precision.autocast():
                 logits = module(part.inputs)
-            losses = member_losses(logits, part.labels)
+            losses = self._loss(logits, part)
             # Members share no parameter, so that each gets its own gradient.
             (losses.sum(dim=1) / batch.num_samples).sum().backward()
             return logits.detach(), losses.detach()
@@ -272,16 +292,18 @@ class Trainer:
         logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
         updated = self._updates.step(losses.isfinite().all(dim=1) & self._members.going_on)
         statistics.put_back_unless(updated.any())
-        self._sums.add(logits, batch.labels, losses, updated=updated, skips=self._options.skips_nonfinite)
+        self._sums.add(logits, batch.dominant_labels, losses, updated=updated, skips=self._options.skips_nonfinite)
         self._steps += 1
         self._averages.update(updated, step=self._steps)
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples
 
-    def _evaluate(self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int) -> EvaluationSteps:
+    def _evaluate(
+        self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int, batches: Batches | None = None
+    ) -> EvaluationSteps:
         return evaluate(
             module,
-            getattr(self._batches(phase), stage),
+            batches or getattr(self._batches(phase), stage),
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,

@@ -12,7 +12,7 @@ from tl_experiments.data.transforms import ENLARGING, Canvas
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.files import published_folder
 
-FORMAT = 1  # of model.json
+FORMAT = 2  # of model.json; 1 had linear heads alone, and did not say so
 
 
 def save_model(
@@ -21,8 +21,11 @@ def save_model(
     *,
     class_names: Sequence[str],
     backbone: Mapping[str, Any],
+    head: Mapping[str, Any],
     canvas: Canvas,
     weights_sha256: str,
+    temperature: float,
+    mirrors: bool,
 ) -> None:
     """Publish a folder with `model.safetensors` and `model.json`, which describes it; an earlier model makes way.
 
@@ -30,9 +33,12 @@ def save_model(
         model: images (B, 3, S, S), normalised → logits (B, C).
         folder: of the model.
         class_names: C of them, in the order of the logits.
-        backbone: how it was built, as its group of the configuration says.
+        backbone, head: how they were built, as their groups of the configuration say.
         canvas: how an image is resized and cropped.
         weights_sha256: digest of the tensors.
+        temperature: by which logits are divided, so that the softmax can be believed.
+        mirrors: whether it was fitted, and the model tested, on the mean of the probabilities of an image and its
+            mirror image; the logarithm of this mean takes the place of logits then.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -48,6 +54,7 @@ def save_model(
             "feature_dim": model.backbone.feature_dim,
             "pretrained_weights": model.backbone.weights_id,
         },
+        "head": dict(head),
         "class_names": list(class_names),
         "input": {
             "color": "RGB",
@@ -59,6 +66,8 @@ def save_model(
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
+        "tta": "flip" if mirrors else "none",  # what the temperature and the run's scores hold for
+        "temperature": temperature,
         "weights_sha256": weights_sha256,
     }
     with published_folder(folder) as making:

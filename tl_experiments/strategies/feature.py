@@ -1,4 +1,4 @@
-"""Feature extraction: the backbone is frozen and a new linear head is trained on its features.
+"""Feature extraction: the backbone is frozen and a new head is trained on its features.
 
 Frozen: nothing of it moves, no gradient, and BatchNorm in eval mode. `requires_grad=False` alone lets the running
 statistics drift, and `track_running_stats=False` normalises by the batch (Kornblith et al. 2019 evaluate in eval mode).
@@ -10,12 +10,9 @@ from typing import Literal
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.features.extract import View
-from tl_experiments.models.heads import HeadBank
-from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import all_parts, param_groups
-from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, names, running_statistics
+from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, running_statistics
 from tl_experiments.strategies.on_features import FrozenBackbone, open_features
+from tl_experiments.strategies.trained_heads import TrainedHeads, new_heads
 
 
 @dataclass(frozen=True)
@@ -43,32 +40,29 @@ class Feature(Strategy):
 
     def prepare(self, materials: Materials) -> Workload:
         """Compute the features once, unless every epoch sees other images or other statistics."""
-        backbone = materials.backbone.requires_grad_(False)
-        bank = HeadBank(
-            feature_dim=backbone.feature_dim,
-            num_classes=materials.num_classes,
-            seeds=[derive_seed(seed, "head") for seed in materials.seeds],
-        ).to(materials.compute.device)
-        constant = self.uses_features(materials.augmentation)
-        phase = self._on_features(materials, bank) if constant else self._on_images(materials, bank)
-        drifting = frozenset() if self.batchnorm == "eval" else running_statistics(backbone, prefix="backbone.")
+        heads = new_heads(materials)
+        constant = self.uses_features(materials.augmentation) and not materials.mixing.is_on
+        phase = self._on_features(materials, heads) if constant else self._on_images(materials, heads)
+        drifts = self.batchnorm == "train"
+        drifting = running_statistics(materials.backbone, prefix="backbone.") if drifts else frozenset()
         return Workload(
             phases=(phase,),
-            groups=param_groups(bank, all_parts(bank), has_member_axis=True),
-            deployables=tuple(Model(backbone, bank.head(member)) for member in range(bank.num_members)),
-            trained=frozenset({"head.weight", "head.bias"}) | drifting,
+            groups=heads.groups,
+            deployables=heads.models,
+            trained=heads.tensors | drifting,
         )
 
-    def _on_images(self, materials: Materials, bank: HeadBank) -> Phase:
+    def _on_images(self, materials: Materials, heads: TrainedHeads) -> Phase:
+        reason = materials.varies_because
         if self.batchnorm == "train":
             reason = "strategy.batchnorm=train changes the backbone's statistics"
-        else:
-            reason = "augmentation is random (strategy.views=4 keeps the features of four views instead)"
+        elif not materials.mixing.is_on:
+            reason = f"{reason} (strategy.views=4 keeps the features of four views instead)"
         materials.watch.notice(f"the frozen backbone runs in every epoch, because {reason}")
         return Phase(
             name="feature",
-            module=FrozenBackbone(materials.backbone, bank),
-            trained=names(bank),
+            module=FrozenBackbone(materials.backbone, heads.module),
+            trained=heads.trained,
             held_in_eval=(materials.backbone,) if self.batchnorm == "eval" else (),
             epochs=materials.epochs,
             open=materials.open_images,
@@ -76,15 +70,15 @@ class Feature(Strategy):
             infer_precision=materials.compute.infer,
         )
 
-    def _on_features(self, materials: Materials, bank: HeadBank) -> Phase:
+    def _on_features(self, materials: Materials, heads: TrainedHeads) -> Phase:
         views = self._views(materials.augmentation)
         return Phase(
             name="feature",
-            module=bank,
-            trained=names(bank),
+            module=heads.module,
+            trained=heads.trained,
             held_in_eval=(),
             epochs=materials.epochs,
-            open=lambda: open_features(materials, num_members=bank.num_members, views=views),
+            open=lambda: open_features(materials, num_members=len(heads.models), views=views),
             train_precision=materials.compute.train,
             infer_precision=materials.compute.infer,
         )

@@ -15,9 +15,13 @@ from tl_experiments.sweep.predictions import Predictions, read_predictions
 from tl_experiments.sweep.statistics import Sample, Spread, Verdict, judge, unknown
 
 SEED = "seed"
+OF_THE_TEST = (
+    "test/acc_top5", "test/f1_macro", "test/acc_balanced", "test/loss", "test/ece", "val/temperature",
+    "test/ece_calibrated", "test/loss_calibrated",
+)  # fmt: skip
 MEASURED = (
-    "val/acc_best", "val/epoch_best", "test/acc", "test/loss", "perf/seconds", "num_trained_params", "num_train_images",
-    "run_id",
+    "val/acc_best", "val/epoch_best", "test/acc", *OF_THE_TEST, "perf/seconds",
+    "num_trained_params", "num_train_images", "run_id",
 )  # fmt: skip
 
 
@@ -51,6 +55,10 @@ class Row:
     num_train_images: int | None
     best: Outcome
 
+    def spread(self, key: str) -> Spread | None:
+        """Return a metric of its runs; None where no run has a finite one."""
+        return _spread(self.outcomes, key)
+
     def shown(self, key: str) -> str:
         """Return a value as it stands under its key: as names show it, a key that it does not take as a dash."""
         return label(key, self.values[key]).removeprefix(f"{key}=") if key in self.values else "–"
@@ -76,6 +84,11 @@ class Comparison:
     verdict: Verdict
     notes: tuple[str, ...]
     is_search: bool = False
+
+    @property
+    def of_the_test(self) -> tuple[str, ...]:
+        """The metrics of the test, beside test/acc, that any row has."""
+        return tuple(key for key in OF_THE_TEST if any(row.spread(key) for row in self.rows))
 
     @property
     def winner(self) -> Row | None:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.engine import records
+from tl_experiments.engine.evaluate import LOOKED_AT
 from tl_experiments.engine.plan import Plan
 from tl_experiments.tracking.plan_table import plan_line, plan_table
 from tl_experiments.tracking.run_log import RunResult
@@ -76,7 +77,9 @@ class Console:
             self._step(record)
 
     def _step(self, record: records.Progress) -> None:
-        title = "test" if record.stage == "test" else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
+        title = (
+            record.stage if record.stage in LOOKED_AT else f"epoch {record.epoch}/{record.num_epochs} {record.stage:<5}"
+        )
         fields: dict[str, Any] = {}
         if record.loss is not None and record.acc is not None:  # until the next numbers arrive the last ones stay
             numbers = f"loss {spread(record.loss)}  acc {spread(record.acc)}"

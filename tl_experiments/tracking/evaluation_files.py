@@ -1,4 +1,7 @@
-"""What the test split showed, as files: predictions, confusion matrix, per-class table, the most confident mistakes."""
+"""What the test split showed, as files: predictions, confusion matrix, per-class table, reliability, mistakes.
+
+Every confidence is the calibrated one, after temperature scaling.
+"""
 
 import csv
 from collections.abc import Sequence
@@ -9,16 +12,24 @@ import torch
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import centre_crop
+from tl_experiments.engine.calibration import reliability
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.tracking.gallery import Mistake, wrong_gallery
 from tl_experiments.tracking.pictures import COMPRESSION, confusion_matrix, save_picture
+from tl_experiments.tracking.reliability import reliability_diagram
 
-FILES = ("confusion_matrix.png", "per_class.csv", "wrong_gallery.png", "predictions.csv")
+FILES = ("confusion_matrix.png", "per_class.csv", "reliability.png", "wrong_gallery.png", "predictions.csv")
 GALLERY_SIZE = 24
 
 
 def write_evaluation(
-    folder: Path, *, logits: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+    folder: Path,
+    *,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float,
+    images: Images,
+    class_names: Sequence[str],
 ) -> tuple[Path, ...]:
     """Write the files into `folder` and return their paths.
 
@@ -26,6 +37,7 @@ def write_evaluation(
         folder: exists.
         logits: (N, C) float32.
         labels: (N,) int64.
+        temperature: by which logits are divided to be calibrated.
         images: the N images of the split.
         class_names: C of them.
     """
@@ -33,8 +45,13 @@ def write_evaluation(
     counts, scores = _measure(logits, labels, num_classes=len(class_names))
     save_picture(confusion_matrix(counts, class_names), paths[0])
     _write_per_class(paths[1], scores, support=counts.sum(axis=1).tolist(), class_names=class_names)
-    _draw_gallery(paths[2], logits, labels, images, class_names)
-    _write_predictions(paths[3], logits, labels, images, class_names)
+    exact = logits.double().contiguous()  # the layout decides bits, and is another one in a bank
+    probabilities = (exact / temperature).softmax(dim=-1)
+    before = reliability(exact.softmax(dim=-1), labels)
+    after = reliability(probabilities, labels)
+    save_picture(reliability_diagram(before, after=after, temperature=temperature), paths[2])
+    _draw_gallery(paths[3], probabilities, labels, images, class_names)
+    _write_predictions(paths[4], probabilities, labels, images, class_names)
     return paths
 
 
@@ -54,10 +71,10 @@ def _measure(logits: torch.Tensor, labels: torch.Tensor, *, num_classes: int) ->
 
 
 def _write_predictions(
-    path: Path, logits: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+    path: Path, probabilities: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
 ) -> None:
     """Write a line for each image of the split, in its order."""
-    confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+    confidence, predicted = probabilities.max(dim=-1)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", "predicted", "confidence"])
@@ -77,9 +94,9 @@ def _write_per_class(
 
 
 def _draw_gallery(
-    path: Path, logits: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+    path: Path, probabilities: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
 ) -> None:
-    confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+    confidence, predicted = probabilities.max(dim=-1)
     wrong = torch.nonzero(predicted != labels).flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY_SIZE].numpy()
     mistakes = [

@@ -260,6 +260,17 @@ class RunLog:
             self._final = record
             self._together_seconds = time.perf_counter() - self._start
 
+    @property
+    def temperature(self) -> float:
+        """By which the best weights' logits are divided to be calibrated; known once the run was tested."""
+        return self._tested.scores[self._member].temperature
+
+    @property
+    def _tested(self) -> FinalRecord:
+        if self._final is None:
+            raise RuntimeError("a run ends with the record of its test")
+        return self._final
+
     def finish(self, *, weights_sha256: str, images: Images, class_names: Sequence[str]) -> RunResult:
         """Record what the test showed, the model in `model/` and, last of all, the result; the run has ended then.
 
@@ -268,14 +279,13 @@ class RunLog:
             images: of the test split.
             class_names: in label order.
         """
-        if self._final is None or self._together_seconds is None:
-            raise RuntimeError("a run ends with the record of its test")
+        tested = self._tested
         self._take_share()
         self.write_rows()
-        for path in self._draw(self._final, images, class_names):
+        for path in self._draw(tested, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
-        return self._end("FINISHED", self._final.metrics(self._member), weights_sha256=weights_sha256)
+        return self._end("FINISHED", tested.metrics(self._member), weights_sha256=weights_sha256)
 
     def prune(self) -> RunResult:
         """Record that a search stopped the run, whose epochs count and which was not tested; it has ended then."""
@@ -311,6 +321,7 @@ class RunLog:
             self.folder,
             logits=final.logits[self._member],
             labels=final.labels,
+            temperature=self.temperature,
             images=images,
             class_names=class_names,
         )

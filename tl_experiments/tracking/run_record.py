@@ -12,7 +12,9 @@ from tl_experiments.runtime.files import publish_text
 FILE = "run.json"
 CONFIG = "config.yaml"  # resolved, beside it
 FORMAT = 1
-GROUPS = ("backbone", "strategy", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking")
+GROUPS = (
+    "backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime", "tracking",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

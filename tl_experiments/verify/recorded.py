@@ -13,7 +13,8 @@ from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import WITHOUT_EFFECT, run_fingerprint
 from tl_experiments.verify.verdict import CODE, CONFIGURATION, DATA, NO_COMMIT, WEIGHTS, Ending
 
-SUMMARY = ("val/acc_best", "val/epoch_best", "test/loss", "test/acc")
+SUMMARY = ("val/acc_best", "val/epoch_best", "test/loss", "test/acc")  # of every result; others depend on the classes
+MEASURED = ("val/", "test/")
 AS_RESOLVED = ("device", "threads")  # of `runtime`, which the result tells as they were
 
 
@@ -81,7 +82,7 @@ def _ending(folder: Path, result: Mapping[str, Any]) -> Ending:
     return Ending(
         weights_sha256=str(result["weights_sha256"]),
         epochs=epochs,
-        summary={key: result[key] for key in SUMMARY},
+        summary={key: result[key] for key in [*SUMMARY, *(key for key in result if key.startswith(MEASURED))]},
         predictions=(folder / "predictions.csv").read_bytes().splitlines(keepends=True),
     )
 
