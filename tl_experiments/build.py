@@ -450,7 +450,7 @@ def build_trainer(
         ema_decay=shared["ema_decay"],
         patience=shared["early_stopping"]["patience"],
     )
-    return Trainer(workload, updates=updates, device=device, options=options, loss=loss)
+    return Trainer(workload, updates=updates, device=device, options=options)
 
 
 def samples_per_step(member: Member) -> int:

@@ -44,7 +44,6 @@ class Trainer:
             updates: of the workload's parameters.
             device: of the batches.
             options: how.
-            loss: what gradient steps minimise.
 
         Raises:
             SettingError: the optimizer makes an average of the weights, which does not go with the workload.

@@ -60,7 +60,7 @@ def _value(config: Mapping[str, Any], key: str) -> ParamValue:
     node: Any = config
     for part in key.split("."):
         if part not in node:
-            return OFF[key]
+            return OPTIONS[key]
         node = node[part]
     return node
 
