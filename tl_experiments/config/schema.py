@@ -94,6 +94,10 @@ class Run:
     mixup_alpha: float = MISSING
     cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
+    accumulate_steps: int = MISSING
+    clip_grad_norm: float | None = MISSING
+    ema_decay: float | None = MISSING
+    early_stopping: Any = MISSING
     tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
@@ -108,6 +112,11 @@ class Run:
     tracking: Any = MISSING
     checkpoint: Any = MISSING
     sweep: Any = MISSING
+
+
+@dataclass
+class EarlyStopping:
+    patience: int | None = MISSING
 
 
 @dataclass
@@ -262,6 +271,21 @@ class RMSprop:
 
 
 @dataclass
+class ScheduleFreeAdamW(AdamW):
+    warmup_steps: int = MISSING
+
+
+@dataclass
+class ScheduleFreeSGD:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    momentum: float = MISSING
+    warmup_steps: int = MISSING
+
+
+@dataclass
 class Cosine:
     _target_: str = MISSING
     _partial_: bool = MISSING
@@ -391,7 +415,7 @@ class OptunaSweeper:
     min_trials: int = MISSING
     min_epochs: int = MISSING
     seed: int = MISSING
-    params: dict[str, str] | None = MISSING
+    params: Any = MISSING
 
 
 # Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
@@ -419,6 +443,8 @@ SCHEMAS: dict[str, type] = {
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
     "optimizer/rmsprop": RMSprop,
+    "optimizer/schedulefree_adamw": ScheduleFreeAdamW,
+    "optimizer/schedulefree_sgd": ScheduleFreeSGD,
     "scheduler/cosine": Cosine,
     "scheduler/step": Step,
     "scheduler/constant": Constant,
@@ -432,6 +458,7 @@ SCHEMAS: dict[str, type] = {
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,
+    "early_stopping": EarlyStopping,
     "checkpoint": Checkpoint,
     "sweep": Sweep,
 }

@@ -37,7 +37,7 @@ class Materials:
         mixing: of training images.
         sampler: chooses what an epoch of training sees.
         head: what kind of head is put behind the backbone.
-        batch_size: of training.
+        batch_size: samples of a training step.
         epochs: of training.
         seeds: one per member, K of them.
         compute: where and how.

@@ -14,7 +14,6 @@ from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches
 from tl_experiments.models.head_kinds import Linear
 from tl_experiments.models.model import Model
-from tl_experiments.models.param_groups import Part, param_groups
 from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload
 from tl_experiments.strategies.on_features import OneHead, open_features, told_what_counts, whole_split
@@ -61,11 +60,10 @@ class Logistic(Strategy):
             features, labels = whole_split(train)
             solve_logistic(head, features, labels, c=values[epoch - 1], warm=epoch > 1)
 
-        trained = frozenset({"head.weight", "head.bias"})
         phase = Phase(
             name="logistic",
             module=OneHead(head),
-            trained=trained,
+            trained=frozenset(),
             held_in_eval=(),
             epochs=len(values),
             open=lambda: open_features(materials, in_order=True),
@@ -76,9 +74,9 @@ class Logistic(Strategy):
         )
         return Workload(
             phases=(phase,),
-            groups=param_groups(model, {name: Part("head") for name in trained}, has_member_axis=False),
+            groups=(),
             deployables=(model,),
-            trained=trained,
+            trained=frozenset({"head.weight", "head.bias"}),
             head={"_target_": f"{Linear.__module__}.{Linear.__qualname__}", "dropout": 0.0},
         )
 

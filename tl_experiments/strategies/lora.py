@@ -168,12 +168,14 @@ def _require_mergeable(backbone: Backbone, materials: Materials) -> None:
     expected = tried(example)
     if idle := [layer for layer in _added(tried) if layer not in called]:
         raise SettingError(
-            f"strategy=lora: {backbone.name} uses {_name(tried, idle[0])} without calling it, so that an addition has no "
-            "effect; expected strategy.targets that leave it out"
+            f"strategy=lora: {backbone.name} uses {_name(tried, idle[0])} without calling it, so that an addition has "
+            "no effect; expected strategy.targets that leave it out"
         )
     answer = _merged(tried)(example)
     if not (answer - expected).abs().max() <= TOLERANCE * expected.abs().max():
-        raise SettingError(f"strategy=lora: {backbone.name} answers otherwise once additions are merged into its layers")
+        raise SettingError(
+            f"strategy=lora: {backbone.name} answers otherwise once additions are merged into its layers"
+        )
 
 
 def _finish(model: Model) -> Model:

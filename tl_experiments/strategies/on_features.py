@@ -99,8 +99,7 @@ def whole_split(batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
 
 def told_what_counts(materials: Materials, name: str, setting: str, values: Sequence[float]) -> None:
     """Say what an epoch of a strategy that solves is, and what has no part in it."""
-    tried = ", ".join(f"{value:.3g}" for value in values)
     materials.watch.notice(
-        f"{name}: an epoch for each {setting} of {tried}, on features of the images as they are; lr, epochs, optimizer, "
-        "scheduler, head, sampler, augmentation and mixing have no part in it"
+        f"{name}: an epoch for each {setting} of {', '.join(f'{value:.4g}' for value in values)}, on features of the "
+        "images as they are; lr, epochs, optimizer, scheduler, head, sampler, augmentation and mixing have no part in it"
     )

@@ -26,7 +26,7 @@ def plan_table(plan: Plan) -> Table:
 
 def _cells(plan: Plan, phase: PhasePlan) -> tuple[str, ...]:
     share = f"{phase.num_params:,} of {plan.num_params:,}"
-    return phase.name, _names(phase.part_names) or "–", share, _peaks(plan, phase), _epochs(phase), phase.batchnorm
+    return phase.name, _names(phase.part_names), share, _peaks(plan, phase), _epochs(phase), phase.batchnorm
 
 
 def _epochs(phase: PhasePlan) -> str:
