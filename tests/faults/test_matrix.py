@@ -35,8 +35,8 @@ KINDS = {
     "gradual": ("strategy=gradual", *OWN),
     "finetune, mixed": ("strategy=finetune", *OWN, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
     "feature, balanced": ("strategy=feature", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}"),
-    "knn": ("strategy=knn",),
-    "logistic": ("strategy=logistic",),
+    "knn": ("strategy=knn", "strategy.num_neighbours=[5,20]"),
+    "logistic": ("strategy=logistic", "strategy.num_c=2"),
     "lora": ("strategy=lora", *OWN, "strategy.dropout=0.1"),
 }
 SOLVED = {"knn", "logistic"}  # with nothing drawn at random
