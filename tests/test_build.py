@@ -109,3 +109,9 @@ def test_more_stages_than_there_are_is_told_before_anything_is_made(
     build.check_buildable(make_member(*strategy, f"strategy.num_stages={num_stages - 1}"))
     with pytest.raises(ConfigError, match=f"{backbone} has {num_stages} stages; expected 1 to {num_stages - 1}, or "):
         build.check_buildable(make_member(*strategy, f"strategy.num_stages={num_stages}"))
+
+
+def test_mirror_images_are_refused_where_they_are_another_class(make_member: MakeMember) -> None:
+    member = make_member("tta=flip")
+    with pytest.raises(ConfigError, match=r"^tta=flip: a mirror image of digits .* expected tta=none$"):
+        build.sees_mirrors(member, dataset=build.build_dataset(member))

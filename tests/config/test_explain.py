@@ -36,7 +36,10 @@ def told(make_member: Callable[..., Member]) -> Callable[..., str]:
         ("lr=null", "lr: null was given; expected a value"),
         ("runtime.train_precision=bf17", "runtime.train_precision: Invalid value 'bf17', expected one of [auto"),
         ("lr=${nowhere}", "lr: Interpolation key 'nowhere' not found"),
-        ("optimizer=zzz", "optimizer=zzz: no such option; expected one of adam, adamw, rmsprop, sgd"),
+        (
+            "optimizer=zzz",
+            "optimizer=zzz: no such option; expected one of adam, adamw, rmsprop, schedulefree_adamw, ",
+        ),
         ("dataset=image_folder", "dataset.root is missing; give it on the command line: dataset.root=..."),
         ("backbone=timm", "backbone.name is missing; give it on the command line: backbone.name=..."),
     ],

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from tests.engine.test_trainer import CPU, TRAIN, image_workload, make_workload
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.checkpoint import TENSORS, Checkpoints
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -38,7 +39,7 @@ SCHEDULES = {
 def make_trainer(workload: Workload, optimizer: Callable[..., Optimizer], schedule: Callable[..., object]) -> Trainer:
     count = workload.num_members
     updates = make_updates(workload.groups, optimizers=[optimizer] * count, schedulers=[schedule] * count, fused=True)
-    return Trainer(workload, updates=updates, seed=7, device=CPU, log_every_steps=2, compile=False)
+    return Trainer(workload, updates=updates, device=CPU, options=TrainingOptions(seed=7, log_every_steps=2))
 
 
 def make_checkpoints(

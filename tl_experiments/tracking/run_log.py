@@ -16,7 +16,7 @@ from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
 from tl_experiments.engine.plan import Plan
-from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
+from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
@@ -101,6 +101,7 @@ class RunLog:
         self._num_epochs = 0
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
+        self._stopped: Stopped | None = None  # before its last epoch; others of its process may go on
         self._ended = False
         self._has_share = False
         self._together_seconds: float | None = None  # until the members were tested
@@ -234,14 +235,23 @@ class RunLog:
             self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
-        """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
+        """Keep what an epoch or the test showed; steps leave nothing.
+
+        A member that diverged ends here, as failed. One that stopped early has no later epochs, but is tested.
+        """
         if self.failure is not None:
             return
         if isinstance(record, Diverged):
             if record.member == self._member:
                 self.failure = record.reason
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
+        elif isinstance(record, Stopped):
+            if record.member == self._member:
+                self._stopped = record
+                self.tracker.set_tags({"tl.stopped_early": str(record.epoch)})
         elif isinstance(record, EpochRecord):
+            if self._stopped is not None:
+                return
             metrics = record.metrics(self._member)
             self._num_epochs = record.num_epochs
             self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
@@ -337,6 +347,7 @@ class RunLog:
         ids = {"status": status, "name": self.name, "uid": self.uid, "run_id": self.tracker.run_id}
         place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
         changed = {"resumed_with": list(self._changed)} if self._changed else {}
-        result = {**ids, **fields, **self._identity, **changed, "seconds": self._seconds(), **place}
+        stopped = {"stopped_early": self._stopped.epoch} if self._stopped else {}  # the last epoch that it trained
+        result = {**ids, **fields, **stopped, **self._identity, **changed, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")
         return path
