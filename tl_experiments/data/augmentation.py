@@ -141,14 +141,21 @@ def apply(canvases: torch.Tensor, parameters: Parameters, *, size: int) -> torch
         float32 (B, 3, size, size) in 0..255, whole numbers under a policy; beyond the canvas its reflection is seen.
     """
     theta = torch.from_numpy(_affine(parameters, canvas=canvases.shape[-1], size=size).astype(np.float32))
-    shape = [len(canvases), 3, size, size]
-    grid = F.affine_grid(to_device(theta, canvases.device), shape, align_corners=False)
+    grid = _grid(to_device(theta, canvases.device), size)
     views = F.grid_sample(canvases.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     if parameters.ops is not None:
         change_colours(views.round_(), parameters.ops)
     if parameters.boxes is not None:
         erase(views, parameters.boxes)
     return views
+
+
+def _grid(theta: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, size, size, 2), as `F.affine_grid` has it, by one sum instead of a product of matrices for each image."""
+    centres = torch.arange(1 - size, size, 2, dtype=torch.float32, device=theta.device) / size
+    across = theta[:, None, None, :, 0] * centres[:, None]
+    down = theta[:, None, None, :, 1] * centres[:, None, None] + theta[:, None, None, :, 2]
+    return across + down
 
 
 def _affine(parameters: Parameters, *, canvas: int, size: int) -> np.ndarray:
