@@ -30,6 +30,10 @@ KINDS = {
     "finetune": ("strategy=finetune", *OWN, "augmentation=light"),
     "finetune, dropout": ("strategy=finetune", *DROPOUT, "augmentation=light"),
     "partial": ("strategy=partial", *OWN),
+    "finetune, averaged": (
+        *("strategy=finetune", *OWN, "augmentation=light"),
+        *("ema_decay=0.9", "clip_grad_norm=0.5", "accumulate_steps=3"),
+    ),
 }
 LIMIT_SECONDS = 120
 
@@ -136,6 +140,7 @@ ORDINARY = [
     ("feature", "in a sweep, after others"),
     ("finetune", "workers 2"),
     ("finetune, dropout", "resumed twice"),
+    ("finetune, averaged", "resumed twice"),
 ]
 CASES = [(kind, cell) for kind in KINDS for cell in CELLS] if FULL else ORDINARY
 
