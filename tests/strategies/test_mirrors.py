@@ -27,7 +27,11 @@ from tl_experiments.strategies.lp_ft import LpFt
 from tl_experiments.strategies.partial import Partial
 
 Materialise = Callable[..., Materials]
-RANDOM = {"augmentation": Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))}
+RANDOM = {
+    "augmentation": Augmentation(
+        hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0
+    )
+}
 TRAINS: Mapping[str, Any] = {"batchnorm": "eval", "backbone_lr_scale": 1.0, "layer_decay": 1.0, "l2_sp": 0.0}
 PARTIAL = Partial(num_stages=1, train=None, **TRAINS)
 CASES = {
