@@ -130,7 +130,7 @@ def _keep(
         log.folder / "model",
         class_names=class_names,
         backbone=shared.config["backbone"],
-        head=shared.config["head"],
+        head=workload.head or shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
         temperature=log.temperature,
