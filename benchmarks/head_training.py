@@ -10,6 +10,7 @@ from plain_loop import synchronise
 from torch import nn
 
 from tl_experiments.data.feature_batches import FeatureBatches
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.schedulers import cosine
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -72,10 +73,8 @@ def make_trainer(
             schedulers=[SCHEDULE] * len(lrs),
             fused=True,
         ),
-        seed=seeds[0],
         device=data.device,
-        log_every_steps=LOG_EVERY_STEPS,
-        compile=False,
+        options=TrainingOptions(seed=seeds[0], log_every_steps=LOG_EVERY_STEPS),
     )
 
 

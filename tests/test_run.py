@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = ("dataset.train_size=100", "epochs=2", "backbone.image_size=32")
 FILES = {
     "config.yaml", "metrics.jsonl", "result.json", "learning_curves.png", "confusion_matrix.png", "per_class.csv",
-    "wrong_gallery.png", "model/model.safetensors", "model/model.json",
+    "reliability.png", "wrong_gallery.png", "model/model.safetensors", "model/model.json",
 }  # fmt: skip
 
 
@@ -101,6 +101,8 @@ def test_the_model_file_holds_the_weights_that_the_result_names(sweep: Path):
     description = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
     assert description["weights_sha256"] == result_of(folder)["weights_sha256"]
     assert description["class_names"] == list("0123456789")
+    assert description["temperature"] == result_of(folder)["val/temperature"] != 1
+    assert description["tta"] == "none"
     with safe_open(folder / "model" / "model.safetensors", framework="pt") as file:
         assert file.get_slice("head.weight").get_shape() == [10, 1280]
 
@@ -113,12 +115,21 @@ def test_mlflow_holds_each_job_with_few_params_its_metrics_and_its_files(sweep: 
         assert run.info.status == "FINISHED"
         assert 15 <= len(run.data.params) <= 40
         assert not [value for value in run.data.params.values() if "/" in value]
-        assert {"train/loss", "train/acc", "val/loss", "val/acc", "lr", "test/acc", "val/acc_best"} <= set(
-            run.data.metrics
-        )
+        assert {
+            "train/loss",
+            "train/acc",
+            "val/loss",
+            "val/acc",
+            "lr",
+            "test/acc",
+            "val/acc_best",
+            "test/ece",
+            "val/temperature",
+        } <= set(run.data.metrics)
         assert len(client.get_metric_history(run.info.run_id, "val/acc")) == 2
         assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} >= {
-            "config.yaml", "confusion_matrix.png", "learning_curves.png", "per_class.csv", "wrong_gallery.png", "model",
+            "config.yaml", "confusion_matrix.png", "learning_curves.png", "per_class.csv", "reliability.png",
+            "wrong_gallery.png", "model",
         }  # fmt: skip
         assert run.data.tags["tl.kind"] == "run"
         assert run.data.tags["tl.dataset_fingerprint"].startswith(run.inputs.dataset_inputs[0].dataset.digest)

@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch.optim import Optimizer
 
-from tl_experiments.config.checks import AUTO
+from tl_experiments.config.checks import AUTO, lookup
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.targets import HOMES, allowed_prefixes
@@ -34,6 +34,7 @@ from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.loss import PLAIN, Loss
 from tl_experiments.engine.lr_finder import FIRST
 from tl_experiments.engine.optimizers import OptimizerFactory
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
@@ -46,7 +47,7 @@ from tl_experiments.runtime.memory import memory_told
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import process_context
 from tl_experiments.strategies.base import Strategy, Workload
-from tl_experiments.tracking.params import OFF, as_text
+from tl_experiments.tracking.params import OF_STEPS, as_text
 from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.run_record import RunRecord
 from tl_experiments.tracking.tracker import Tracker
@@ -141,6 +142,18 @@ def _without_weights(member: Member) -> Member:
 
 def build_augmentation(member: Member, *, dataset: Dataset) -> Augmentation:
     return _build(member, "augmentation").resolved(mirror_safe=dataset.mirror_safe)
+
+
+def sees_mirrors(member: Member, *, dataset: Dataset) -> bool:
+    """Whether the test sees the mirror image of each image too.
+
+    Raises:
+        ConfigError: mirror images show other classes.
+    """
+    wanted = member.config["tta"] == "flip"
+    if wanted and not dataset.mirror_safe:
+        raise ConfigError(f"tta=flip: a mirror image of {dataset.name} may show another class; expected tta=none")
+    return wanted
 
 
 def build_mixing(member: Member) -> Mixing:
@@ -308,12 +321,14 @@ def _check_options(member: Member, strategy: Strategy) -> None:
     if strategy.takes_steps:
         return
     name = member.choices["strategy"]
-    if member.choices["head"] != "linear" or member.config["head"]["dropout"]:
-        raise ConfigError(f"head={member.choices['head']}: strategy={name} has a head of its own; expected head=linear")
-    for key, value in OFF.items():
-        if member.config[key] != value:
+    if (head := member.choices["head"]) != "linear":
+        raise ConfigError(f"head={head}: strategy={name} has a head of its own; expected head=linear")
+    if dropout := member.config["head"]["dropout"]:
+        raise ConfigError(f"head.dropout={dropout}: strategy={name} takes no gradient steps; expected head.dropout=0")
+    for key, value in OF_STEPS.items():
+        if (asked := lookup(member.config, key)) != value:
             raise ConfigError(
-                f"{key}={member.config[key]}: strategy={name} takes no gradient steps, for which it is; "
+                f"{key}={asked}: strategy={name} takes no gradient steps, for which it is; "
                 f"expected {key}={as_text(value)}"
             )
 
@@ -422,18 +437,25 @@ def build_trainer(
         optimizers=[build_optimizer(member) for member in members],
         schedulers=[build_scheduler(member) for member in members],
         fused=runtime["fused"],
+        clip_grad_norm=shared["clip_grad_norm"],
     )
-    return Trainer(
-        workload,
-        updates=updates,
+    options = TrainingOptions(
         loss=loss,
         seed=shared["seed"],
-        device=device,
         log_every_steps=runtime["log_every_steps"],
         compile=runtime["compile"],
         skips_nonfinite=shared["on_nonfinite"] == "skip",
         halves=runtime["on_oom"] == "halve",
+        micro_batch=shared["batch_size"] if shared["accumulate_steps"] > 1 else None,
+        ema_decay=shared["ema_decay"],
+        patience=shared["early_stopping"]["patience"],
     )
+    return Trainer(workload, updates=updates, device=device, options=options)
+
+
+def samples_per_step(member: Member) -> int:
+    """How many samples one optimizer step sees, in parts of `batch_size`."""
+    return member.config["batch_size"] * member.config["accumulate_steps"]
 
 
 def _absolute_root(member: Member) -> dict[str, str]:

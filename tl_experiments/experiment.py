@@ -36,6 +36,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
             build.check_buildable(member)
         strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
         augmentation = build.build_augmentation(shared, dataset=dataset)
+        mirrors = build.sees_mirrors(shared, dataset=dataset)
         backbone = build.build_backbone(shared, dataset=dataset, strategy=strategy)
         compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
         who = shared.name if len(members) == 1 else f"{len(members)} heads together"
@@ -65,13 +66,14 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
                 mixing=build.build_mixing(shared),
                 sampler=build.sampler(shared),
                 head=build.build_head(shared),
-                batch_size=shared.config["batch_size"],
+                batch_size=build.samples_per_step(shared),
                 epochs=shared.config["epochs"],
                 seeds=tuple(member.config["seed"] for member in members),
                 compute=compute,
                 cache=build.keeps_features(shared, strategy=strategy, augmentation=augmentation, watch=console),
                 memory_bytes=build.memory_bytes(shared),
                 watch=console,
+                mirrors=mirrors,
             )
         )
         loss = build.build_loss(shared, dataset=dataset, images=images, device=device)
@@ -132,5 +134,6 @@ def _keep(
         canvas=images.canvas,
         weights_sha256=digest,
         temperature=log.temperature,
+        mirrors=shared.config["tta"] == "flip",
     )
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

@@ -42,6 +42,7 @@ def jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Jobs]:
             assert not folder.exists()
             told = capsys.readouterr().out
             assert constant in told
+            assert "the same configuration as another" not in told  # nothing is given twice
             return re.findall(r"^  job +\d+ (.+)$", told, re.MULTILINE)
 
         yield plan
@@ -62,7 +63,9 @@ def test_all_strategies_are_compared_and_no_other_place_lists_them(jobs: Jobs) -
 
 def test_labels_are_given_in_growing_parts(jobs: Jobs) -> None:
     sizes = ("0.01", "0.05", "0.1", "0.5", "1.0")
-    assert jobs("grid=label_efficiency", "seed=0", "strategy=feature") == [f"dataset.train_size={s}" for s in sizes]
+    typed = ("grid=label_efficiency", "seed=0", "strategy=feature")
+    assert jobs(*typed) == [f"dataset.train_size={size}" for size in sizes]
+    assert jobs(*typed, "dataset.train_size=0.5", "epochs=10,30") == ["epochs=10", "epochs=30"]  # its own value too
 
 
 def test_what_is_typed_takes_the_place_of_the_recipes_values(jobs: Jobs) -> None:

@@ -17,7 +17,7 @@ from tl_experiments.config.register import register
 from tl_experiments.config.schema import SCHEMAS
 
 CONF = Path(__file__).parents[2] / "conf"
-OPTIONS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
+OPTIONS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment", "grid"))
 OURS = {"_target_", "_partial_"}
 SUPPLIED = {  # what the code knows and the config does not
     "backbone": {"preferred_size", "seed"},
@@ -57,7 +57,7 @@ def values_of(path: Path) -> dict[str, Any]:
     return inherited | {key: value for key, value in read(path).items() if key != "defaults"}
 
 
-NODES = ("checkpoint", "sweep")  # that are no groups
+NODES = ("early_stopping", "checkpoint", "sweep")  # that are no groups
 
 
 def fields_of(path: Path) -> set[str]:
@@ -88,7 +88,7 @@ def test_the_keys_are_the_parameters_of_the_target(path: Path) -> None:
     supplied = SUPPLIED.get(path.parent.name, set())
     keys = fields_of(path) - OURS
     assert not keys & supplied
-    if target.startswith("torch."):  # it has more parameters, which keep PyTorch's defaults
+    if target.startswith(("torch.", "schedulefree.")):  # it has more parameters, which keep the library's defaults
         assert keys <= parameters.keys() - supplied
         needed = {name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty}
         assert needed <= keys | supplied
@@ -123,8 +123,8 @@ def test_the_root_takes_groups_before_itself_and_the_recipe_last() -> None:
     assert defaults[0] == "/schema/run@_global_"
     own = defaults.index("_self_")
     assert defaults[own + 1] == {"experiment": None}
-    assert defaults[own - 2 : own] == [f"/schema/{node}@{node}" for node in NODES]
-    assert {key for entry in defaults[1 : own - 2] for key in entry} == {path.parent.name for path in OPTIONS}
+    assert defaults[own - len(NODES) : own] == [f"/schema/{node}@{node}" for node in NODES]
+    assert {key for entry in defaults[1 : own - len(NODES)] for key in entry} == {path.parent.name for path in OPTIONS}
     assert all(key.startswith("override hydra/") for entry in defaults[own + 2 :] for key in entry)
 
 

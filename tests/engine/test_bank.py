@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine import schedulers
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Progress, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -120,10 +121,8 @@ def make_trainer(workload: Workload, members: Sequence[Member]) -> Trainer:
             schedulers=[member.scheduler for member in members],
             fused=True,
         ),
-        seed=0,
         device=CPU,
-        log_every_steps=2,
-        compile=False,
+        options=TrainingOptions(seed=0, log_every_steps=2),
     )
 
 

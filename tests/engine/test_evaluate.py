@@ -1,5 +1,7 @@
 """A pass without gradients gives what the module says of every sample, in order."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,6 +62,19 @@ def test_every_sample_is_seen_once_in_order() -> None:
         hits = (expected[member].argmax(dim=1) == batches.labels).sum().item()
         assert evaluation.means.acc[member] == hits / NUM_SAMPLES
     assert evaluation.means.loss[0] != evaluation.means.loss[1]
+
+
+def test_the_probabilities_of_an_image_and_its_mirror_image_are_averaged() -> None:
+    bank, plain = make_bank(), make_batches(8)
+    mirrored = replace(plain, features=plain.features.flip(-1))
+    both = replace(plain, mirrored=mirrored.features[0])
+    [(_, first), (_, second), (_, together)] = (run(bank, batches) for batches in (plain, mirrored, both))
+    expected = (first.logits.softmax(dim=-1) + second.logits.softmax(dim=-1)) / 2
+    torch.testing.assert_close(together.logits.softmax(dim=-1), expected)
+    torch.testing.assert_close(together.logits.exp(), expected)
+    for member in range(2):
+        loss = F.nll_loss(expected[member].log(), plain.labels).item()
+        assert together.means.loss[member] == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_step_is_reported_with_its_place() -> None:

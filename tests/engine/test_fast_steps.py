@@ -13,6 +13,7 @@ from tl_experiments.data.images import load_images
 from tl_experiments.data.source import ArraySource, Split
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.engine import schedulers
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import Progress
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -99,10 +100,8 @@ def losses(
             schedulers=[schedulers.constant],
             fused=fused,
         ),
-        seed=0,
         device=CPU,
-        log_every_steps=1,
-        compile=compile,
+        options=TrainingOptions(seed=0, log_every_steps=1, compile=compile),
     )
     steps = [record for record in trainer.fit() if isinstance(record, Progress) and record.stage == "train"]
     return [record.loss[0] for record in steps if record.loss is not None]

@@ -14,6 +14,7 @@ from tl_experiments.data.batches import Batch, ImageBatches
 from tl_experiments.data.mixing import Mixed, Mixing
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.strategies.base import Workload
@@ -78,9 +79,8 @@ def make_trainer(workload: Workload, loss: Loss, *, lr: float = 0.1, halves: boo
         schedulers=[schedulers.constant] * workload.num_members,
         fused=True,
     )
-    return Trainer(
-        workload, updates=updates, loss=loss, seed=0, device=CPU, log_every_steps=2, compile=False, halves=halves
-    )
+    options = TrainingOptions(loss=loss, seed=0, log_every_steps=2, halves=halves)
+    return Trainer(workload, updates=updates, device=CPU, options=options)
 
 
 def test_the_loss_that_is_reported_of_training_is_minimised_and_that_of_validation_is_plain() -> None:

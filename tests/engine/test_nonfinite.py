@@ -14,6 +14,7 @@ from tests.engine.test_trainer import CPU, epochs_of, final_of, image_workload, 
 from tl_experiments.data.batches import Batch
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.micro_batches import MicroBatches
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import Diverged, Halved, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -169,7 +170,7 @@ def _trainer(workload: Workload, **options: bool) -> Trainer:
         schedulers=[schedulers.constant] * count,
         fused=True,
     )
-    return Trainer(workload, updates=updates, seed=0, device=CPU, log_every_steps=1, compile=False, **options)
+    return Trainer(workload, updates=updates, device=CPU, options=TrainingOptions(seed=0, log_every_steps=1, **options))
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("loss", "the training loss"), ("gradient", "a gradient")])

@@ -17,6 +17,7 @@ from tl_experiments.data.images import load_images
 from tl_experiments.data.source import ArraySource, Split
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.engine import schedulers
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress, Record
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -100,10 +101,8 @@ def make_trainer(
             schedulers=[scheduler] * workload.num_members,
             fused=True,
         ),
-        seed=seed,
         device=CPU,
-        log_every_steps=log_every_steps,
-        compile=compile,
+        options=TrainingOptions(seed=seed, log_every_steps=log_every_steps, compile=compile),
     )
 
 

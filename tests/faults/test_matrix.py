@@ -23,6 +23,7 @@ TINY = (
 )
 OWN = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 DROPOUT = ("backbone=mobilenet_v3_large", "backbone.weights=null")  # with dropout before its last layer
+MIXED = ("mixup_alpha=0.4", "cutmix_alpha=1.0", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}")
 KINDS = {
     "feature": ("strategy=feature",),
     "feature, new views": ("strategy=feature", "augmentation=light"),
@@ -30,6 +31,14 @@ KINDS = {
     "finetune": ("strategy=finetune", *OWN, "augmentation=light"),
     "finetune, dropout": ("strategy=finetune", *DROPOUT, "augmentation=light"),
     "partial": ("strategy=partial", *OWN),
+    "lp_ft": ("strategy=lp_ft", "strategy.probe_epochs=1", *OWN),
+    "gradual": ("strategy=gradual", *OWN),
+    "finetune, mixed": ("strategy=finetune", *OWN, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
+    "feature, balanced": ("strategy=feature", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}"),
+    "finetune, averaged": (
+        *("strategy=finetune", *OWN, "augmentation=light"),
+        *("ema_decay=0.9", "clip_grad_norm=0.5", "accumulate_steps=3"),
+    ),
 }
 LIMIT_SECONDS = 120
 
@@ -120,6 +129,8 @@ CELLS: dict[str, Cell] = {
     "resumed in an epoch": resumed("train 2 4", every_minutes=1e-6),
     "resumed between epochs": resumed("train 2 4"),
     "resumed in evaluation": resumed("val 1 2", every_minutes=1e-6),
+    # Of lp_ft and gradual, a phase ends with epoch 1: the last step before, the boundary, and the first step after it.
+    "resumed between phases": resumed("epoch 1", "train 2 1", "train 2 2", every_minutes=1e-6),
     "resumed twice": resumed("train 1 5", "train 2 2", every_minutes=1e-6),
     "resumed in the test": resumed("test 2 1"),
     "cached": cached,
@@ -136,6 +147,10 @@ ORDINARY = [
     ("feature", "in a sweep, after others"),
     ("finetune", "workers 2"),
     ("finetune, dropout", "resumed twice"),
+    ("lp_ft", "resumed between phases"),
+    ("gradual", "resumed between phases"),
+    ("finetune, mixed", "resumed twice"),
+    ("finetune, averaged", "resumed twice"),
 ]
 CASES = [(kind, cell) for kind in KINDS for cell in CELLS] if FULL else ORDINARY
 
@@ -148,8 +163,8 @@ def alone(kind: str, *options: str) -> Truth:
 
 
 def compared_with(kind: str, cell: str) -> Truth:
-    """A partial run whose frozen stages run in every epoch is another one: in training they are not folded."""
-    apart = kind == "partial" and cell.startswith("workers")
+    """A run whose frozen stages run in every epoch is another one: in training they are not folded."""
+    apart = kind in ("partial", "gradual") and cell.startswith("workers")
     return alone(kind, *DECODED_EACH_TIME) if apart else alone(kind)
 
 

@@ -15,7 +15,7 @@ from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.policies import RandAugment, TrivialAugment
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.features import key
-from tl_experiments.features.extract import View
+from tl_experiments.features.extract import Mirrored, View
 from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.timm_backbone import timm_backbone
@@ -131,6 +131,11 @@ def test_what_decides_the_bits_is_in_the_key_under_its_name(
 def test_nothing_is_in_the_key_that_no_test_changes(backbone: Backbone) -> None:
     assert leaves(fields_of(backbone)).keys() == CHANGES.keys() | CONSTANT.keys()
     assert CONSTANT.items() <= leaves(fields_of(backbone)).items()
+
+
+def test_a_mirror_image_has_features_of_its_own(backbone: Backbone) -> None:
+    seen = [fingerprint(fields_of(backbone, view=view)) for view in (None, Mirrored(), VIEW)]
+    assert len(set(seen)) == 3
 
 
 def test_a_gpu_is_known_by_its_model_and_its_cuda(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

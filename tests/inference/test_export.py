@@ -68,6 +68,7 @@ def export(model: Model, node: dict[str, Any], canvas: Canvas, folder: Path, *, 
         canvas=canvas,
         weights_sha256=digest,
         temperature=1.25,
+        mirrors=True,
     )
     return digest
 
@@ -124,6 +125,7 @@ def test_the_digest_is_that_of_the_tensors_and_the_names_are_kept(tmp_path: Path
     assert description["class_names"] == list(CLASS_NAMES)
     assert description["backbone"]["pretrained_weights"] == "random(seed=0)"
     assert description["input"]["color"] == "RGB"
+    assert (description["temperature"], description["tta"]) == (1.25, "flip")
     assert description["format"] == 2
     assert description["head"] == HEAD
 

@@ -9,12 +9,13 @@ from torch import nn
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.input_spec import InputSpec
-from tl_experiments.models.stages import cut
+from tl_experiments.models.stages import cut, stage_numbers
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.models.torchvision_backbones import ARCHITECTURES, torchvision_backbone
 from tl_experiments.runtime.errors import SettingError
 
 SPEC = InputSpec(size=8, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
+TIMM = ("densenet121", "mobilenetv4_conv_small", "regnety_002", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
 SMALL = {"inception_v3": 75, "vit_b_16": None}  # the smallest images that they take
 
 
@@ -52,6 +53,41 @@ def test_the_halves_after_each_other_are_the_backbone_wherever_it_is_cut(name: s
         trained = {parameter for parameter, _ in halves.suffix.named_parameters()}
         assert before < trained < all_names, "one stage more trains more"
         assert trained | {parameter for parameter, _ in halves.prefix.named_parameters()} == all_names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["efficientnet_lite0", "resnet18", "inception_v3", "mobilenet_v3_large", "test_convnext", "test_resnet"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "vit_b_16")],
+)
+def test_the_stage_of_a_parameter_is_that_in_which_a_cut_puts_it(name: str) -> None:
+    backbone = build(name)
+    numbers = stage_numbers(backbone)
+    assert numbers.keys() == {parameter for parameter, _ in backbone.named_parameters()}
+    for num_trained in {1, len(backbone.stages) // 2, len(backbone.stages) - 1}:
+        suffix = {
+            f"body.{parameter}" for parameter, _ in cut(backbone, num_trained=num_trained).suffix.named_parameters()
+        }
+        first = len(backbone.stages) - num_trained
+        assert suffix == {parameter for parameter, number in numbers.items() if number >= first}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "inception_v3", "vgg16", "vit_b_16", *TIMM])
+@torch.no_grad()
+def test_stages_rise_in_the_order_in_which_layers_are_called(name: str) -> None:
+    """Whether or not a network can be cut."""
+    with torch.device("meta"):
+        backbone = build(name).eval()
+    numbers = stage_numbers(backbone)
+    called: list[int] = []
+    for path, module in backbone.named_modules():
+        own = [numbers[f"{path}.{parameter}"] for parameter, _ in module.named_parameters(recurse=False)]
+        if own:
+            module.register_forward_pre_hook(lambda *_, own=own: called.extend(own))
+    size = backbone.input_spec.size
+    backbone(torch.zeros(1, 3, size, size, device="meta"))
+    assert called == sorted(called)
+    assert called[0] == 0
 
 
 def test_the_halves_share_their_weights_with_the_backbone() -> None:

@@ -297,6 +297,7 @@ def test_an_exported_model_can_be_the_weights_of_a_backbone(name: str, tmp_path:
         canvas=Canvas(size=32, crop=32, interpolation="bilinear"),
         weights_sha256="",
         temperature=1.0,
+        mirrors=False,
     )
     backbone = build(str(tmp_path / "model" / "model.safetensors"), 2)
     assert same(backbone, trained.body.state_dict())

@@ -17,6 +17,7 @@ from tl_experiments.data.mixing import NO_MIXING
 from tl_experiments.data.sampling import shuffled
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import make_canvas
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
@@ -97,10 +98,8 @@ def train() -> Train:
                 schedulers=[constant] * workload.num_members,
                 fused=False,
             ),
-            seed=0,
             device=torch.device("cpu"),
-            log_every_steps=100,
-            compile=False,
+            options=TrainingOptions(seed=0, log_every_steps=100),
         )
         for _ in trainer.fit():
             pass

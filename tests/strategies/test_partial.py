@@ -29,7 +29,12 @@ UNCACHED = {"memory_bytes": 0}
 
 def last_stages(num_stages: int, batchnorm: Any, backbone_lr_scale: float) -> Partial:
     return Partial(
-        num_stages=num_stages, batchnorm=batchnorm, backbone_lr_scale=backbone_lr_scale, layer_decay=1.0, l2_sp=0.0
+        num_stages=num_stages,
+        train=None,
+        batchnorm=batchnorm,
+        backbone_lr_scale=backbone_lr_scale,
+        layer_decay=1.0,
+        l2_sp=0.0,
     )
 
 

@@ -1,6 +1,7 @@
 """What the test split showed is written whatever becomes of its images."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,12 @@ def write(folder: Path, images: Images) -> np.ndarray:
     assert all(path.stat().st_size for path in paths)
     with Image.open(folder / "wrong_gallery.png") as gallery:
         return np.asarray(gallery.convert("RGB"))
+
+
+def test_every_confidence_is_the_calibrated_one(root: Path, tmp_path: Path) -> None:
+    write(tmp_path / "run", images_in(root))
+    rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open(encoding="utf-8")))
+    assert {row["confidence"] for row in rows} == {f"{1 / (1 + math.exp(-5 / 2)):.4f}"}
 
 
 def test_images_that_are_gone_cost_their_pictures_alone(root: Path, tmp_path: Path) -> None:

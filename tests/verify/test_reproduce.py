@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from tests.conftest import compose_member
 from tl_experiments.cli import main
 from tl_experiments.experiment import run_experiments
+from tl_experiments.verify.recorded import read_recorded
 from tl_experiments.verify.reproduce import FILE, reproduce
 from tl_experiments.verify.verdict import Verdict, Word
 
@@ -107,6 +108,15 @@ def test_one_head_of_a_bank_alone_has_the_same_bits_and_its_verdict_is_written_d
     assert then["fingerprint"] == now["fingerprint"]
     assert (now["name"], now["run_id"]) == (then["name"], None)
     assert contents(job.parent) == before
+
+
+def test_every_metric_of_the_best_epoch_and_the_test_is_compared(job: Path) -> None:
+    result = json.loads((job / "result.json").read_text(encoding="utf-8"))
+    compared = read_recorded(job, allow_targets=[]).ending.summary
+    assert compared == {key: value for key, value in result.items() if key.startswith(("val/", "test/"))}
+    assert {"val/temperature", "test/ece", "test/ece_calibrated", "test/loss_calibrated", "test/f1_macro"} <= {
+        *compared
+    }
 
 
 def test_nothing_that_was_kept_takes_the_place_of_computing(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,10 @@ AUTO = "auto"  # lr: found by a range test when the run begins
 SQLITE = "sqlite:///"
 PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
 MOST_SEED = 2**63 - 1
+MOST_STEPS = 1_000_000_000
 MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
+
+CONSTANT = "tl_experiments.engine.schedulers.constant"
 
 Check = tuple[str, Callable[[Any], bool], str]
 
@@ -95,6 +98,10 @@ RANGES: tuple[Check, ...] = (
     ("head.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("head.hidden_dim", _up_to(65_536), "1 to 65536"),
     ("head.scale", _positive, "a number above 0"),
+    ("accumulate_steps", _up_to(65_536), "1 to 65536"),
+    ("clip_grad_norm", _positive, "a number above 0, or null"),
+    ("ema_decay", _proper_fraction, "in (0, 1), or null"),
+    ("early_stopping.patience", _up_to(1_000_000), "1 to 1000000 epochs, or null"),
     ("backbone.image_size", _up_to(4096), "1 to 4096 pixels, or null"),
     ("strategy.views", _up_to(1000), "1 to 1000, or null"),
     ("strategy.num_stages", _up_to(1000), "1 to 1000, or null"),
@@ -109,6 +116,7 @@ RANGES: tuple[Check, ...] = (
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("optimizer.alpha", lambda value: 0 <= value < 1, "in [0, 1)"),
     ("optimizer.eps", _positive, "a number above 0"),
+    ("optimizer.warmup_steps", _up_to(MOST_STEPS, least=0), "0 to 10^9 steps"),
     ("optimizer.betas", lambda value: len(value) == 2 and all(0 <= v < 1 for v in value), "two numbers in [0, 1)"),
     ("scheduler.warmup_epochs", _non_negative, "0 or more"),
     ("scheduler.min_lr_fraction", _probability, "in [0, 1]"),
@@ -142,12 +150,16 @@ RANGES: tuple[Check, ...] = (
     ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
     ("sweep.max_heads", _up_to(65_536), "1 to 65536"),
     ("sweep.timeout", lambda value: 0 < value <= MOST_SECONDS, "seconds above 0 and up to 10^8, or null"),
+    ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
+)
+
+# Of Hydra's own configuration, which no run has: how a search goes about its jobs.
+SWEEPER_RANGES: tuple[Check, ...] = (
     ("hydra.sweeper.num_trials", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.n_startup_trials", _up_to(1_000_000, least=0), "0 to 1000000"),
     ("hydra.sweeper.min_trials", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.min_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
-    ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
 
@@ -166,7 +178,7 @@ def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    for key, accepts, expected in RANGES:
+    for key, accepts, expected in (*RANGES, *SWEEPER_RANGES):
         value = lookup(config, key)
         if value is not None and not _holds(accepts, value):
             yield f"{key}={value}: expected {expected}"
@@ -197,10 +209,14 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
     if warmup is not None and warmup >= config["epochs"] >= 1:
         yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
     follower = lookup(config, "optimizer.lr")
-    if follower is not None and str(follower) != str(config["lr"]):
+    if config["lr"] is None:
+        yield "lr=None: expected a number above 0, or auto"
+    elif follower is not None and str(follower) != str(config["lr"]) and _holds(_rate, config["lr"]):
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
-    if config["batch_size"] == 1 and lookup(config, "strategy.batchnorm") == "train":
-        yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    if lookup(config, "strategy.batchnorm") == "train":
+        yield from _batchnorm_problems(config)
+    if lookup(config, "optimizer._target_").startswith("schedulefree."):
+        yield from _schedule_free_problems(config)
     if "num_stages" in config["strategy"] and "train" in config["strategy"]:
         yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
@@ -224,6 +240,33 @@ def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}={config[key]}: a batch of one has nothing to be mixed with; expected batch_size above 1"
             if lookup(config, "strategy.views") is not None:
                 yield f"{key}={config[key]}: images are mixed anew in every epoch; expected strategy.views=null"
+
+
+def _batchnorm_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    if config["batch_size"] == 1:
+        yield "batch_size=1: BatchNorm has nothing to normalise by; expected 2 or more, or strategy.batchnorm=eval"
+    elif config["batch_size"] == 2 and config["accumulate_steps"] > 1:
+        yield (
+            "batch_size=2: the last step of an epoch may have a part of one image, and BatchNorm nothing to normalise "
+            "by; expected 3 or more, accumulate_steps=1, or strategy.batchnorm=eval"
+        )
+
+
+def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Defazio et al. 2024: the average that is evaluated takes the place of a schedule, from the first step on."""
+    optimizer, scheduler = config["optimizer"]["_target_"], lookup(config, "scheduler._target_")
+    if scheduler != CONSTANT:
+        yield f"scheduler: {optimizer} goes without a schedule (Defazio et al. 2024); expected scheduler=constant"
+    if config["ema_decay"] is not None:
+        yield f"ema_decay={config['ema_decay']}: {optimizer} makes its own average; expected null"
+    if lookup(config, "strategy.batchnorm") == "train":
+        yield (
+            f"strategy.batchnorm=train: the statistics would not be those of the average that {optimizer} evaluates; "
+            "expected eval"
+        )
+    for key in ("strategy.probe_epochs", "strategy.every_epochs"):
+        if lookup(config, key) is not None:
+            yield f"{key}: {optimizer} makes one average from the first step on; expected a strategy of one phase"
 
 
 def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:

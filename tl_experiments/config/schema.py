@@ -73,6 +73,13 @@ class OnOom(Enum):
     halve = "halve"
 
 
+class Tta(Enum):
+    """What the test sees of each image besides the image itself."""
+
+    none = "none"
+    flip = "flip"
+
+
 @dataclass
 class Run:
     """The root: the knobs that people sweep, one node per group, and how `-m` goes about it."""
@@ -87,6 +94,11 @@ class Run:
     mixup_alpha: float = MISSING
     cutmix_alpha: float = MISSING
     on_nonfinite: OnNonfinite = MISSING
+    accumulate_steps: int = MISSING
+    clip_grad_norm: float | None = MISSING
+    ema_decay: float | None = MISSING
+    early_stopping: Any = MISSING
+    tta: Tta = MISSING
     resume: str | None = MISSING
     allow_targets: list[str] = MISSING
     backbone: Any = MISSING
@@ -100,6 +112,11 @@ class Run:
     tracking: Any = MISSING
     checkpoint: Any = MISSING
     sweep: Any = MISSING
+
+
+@dataclass
+class EarlyStopping:
+    patience: int | None = MISSING
 
 
 @dataclass
@@ -226,6 +243,21 @@ class RMSprop:
     momentum: float = MISSING
     alpha: float = MISSING
     eps: float = MISSING
+
+
+@dataclass
+class ScheduleFreeAdamW(AdamW):
+    warmup_steps: int = MISSING
+
+
+@dataclass
+class ScheduleFreeSGD:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    momentum: float = MISSING
+    warmup_steps: int = MISSING
 
 
 @dataclass
@@ -358,7 +390,7 @@ class OptunaSweeper:
     min_trials: int = MISSING
     min_epochs: int = MISSING
     seed: int = MISSING
-    params: dict[str, str] | None = MISSING
+    params: Any = MISSING
 
 
 # Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
@@ -383,6 +415,8 @@ SCHEMAS: dict[str, type] = {
     "optimizer/adam": Adam,
     "optimizer/sgd": SGD,
     "optimizer/rmsprop": RMSprop,
+    "optimizer/schedulefree_adamw": ScheduleFreeAdamW,
+    "optimizer/schedulefree_sgd": ScheduleFreeSGD,
     "scheduler/cosine": Cosine,
     "scheduler/step": Step,
     "scheduler/constant": Constant,
@@ -396,6 +430,7 @@ SCHEMAS: dict[str, type] = {
     "runtime": Runtime,
     "tracking/mlflow": Tracking,
     "tracking/none": NoTracking,
+    "early_stopping": EarlyStopping,
     "checkpoint": Checkpoint,
     "sweep": Sweep,
 }

@@ -9,7 +9,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "backbone": ("tl_experiments.models.",),
     "strategy": ("tl_experiments.strategies.",),
     "head": ("tl_experiments.models.head_kinds.",),
-    "optimizer": ("torch.optim.",),
+    "optimizer": ("torch.optim.", "schedulefree."),
     "scheduler": ("tl_experiments.engine.schedulers.",),
     "dataset": ("tl_experiments.data.",),
     "augmentation": ("tl_experiments.data.augmentation.", "tl_experiments.data.policies."),

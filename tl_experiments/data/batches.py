@@ -24,12 +24,14 @@ class Batch:
         labels: (K, B) int64; K = 1 for images.
         sample_dim: of the inputs that counts samples: 0 for images, 1 for features.
         mixed: into each image; None where images are whole.
+        mirrored: inputs of the same samples' mirror images; None where they are not looked at.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     sample_dim: int = 0
     mixed: Mixed | None = None
+    mirrored: torch.Tensor | None = None
 
     @property
     def num_samples(self) -> int:
@@ -95,6 +97,7 @@ class ImageBatches:
         memory_format: of the inputs.
         sampler: chooses what an epoch sees.
         mixing: of the images of a batch.
+        mirrors: yield the mirror images too, beside images that are in order and unchanged.
     """
 
     images: Images = field(repr=False)
@@ -107,6 +110,7 @@ class ImageBatches:
     memory_format: torch.memory_format = torch.contiguous_format
     sampler: Sampler = shuffled
     mixing: Mixing = NO_MIXING
+    mirrors: bool = False
 
     @property
     def num_samples(self) -> int:
@@ -123,8 +127,14 @@ class ImageBatches:
         label_batches = split_on_device(self.images.labels, index_batches, device=self.device)
         made = zip(draw_batches, canvas_batches, label_batches, strict=True)
         for number, (draws, canvases, own) in enumerate(made, start=skip):
-            inputs, labels = self.normalise(self._views(canvases, draws, epoch), self.memory_format), own[None]
-            yield Batch(inputs, labels, mixed=self._mixed(inputs, labels, epoch=epoch, number=number))
+            views, labels = self._views(canvases, draws, epoch), own[None]
+            inputs = self.normalise(views, self.memory_format)
+            yield Batch(
+                inputs,
+                labels,
+                mixed=self._mixed(inputs, labels, epoch=epoch, number=number),
+                mirrored=self.normalise(views.flip(-1), self.memory_format) if self.mirrors else None,
+            )
 
     def _order(self, epoch: int) -> Order:
         if self.seed is None:

@@ -24,6 +24,7 @@ class FeatureBatches:
         num_members: K.
         seeds: one per member, of its order and its choice of views; None yields the first view of all in order.
         sampler: chooses what an epoch sees.
+        mirrored: float32 (N, D) of the samples' mirror images, to be yielded beside them in order; None yields none.
     """
 
     features: torch.Tensor = field(repr=False)
@@ -32,6 +33,7 @@ class FeatureBatches:
     num_members: int
     seeds: tuple[int, ...] | None = None
     sampler: Sampler = shuffled
+    mirrored: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.seeds is not None and len(self.seeds) != self.num_members:
@@ -54,8 +56,13 @@ class FeatureBatches:
         places = to_device(torch.from_numpy(views * num_samples + orders), device)
         ends = np.cumsum([len(indices) for indices in self._index_batches(np.arange(num_samples))])
         for start, end in list(zip([0, *ends[:-1]], ends, strict=True))[skip:]:
-            labels = self.labels[samples[:, start:end]]
-            yield Batch(rows[places[:, start:end]], labels.expand(self.num_members, -1), sample_dim=1)
+            chosen = samples[:, start:end]
+            yield Batch(
+                rows[places[:, start:end]],
+                self.labels[chosen].expand(self.num_members, -1),
+                sample_dim=1,
+                mirrored=None if self.mirrored is None else self.mirrored[chosen],
+            )
 
     def _orders(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return samples and views, (K, N) int64; (1, N) where they are the same for all members."""

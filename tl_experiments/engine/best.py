@@ -1,7 +1,7 @@
 """The best weights so far, one member at a time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -35,11 +35,11 @@ class BestWeights:
             name: torch.empty_like(self._tensors[member][name]).copy_(tensor) for name, tensor in copies.items()
         }
 
-    def update(self, epoch: int, val: Means) -> tuple[bool, ...]:
-        """Keep the members for which this epoch is the best so far; returns which."""
+    def update(self, epoch: int, val: Means, *, ended: Collection[int] = ()) -> tuple[bool, ...]:
+        """Keep the members for which this epoch is the best so far, but for those that have ended; returns which."""
         improved = tuple(
-            math.isfinite(loss) and (acc, -loss) > (best_acc, -best_loss)
-            for acc, loss, best_acc, best_loss in zip(val.acc, val.loss, self.acc, self._loss, strict=True)
+            member not in ended and math.isfinite(loss) and (acc, -loss) > (self.acc[member], -self._loss[member])
+            for member, (acc, loss) in enumerate(zip(val.acc, val.loss, strict=True))
         )
         for member, better in enumerate(improved):
             if better:

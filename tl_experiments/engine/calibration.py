@@ -1,7 +1,6 @@
 """How far a model's confidence can be believed: temperature scaling (Guo et al. 2017) and the calibration error."""
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ NUM_BINS = 15
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the temperature T under which `softmax(logits / T)` of one model explains the labels best.
 
-    It minimises the sum of the samples' negative log-likelihoods, convex in b = 1/T, plus a belief in 1 that is
-    worth `PRIOR_SAMPLES` of them, PRIOR_SAMPLES * (b - log b), a gamma prior with its mode at 1. Without it a val
+    It minimises the sum of the samples' negative log-likelihoods, which is convex in b = 1/T, plus a belief in 1 that
+    is worth `PRIOR_SAMPLES` of them, PRIOR_SAMPLES * (b - log b), a gamma prior with its mode at 1. Without it a val
     split of which every sample is right would ask for T = 0; with some hundred samples it decides nothing.
 
     Args:
@@ -42,7 +41,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         return 1 / MOST_TEMPERATURE
     if slope(most) >= 0:
         return MOST_TEMPERATURE
-    return float(np.exp(cast(float, brentq(slope, -most, most, xtol=1e-12))))
+    found: float = brentq(slope, -most, most, xtol=1e-12)  # type: ignore[assignment]
+    return float(np.exp(found))
 
 
 @dataclass(frozen=True)

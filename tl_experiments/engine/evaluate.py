@@ -1,5 +1,6 @@
 """One pass over a split without gradients."""
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ class Evaluation:
 
     Attributes:
         means: per member.
-        logits: float32 (K, N, C) on the device; none, (K, 0, 0), where nobody looks at them.
+        logits: float32 (K, N, C) on the device, log-probabilities where mirror images were seen too; none, (K, 0, 0),
+            where nobody looks at them.
         labels: int64 (K, N) on the device, or (K, 0).
     """
 
@@ -38,6 +40,7 @@ class Evaluation:
     labels: torch.Tensor = field(repr=False)
 
 
+LOG_2 = math.log(2)
 LOOKED_AT: tuple[Stage, ...] = ("calibration", "test")  # stages whose logits are kept
 EvaluationSteps = Generator[Progress, None, Evaluation]
 
@@ -59,6 +62,8 @@ def evaluate(
     for step, batch in enumerate(batches.epoch(0), start=1):
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
+            if batch.mirrored is not None:
+                outputs = mean_logits(outputs, module(batch.mirrored).float())
             sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
         if position.stage in LOOKED_AT:
             logits.append(outputs)
@@ -78,3 +83,12 @@ def evaluate(
         logits=torch.cat(logits, dim=1) if logits else torch.empty(num_members, 0, 0, device=device),
         labels=torch.cat(labels, dim=1) if labels else torch.empty(num_members, 0, dtype=torch.int64, device=device),
     )
+
+
+def mean_logits(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean of the probabilities that two sets of logits (K, B, C) mean.
+
+    One member after another: these functions round otherwise at the end of a tensor than inside.
+    """
+    both = zip(logits, others, strict=True)
+    return torch.stack([torch.logaddexp(one.log_softmax(-1), other.log_softmax(-1)) for one, other in both]) - LOG_2

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory, computed in parts whose gradients add up to those of the whole."""
+"""Batches that are computed in parts, whose gradients add up to those of the whole: by wish, or as memory wants it."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,14 +11,20 @@ Backward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 
 
 class MicroBatches:
-    """How many samples are computed at a time: all of a batch, until that proves too many.
+    """How many samples are computed at a time: so many, or all of a batch, until that proves too many.
 
     What the parts add up to is the gradient of the whole batch but for rounding, for dropout, whose masks are drawn for
     each part, and for BatchNorm in train mode, which normalises by the part.
     """
 
-    def __init__(self, *, halves: bool) -> None:
-        self.size: int | None = None  # None: the whole batch
+    def __init__(self, *, halves: bool, size: int | None = None) -> None:
+        """Begin with parts of at most `size` samples.
+
+        Args:
+            halves: go on with smaller parts when memory does not hold one; else that is an error.
+            size: at least 1; None is the whole batch.
+        """
+        self.size = size
         self._halves = halves
 
     def run(

@@ -1,7 +1,8 @@
 """From parameter groups to an optimizer: scales and weight decay are data of the groups."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +32,24 @@ def make_optimizer(factory: OptimizerFactory, groups: Sequence[ParamGroup], *, f
     )
     for group in optimizer.param_groups:
         group["lr"] *= group["lr_scale"]
+    if averages(optimizer):
+        optimizer.train()  # type: ignore[attr-defined]  # as it stays, but where `averaged` says otherwise
     return optimizer
+
+
+def averages(optimizer: Optimizer) -> bool:
+    """Whether an optimizer has an average of the weights for evaluation (Defazio et al. 2024, schedule-free)."""
+    return callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
+
+
+@contextmanager
+def averaged(optimizer: Optimizer) -> Iterator[None]:
+    """Have that average in place; what is there afterwards is the weights that are trained but for rounding."""
+    optimizer.eval()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        optimizer.train()  # type: ignore[attr-defined]
 
 
 def base_lr(optimizer: Optimizer) -> float:

@@ -1,6 +1,7 @@
 """The learning rates of members that train side by side, each under its own schedule."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,6 +10,22 @@ from tl_experiments.engine import schedulers
 from tl_experiments.engine.schedulers import Schedule
 
 ScheduleFactory = Callable[..., Schedule]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is behind a phase that goes on.
+
+    Attributes:
+        scores: of each epoch that is over, K values of val/acc.
+        steps: of the epoch that is going on.
+    """
+
+    scores: Sequence[Sequence[float]]
+    steps: int
+
+
+NOTHING = Done(scores=(), steps=0)
 
 
 class Rates:

@@ -89,10 +89,19 @@ class Diverged:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """A member has not become better for so long that its training ends: it is left alone from here on."""
+
+    member: int
+    epoch: int  # its last
+    reason: str
+
+
+@dataclass(frozen=True)
 class Halved:
     """A batch did not fit into memory: from here on it is computed in parts, whose gradients add up to its own."""
 
     micro_batch: int  # samples at a time
 
 
-Record = Progress | EpochRecord | Diverged | Halved | FinalRecord
+Record = Progress | EpochRecord | Diverged | Stopped | Halved | FinalRecord

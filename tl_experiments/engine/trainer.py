@@ -1,28 +1,30 @@
 """The one loop: it trains whatever a workload holds and yields a record of everything it does."""
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import nn
 
-from tl_experiments.data.batches import Batch
+from tl_experiments.data.batches import Batch, Batches
+from tl_experiments.engine.averages import Averages, moved_tensors, require_one_average
 from tl_experiments.engine.best import BestWeights
 from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
-from tl_experiments.engine.loss import PLAIN, Loss
+from tl_experiments.engine.evaluated import Evaluated
+from tl_experiments.engine.members import Members, patience_in
 from tl_experiments.engine.metrics import Means, Sums
 from tl_experiments.engine.micro_batches import MicroBatches
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.plan import Plan, make_plan
+from tl_experiments.engine.rates import Done
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
-from tl_experiments.engine.updates import Done, Updates
-from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.engine.updates import Updates
 from tl_experiments.runtime.seeding import seed_step
 from tl_experiments.strategies.base import Phase, SplitBatches, Workload
 
@@ -34,54 +36,42 @@ class Trainer:
     `load` before it begins goes on from there with the same bits.
     """
 
-    def __init__(
-        self,
-        workload: Workload,
-        *,
-        updates: Updates,
-        loss: Loss = PLAIN,
-        seed: int,
-        device: torch.device,
-        log_every_steps: int,
-        compile: bool,
-        skips_nonfinite: bool = False,
-        halves: bool = False,
-    ) -> None:
+    def __init__(self, workload: Workload, *, updates: Updates, device: torch.device, options: TrainingOptions) -> None:
         """Prepare; nothing is computed yet.
 
         Args:
             workload: what to train, on the device.
             updates: of the workload's parameters.
-            loss: what gradient steps minimise.
-            seed: of dropout.
             device: of the batches.
-            log_every_steps: steps between two looks at the loss; the device is not waited for.
-            compile: run the modules under `torch.compile`.
-            skips_nonfinite: go on without steps whose loss or gradient is not finite; else they end a member's run.
-            halves: compute batches in smaller parts when memory does not hold them; else that is an error.
+            options: how.
+
+        Raises:
+            SettingError: the optimizer makes an average of the weights, which does not go with the workload.
         """
+        if updates.average is not None:
+            require_one_average(workload)
+        count, phases = workload.num_members, workload.phases
         self._workload = workload
         self._updates = updates
-        self._loss = loss
-        self._seed = seed
         self._device = device
-        self._log_every_steps = log_every_steps
-        self._skips = skips_nonfinite
-        self._micro_batches = MicroBatches(halves=halves)
+        self._options = options
+        self._micro_batches = MicroBatches(halves=options.halves, size=options.micro_batch)
         self._networks: list[nn.Module] = [
-            cast(nn.Module, torch.compile(phase.module)) if compile else phase.module for phase in workload.phases
+            cast(nn.Module, torch.compile(phase.module)) if options.compile else phase.module for phase in phases
         ]
-        self._best = BestWeights([workload.trained_tensors(member) for member in range(workload.num_members)])
-        self._diverged: dict[int, str] = {}  # members that are left alone, and why
-        self._alive = torch.ones(workload.num_members, dtype=torch.bool, device=device)  # the others
+        trained = [workload.trained_tensors(member) for member in range(count)]
+        self._best = BestWeights(trained)
+        self._averages = Averages(trained, decay=options.ema_decay)
+        self._evaluated = Evaluated(trained, averages=self._averages, updates=updates)
+        self._num_epochs = sum(phase.epochs for phase in phases)
+        self._members = Members(count, device=device, patience=patience_in(phases, epochs=options.patience))
         self._steps = 0  # optimizer updates so far
         self._epochs = 0  # that are over, over all phases
         self._epoch_steps = 0  # of the epoch that is going on
         self._epoch_samples = 0
-        self._sums = Sums(num_members=workload.num_members, device=device)  # over the epoch that is going on
+        self._sums = Sums(num_members=count, device=device)  # over the epoch that is going on
         self._scores: list[tuple[float, ...]] = []  # val/acc of every epoch that is over
-        self._phase = workload.phases[0].name
-        self._num_epochs = sum(phase.epochs for phase in workload.phases)
+        self._phase = phases[0].name
         self._opened: tuple[Phase, SplitBatches] | None = None  # the phase that goes on, and its batches
 
     def plan(self) -> Plan:
@@ -89,23 +79,22 @@ class Trainer:
         return make_plan(self._workload, lrs=self._updates.lr)
 
     def fit(self) -> Iterator[Record]:
-        """Train all phases, or what is left of them.
+        """Train all phases, or what is left of them, while any member goes on.
 
         Yields:
             Progress for every step, EpochRecord for every epoch, Diverged for a member whose loss or gradient is no
-            longer finite, which is noticed when the loss is next looked at, Halved before the first step for which
-            batches are computed in smaller parts.
+            longer finite, which is noticed when the loss is next looked at, Stopped for a member that was not patient
+            for longer, after its last epoch, Halved before the first step for which batches are computed in smaller
+            parts.
 
         Raises:
-            RunFailed: no member is left.
+            RunFailed: all members have diverged.
         """
-        if len(self._diverged) == self._workload.num_members:
-            raise RunFailed(next(iter(self._diverged.values())))
-        yield from (Diverged(member=member, reason=reason) for member, reason in sorted(self._diverged.items()))
+        yield from self._members.told_again()
         for stretch, module in zip(stretches(self._workload.phases), self._networks, strict=True):
-            if self._epochs < stretch.end:
+            if self._epochs < stretch.end and self._members.any_left:
                 self._begin(stretch)
-            while self._epochs < stretch.end:
+            while self._epochs < stretch.end and self._members.any_left:
                 yield from self._fit_epoch(stretch, module, epoch=self._epochs + 1)
 
     def _begin(self, stretch: Stretch) -> None:
@@ -115,6 +104,7 @@ class Trainer:
         for group in self._workload.groups:
             for name, parameter in zip(group.param_names, group.params, strict=True):
                 parameter.requires_grad_(name in phase.trained)
+        self._averages.begin(moved_tensors(self._workload, phase), step=self._steps, solved=phase.solve is not None)
         steps_per_epoch = len(self._batches(phase).train)
         self._updates.begin(
             total_steps=stretch.schedule_epochs * steps_per_epoch,
@@ -138,9 +128,10 @@ class Trainer:
         """
         self._best.restore()
         phase, module = self._workload.phases[-1], self._networks[-1]
-        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs)
+        val, test = self._batches(phase).at_the_end()
+        seen = yield from self._evaluate(phase, module, "calibration", epoch=self._epochs, batches=val)
         temperatures = [fit_temperature(logits, seen.labels[0]) for logits in seen.logits]
-        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs)
+        evaluation = yield from self._evaluate(phase, module, "test", epoch=self._epochs, batches=test)
         logits, labels = evaluation.logits.cpu(), evaluation.labels[0].cpu()
         yield FinalRecord(
             loss=evaluation.means.loss,
@@ -169,13 +160,14 @@ class Trainer:
 
     def _member_state(self, member: int) -> MemberState:
         tensors = {
-            **prefixed("weights", self._workload.trained_tensors(member)),
+            **prefixed("weights", self._evaluated.trained(member)),
+            **prefixed("average", self._averages.state(member)),
             **prefixed("best", self._best.state(member)),
             **prefixed("optimizer", self._updates.state(member)),
             "sums": self._sums.state(member),
             "scores": torch.tensor([scores[member] for scores in self._scores], dtype=torch.float64),
         }
-        return MemberState(tensors, reason=self._diverged.get(member))
+        return MemberState(tensors, reason=self._members.reason(member))
 
     @torch.no_grad()
     def load(self, state: TrainerState) -> None:
@@ -188,8 +180,11 @@ class Trainer:
                 tensor.copy_(own.tensors[f"weights/{name}"])
             self._best.load(member, compartment("best", own.tensors))
             if own.reason is not None:
-                self._leave_alone({member: own.reason})
+                self._members.leave_alone({member: own.reason})
+        for _ in self._members.newly_stopped(self._best.epoch, epochs=self._epochs):
+            pass  # it was told before, and is told again by `fit`
         tensors = [own.tensors for own in state.members]
+        self._averages.load([compartment("average", own) for own in tensors])
         self._updates.load([compartment("optimizer", own) for own in tensors], steps=state.steps)
         self._sums.load([own["sums"] for own in tensors])
         self._scores = list(zip(*(own["scores"].tolist() for own in tensors), strict=True))
@@ -206,8 +201,11 @@ class Trainer:
             self._epoch_samples += self._batches(phase).train.num_samples
         train_seconds = time.perf_counter() - start
         num_seen = self._epoch_samples - behind  # in this life of the run
-        validation = yield from self._evaluate(phase, module, "val", epoch=epoch)
-        yield from self._newly_diverged("validation", validation.means, where=f"epoch {epoch}")
+        with self._evaluated.in_place():
+            validation = yield from self._evaluate(phase, module, "val", epoch=epoch)
+            yield from self._newly_diverged("validation", validation.means, where=f"epoch {epoch}")
+            # Never by a loss that is not finite.
+            improved = self._best.update(epoch, validation.means, ended=self._members.ended)
         self._updates.after_epoch(validation.means.acc)
         self._scores.append(validation.means.acc)
         self._epochs, self._epoch_steps, self._epoch_samples = epoch, 0, 0
@@ -221,11 +219,12 @@ class Trainer:
             val_loss=validation.means.loss,
             val_acc=validation.means.acc,
             lr=self._updates.lr if phase.solve is None else (),
-            improved=self._best.update(epoch, validation.means),  # never by a loss that is not finite
+            improved=improved,
             images_per_second=num_seen / train_seconds,
             seconds=time.perf_counter() - start,
             num_skipped=train.num_skipped,
         )
+        yield from self._members.newly_stopped(self._best.epoch, epochs=epoch)
 
     def _train_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
         module.train()
@@ -240,10 +239,11 @@ class Trainer:
             if self._micro_batches.size not in (None, whole):
                 yield Halved(self._micro_batches.size)
             step = self._epoch_steps
-            if step % self._log_every_steps == 0:
+            if step % self._options.log_every_steps == 0:
                 self._sums.ask()
             means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
-            if means is not None and (step == num_steps or not self._skips):  # all so far may have been skipped
+            known = step == num_steps or not self._options.skips_nonfinite  # else all so far may have been skipped
+            if means is not None and known:
                 yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,
@@ -258,24 +258,7 @@ class Trainer:
             )
 
     def _newly_diverged(self, kind: str, means: Means, *, where: str) -> Iterator[Diverged]:
-        """Leave members alone whose loss or gradient is not finite; the others share nothing with them."""
-        mended = "try a smaller lr, or scheduler.warmup_epochs=1"
-        reasons = {}
-        for member, loss in enumerate(means.loss):
-            if not math.isfinite(loss):
-                reasons[member] = f"the {kind} loss is not finite in {where}; {mended}"
-            elif not self._skips and any(means.num_skipped[member : member + 1]):
-                reasons[member] = f"a gradient is not finite in {where}; {mended}"
-        lost = {member: reason for member, reason in reasons.items() if member not in self._diverged}
-        self._leave_alone(lost)
-        if len(self._diverged) == self._workload.num_members:
-            raise RunFailed(next(iter(lost.values()), next(iter(self._diverged.values()))))
-        yield from (Diverged(member=member, reason=reason) for member, reason in lost.items())
-
-    def _leave_alone(self, lost: Mapping[int, str]) -> None:
-        self._diverged |= lost
-        for member in lost:
-            self._alive[member] = False
+        return self._members.newly_diverged(kind, means, where=where, skips=self._options.skips_nonfinite)
 
     def _update(self, phase: Phase, module: nn.Module, batch: Batch, statistics: RunningStatistics) -> None:
         """Make one optimizer step."""
@@ -283,30 +266,33 @@ class Trainer:
         def begin_again() -> None:
             phase.module.zero_grad(set_to_none=True)
             statistics.put_back()
-            seed_step(self._seed, self._steps)
+            seed_step(self._options.seed, self._steps)
 
         def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             with phase.train_precision.autocast():
                 logits = module(part.inputs)
-            losses = self._loss(logits, part)
+            losses = self._options.loss(logits, part)
             # Members share no parameter, so that each gets its own gradient.
             (losses.sum(dim=1) / batch.num_samples).sum().backward()
             return logits.detach(), losses.detach()
 
         statistics.keep()
-        seed_step(self._seed, self._steps)
+        seed_step(self._options.seed, self._steps)
         logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
-        updated = self._updates.step(losses.isfinite().all(dim=1) & self._alive)
+        updated = self._updates.step(losses.isfinite().all(dim=1) & self._members.going_on)
         statistics.put_back_unless(updated.any())
-        self._sums.add(logits, batch.dominant_labels, losses, updated=updated, skips=self._skips)
+        self._sums.add(logits, batch.dominant_labels, losses, updated=updated, skips=self._options.skips_nonfinite)
         self._steps += 1
+        self._averages.update(updated, step=self._steps)
         self._epoch_steps += 1
         self._epoch_samples += batch.num_samples
 
-    def _evaluate(self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int) -> EvaluationSteps:
+    def _evaluate(
+        self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int, batches: Batches | None = None
+    ) -> EvaluationSteps:
         return evaluate(
             module,
-            getattr(self._batches(phase), "val" if stage == "calibration" else stage),
+            batches or getattr(self._batches(phase), stage),
             num_members=self._workload.num_members,
             device=self._device,
             precision=phase.infer_precision,

@@ -8,25 +8,26 @@ from torch import nn
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.watch import Work
-from tl_experiments.features.extract import Extractor
+from tl_experiments.features.extract import Extractor, Mirrored
 from tl_experiments.runtime.precision import Compute
 
 
-def activations(extractor: Extractor, images: Images, *, work: Work) -> torch.Tensor:
+def activations(extractor: Extractor, images: Images, *, work: Work, view: Mirrored | None = None) -> torch.Tensor:
     """Return the activations of all images, (N, ...) on the device, in the dtype that the network gives.
 
     Args:
         extractor: of the frozen stages.
         images: N canvases.
         work: given a title, returns a callback (images done, images).
+        view: of the images; None is the centre crop.
 
     Raises:
         DataError: an image cannot be decoded.
     """
     if images.fit:
         images.decode(device=extractor.compute.device, work=work)  # from the cache of images, where they are there
-    on_progress = work(f"extracting activations of {len(images):,} {images.split} images")
-    chunks = extractor.outputs(images, np.arange(len(images)), view=None, on_progress=on_progress)
+    on_progress = work(f"extracting activations of {len(images):,} {images.split} images{', mirrored' if view else ''}")
+    chunks = extractor.outputs(images, np.arange(len(images)), view=view, on_progress=on_progress)
     first = next(chunks)
     rows = first.new_empty(len(images), *first.shape[1:])  # in one piece: a list of chunks would need twice the memory
     rows[: len(first)] = first

@@ -31,6 +31,11 @@ class View:
 
 
 @dataclass(frozen=True)
+class Mirrored:
+    """The mirror image of each image's centre crop."""
+
+
+@dataclass(frozen=True)
 class Extractor:
     """A frozen network and how it is run: in eval mode, on batches of one size, the last one padded with zeros.
 
@@ -48,7 +53,12 @@ class Extractor:
 
     @torch.no_grad()
     def outputs(
-        self, images: Images, positions: np.ndarray, *, view: View | None, on_progress: Callable[[int, int], None]
+        self,
+        images: Images,
+        positions: np.ndarray,
+        *,
+        view: View | Mirrored | None,
+        on_progress: Callable[[int, int], None],
     ) -> Iterator[torch.Tensor]:
         """Yield (b, ...) on the device for consecutive positions, in the dtype that the network gives.
 
@@ -74,10 +84,13 @@ class Extractor:
             done += len(outputs)
             on_progress(done, len(positions))
 
-    def _crops(self, canvases: torch.Tensor, images: Images, indices: np.ndarray, view: View | None) -> torch.Tensor:
+    def _crops(
+        self, canvases: torch.Tensor, images: Images, indices: np.ndarray, view: View | Mirrored | None
+    ) -> torch.Tensor:
         """(B, 3, S, S) in 0..255."""
-        if view is None:
-            return centre_crop(canvases, self.size)
+        if not isinstance(view, View):
+            crops = centre_crop(canvases, self.size)
+            return crops.flip(-1) if view else crops
         digests = [images.digests[index] for index in indices]
         parameters = view.fixed_augmentation.fixed_view(digests, number=view.number)
         return apply(canvases, parameters, size=self.size)

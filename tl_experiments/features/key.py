@@ -8,7 +8,7 @@ import torch
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_fields
 from tl_experiments.data.transforms import Canvas, Normalise
-from tl_experiments.features.extract import View
+from tl_experiments.features.extract import Mirrored, View
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.fingerprint import versions
@@ -25,7 +25,7 @@ def feature_fields(
     canvas: Canvas,
     normalise: Normalise,
     compute: Compute,
-    view: View | None,
+    view: View | Mirrored | None,
 ) -> dict[str, Any]:
     """Return plain values under which features are stored.
 
@@ -40,7 +40,7 @@ def feature_fields(
     return {
         "extractor": EXTRACTOR,
         "image": {**canvas_fields(canvas), "size": backbone.input_spec.size, **asdict(normalise)},
-        "view": view and {"number": view.number, "augmentation": _augmentation(view.fixed_augmentation)},
+        "view": _view(view),
         "backbone": {"name": backbone.name, "weights_sha256": weights_sha256, "batchnorm": "eval, folded"},
         "compute": {
             "precision": compute.infer.name,
@@ -51,6 +51,12 @@ def feature_fields(
         },
         "versions": versions(),
     }
+
+
+def _view(view: View | Mirrored | None) -> Any:
+    if isinstance(view, Mirrored):
+        return "mirrored"
+    return view and {"number": view.number, "augmentation": _augmentation(view.fixed_augmentation)}
 
 
 def _augmentation(augmentation: Augmentation) -> dict[str, Any]:

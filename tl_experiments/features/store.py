@@ -8,7 +8,7 @@ import torch
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import Normalise, to_device
 from tl_experiments.data.watch import Watch
-from tl_experiments.features.extract import Extractor, View, make_extractor
+from tl_experiments.features.extract import Extractor, Mirrored, View, make_extractor
 from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute
@@ -35,7 +35,7 @@ class FeatureStore:
         self._watch, self._notice = watch, once(watch.notice)
         self._extractor: Extractor | None = None
 
-    def features(self, images: Images, *, view: View | None = None) -> torch.Tensor:
+    def features(self, images: Images, *, view: View | Mirrored | None = None) -> torch.Tensor:
         """Return the features of a split, float32 (N, D), on the device.
 
         Args:
@@ -56,7 +56,7 @@ class FeatureStore:
             self._rows(self._weights, images, view).fill(rows, images.digests, extract)
         return to_device(rows, self._compute.device)
 
-    def _rows(self, weights_sha256: str, images: Images, view: View | None) -> RowStore:
+    def _rows(self, weights_sha256: str, images: Images, view: View | Mirrored | None) -> RowStore:
         fields = feature_fields(
             backbone=self._backbone,
             weights_sha256=weights_sha256,
@@ -68,9 +68,9 @@ class FeatureStore:
         shape = (self._backbone.feature_dim,)
         return RowStore(kind="features", fields=fields, row_shape=shape, dtype=torch.float32, notice=self._notice)
 
-    def _extract(self, images: Images, positions: np.ndarray, view: View | None) -> Iterator[torch.Tensor]:
+    def _extract(self, images: Images, positions: np.ndarray, view: View | Mirrored | None) -> Iterator[torch.Tensor]:
         """Run the backbone; what it takes to be fast is prepared when it is first needed."""
-        if view is not None and images.fit and len(positions) * (view.num_views - view.number) > len(images):
+        if isinstance(view, View) and images.fit and len(positions) * (view.num_views - view.number) > len(images):
             # This view and those that follow would decode more images than there are.
             images.decode(device=self._compute.device, work=self._watch.work)
         if self._extractor is None:
@@ -79,6 +79,12 @@ class FeatureStore:
                 self._backbone, size=size, normalise=self._normalise, compute=self._compute
             )
         which = f"{len(positions):,} {images.split} images"
-        title = f"extracting features of {which}" + (f", view {view.number + 1} of {view.num_views}" if view else "")
+        title = f"extracting features of {which}{_told(view)}"
         outputs = self._extractor.outputs(images, positions, view=view, on_progress=self._watch.work(title))
         return (features.float().cpu() for features in outputs)
+
+
+def _told(view: View | Mirrored | None) -> str:
+    if isinstance(view, View):
+        return f", view {view.number + 1} of {view.num_views}"
+    return ", mirrored" if view else ""

@@ -25,6 +25,7 @@ def save_model(
     canvas: Canvas,
     weights_sha256: str,
     temperature: float,
+    mirrors: bool,
 ) -> None:
     """Publish a folder with `model.safetensors` and `model.json`, which describes it; an earlier model makes way.
 
@@ -36,6 +37,8 @@ def save_model(
         canvas: how an image is resized and cropped.
         weights_sha256: digest of the tensors.
         temperature: by which logits are divided, so that the softmax can be believed.
+        mirrors: whether it was fitted, and the model tested, on the mean of the probabilities of an image and its
+            mirror image; the logarithm of this mean takes the place of logits then.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -63,6 +66,7 @@ def save_model(
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
+        "tta": "flip" if mirrors else "none",  # what the temperature and the run's scores hold for
         "temperature": temperature,
         "weights_sha256": weights_sha256,
     }

@@ -44,9 +44,9 @@ class ParamGroup:
     pull: float = 0.0
 
 
-def all_parts(module: nn.Module) -> dict[str, Part]:
-    """Train every parameter at the base rate."""
-    return {name: Part() for name, _ in module.named_parameters()}
+def all_parts(module: nn.Module, *, name: str = "all") -> dict[str, Part]:
+    """Train every parameter at the base rate, as a part of that name."""
+    return {parameter: Part(name) for parameter, _ in module.named_parameters()}
 
 
 def param_groups(module: nn.Module, parts: Mapping[str, Part], *, has_member_axis: bool) -> tuple[ParamGroup, ...]:

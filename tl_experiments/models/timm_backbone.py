@@ -57,8 +57,13 @@ def timm_backbone(
 
 
 def stages_of(body: Any) -> tuple[str, ...]:
-    """Return the layers that end a stage, where the model tells them; those that it takes features from."""
-    return tuple(info["module"] for info in getattr(body, "feature_info", []))
+    """Return the layers that end a stage, where the model tells them; those that it takes features from.
+
+    Some models (HRNet, Twins) name places that are no layers: these tell nothing.
+    """
+    told = tuple(info["module"] for info in getattr(body, "feature_info", []))
+    layers = {name for name, _ in body.named_modules()}
+    return told if layers.issuperset(told) else ()
 
 
 def make_timm_body(name: str, *, seed: int) -> Any:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -36,13 +36,14 @@ class Materials:
         mixing: of training images.
         sampler: chooses what an epoch of training sees.
         head: what kind of head is put behind the backbone.
-        batch_size: of training.
+        batch_size: samples of a training step.
         epochs: of training.
         seeds: one per member, K of them.
         compute: where and how.
         cache: whether features are kept from run to run.
         memory_bytes: what activations may take on the device.
         watch: told of long work.
+        mirrors: whether the best weights see val and test with mirror images at the end.
     """
 
     backbone: Backbone
@@ -59,6 +60,7 @@ class Materials:
     cache: bool
     memory_bytes: int
     watch: Watch
+    mirrors: bool = False
 
     @property
     def normalise(self) -> Normalise:
@@ -90,10 +92,12 @@ class Materials:
         Raises:
             DataError: an image cannot be decoded.
         """
+        val, test = (self.image_batches(images) for images in (self.images.val, self.images.test))
         return SplitBatches(
             train=self.image_batches(self.images.train, seed=self.seeds[0]),
-            val=self.image_batches(self.images.val),
-            test=self.image_batches(self.images.test),
+            val=val,
+            test=test,
+            mirrored=(lambda: (replace(val, mirrors=True), replace(test, mirrors=True))) if self.mirrors else None,
         )
 
     def image_batches(self, images: Images, *, seed: int | None = None) -> ImageBatches:
@@ -121,11 +125,26 @@ class Materials:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitBatches:
-    """The batches of one phase."""
+    """The batches of one phase.
+
+    Attributes:
+        train, val, test: of the splits.
+        mirrored: returns val and test with mirror images, as the best weights see them at the end; called then. None
+            where they see no more than the images.
+    """
 
     train: Batches
     val: Batches
     test: Batches
+    mirrored: Callable[[], tuple[Batches, Batches]] | None = None
+
+    def at_the_end(self) -> tuple[Batches, Batches]:
+        """Return val and test as the best weights see them.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        return self.mirrored() if self.mirrored else (self.val, self.test)
 
 
 @dataclass(frozen=True, kw_only=True)

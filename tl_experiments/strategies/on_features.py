@@ -1,6 +1,7 @@
 """A frozen backbone and what learns from its features: computed once where they stay the same, else in every epoch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import to_device
-from tl_experiments.features.extract import View
+from tl_experiments.features.extract import Mirrored, View
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import classify
@@ -71,8 +72,18 @@ def open_features(
             sampler=materials.sampler,
         )
 
+    images = materials.images
+    val, test = (batches(split, (None,), None) for split in (images.val, images.test))
+
+    def mirrored() -> tuple[FeatureBatches, FeatureBatches]:
+        return (
+            replace(val, mirrored=store.features(images.val, view=Mirrored())),
+            replace(test, mirrored=store.features(images.test, view=Mirrored())),
+        )
+
     return SplitBatches(
-        train=batches(materials.images.train, views, materials.seeds),
-        val=batches(materials.images.val, (None,), None),
-        test=batches(materials.images.test, (None,), None),
+        train=batches(images.train, views, materials.seeds),
+        val=val,
+        test=test,
+        mirrored=mirrored if materials.mirrors else None,
     )

@@ -14,7 +14,7 @@ from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import to_device
 from tl_experiments.features.activations import activations, activations_bytes
-from tl_experiments.features.extract import make_extractor
+from tl_experiments.features.extract import Mirrored, make_extractor
 from tl_experiments.models.model import Model, classify
 from tl_experiments.models.stages import cut
 from tl_experiments.runtime.precision import Compute
@@ -98,7 +98,7 @@ def last_stages_phase(materials: Materials, model: Model, *, num_stages: int, na
         images = materials.images
         needed = activations_bytes(
             halves.prefix,
-            [images.train, images.val, images.test],
+            [images.train, *(2 if materials.mirrors else 1) * [images.val, images.test]],
             size=materials.backbone.input_spec.size,
             compute=_as_in_training(materials),
         )
@@ -140,8 +140,16 @@ def _open_activations(materials: Materials, prefix: nn.Module) -> SplitBatches:
         )
 
     images, at_once = materials.images, materials.compute.infer_batch_size
+    val, test = (batches(split, at_once, None) for split in (images.val, images.test))
+
+    def with_mirrors(plain: FeatureBatches, split: Images) -> FeatureBatches:
+        return replace(plain, mirrored=activations(extractor, split, work=materials.watch.work, view=Mirrored()))
+
     return SplitBatches(
         train=batches(images.train, materials.batch_size, materials.seeds),
-        val=batches(images.val, at_once, None),
-        test=batches(images.test, at_once, None),
+        val=val,
+        test=test,
+        mirrored=(lambda: (with_mirrors(val, images.val), with_mirrors(test, images.test)))
+        if materials.mirrors
+        else None,
     )

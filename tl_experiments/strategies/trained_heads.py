@@ -54,4 +54,4 @@ def new_heads(materials: Materials) -> TrainedHeads:
         seeds=[derive_seed(seed, "head") for seed in materials.seeds],
     ).to(materials.compute.device)
     models = tuple(Model(backbone, bank.head(member)) for member in range(bank.num_members))
-    return TrainedHeads(bank, param_groups(bank, all_parts(bank), has_member_axis=True), models)
+    return TrainedHeads(bank, param_groups(bank, all_parts(bank, name="head"), has_member_axis=True), models)

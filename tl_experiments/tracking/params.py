@@ -8,8 +8,19 @@ from tl_experiments.tracking.tracker import ParamValue
 
 RECIPES = ("experiment", "grid")
 KNOBS = ("lr", "epochs", "batch_size", "seed")
-# Options that say something of a run where they are on, with what off is.
-OFF = {"label_smoothing": 0, "class_weights": None, "sampler": "shuffle", "mixup_alpha": 0, "cutmix_alpha": 0}
+# Options that most runs leave alone, and the value with which each does nothing: it is no param then.
+OF_STEPS: dict[str, ParamValue] = {  # that gradient steps are taken with
+    "label_smoothing": 0,
+    "class_weights": None,
+    "sampler": "shuffle",
+    "mixup_alpha": 0,
+    "cutmix_alpha": 0,
+    "accumulate_steps": 1,
+    "clip_grad_norm": None,
+    "ema_decay": None,
+    "early_stopping.patience": None,
+}
+OPTIONS = OF_STEPS | {"tta": "none"}
 GROUPS = ("backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
@@ -27,7 +38,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
         choices: option chosen in each group, such as {"backbone": "resnet18"}; other keys are ignored.
     """
     params: dict[str, ParamValue] = {knob: config[knob] for knob in KNOBS}
-    params |= {key: _told(config[key]) for key, off in OFF.items() if config.get(key, off) != off}
+    params |= {key: _told(value) for key, off in OPTIONS.items() if (value := _value(config, key)) != off}
     params |= {group: choices[group] for group in (*RECIPES, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
@@ -42,6 +53,16 @@ def _told(value: Any) -> ParamValue:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={weight:g}" for name, weight in value.items())
     return value
+
+
+def _value(config: Mapping[str, Any], key: str) -> ParamValue:
+    """Return what a dotted key holds; how the option does nothing where there is no such key."""
+    node: Any = config
+    for part in key.split("."):
+        if part not in node:
+            return OPTIONS[key]
+        node = node[part]
+    return node
 
 
 def _flat(node: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, ParamValue]]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from tl_experiments.engine.checkpoint import Checkpoints
 from tl_experiments.engine.plan import Plan
-from tl_experiments.engine.records import Diverged, EpochRecord, Halved, Record
+from tl_experiments.engine.records import Diverged, EpochRecord, Halved, Record, Stopped
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.runtime.files import disk_fault, sync_files
 from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, wait_longer
@@ -100,6 +100,8 @@ def told_how(logs: Sequence[RunLog], *, console: Console) -> Iterator[None]:
 def _tell(record: Record, *, console: Console, logs: Sequence[RunLog]) -> None:
     if isinstance(record, Diverged):
         console.notice(f"{logs[record.member].name}: {record.reason}; the others go on")
+    if isinstance(record, Stopped):
+        console.notice(f"{logs[record.member].name}: stopped after epoch {record.epoch}: {record.reason}")
     if isinstance(record, Halved):
         console.notice(
             f"memory is too small for a batch: {record.micro_batch} samples are computed at a time, and added up"

@@ -16,7 +16,7 @@ from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
 from tl_experiments.engine.plan import Plan
-from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record
+from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
@@ -98,8 +98,10 @@ class RunLog:
         self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
+        self._num_epochs = 0
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
+        self._stopped: Stopped | None = None  # before its last epoch; others of its process may go on
         self._ended = False
         self._has_share = False
         self._together_seconds: float | None = None  # until the members were tested
@@ -233,15 +235,25 @@ class RunLog:
             self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
-        """Keep what an epoch or the test showed; steps leave nothing. A member that diverged ends here, as failed."""
+        """Keep what an epoch or the test showed; steps leave nothing.
+
+        A member that diverged ends here, as failed. One that stopped early has no later epochs, but is tested.
+        """
         if self.failure is not None:
             return
         if isinstance(record, Diverged):
             if record.member == self._member:
                 self.failure = record.reason
                 self.__exit__(RunFailed, RunFailed(record.reason), None)
+        elif isinstance(record, Stopped):
+            if record.member == self._member:
+                self._stopped = record
+                self.tracker.set_tags({"tl.stopped_early": str(record.epoch)})
         elif isinstance(record, EpochRecord):
+            if self._stopped is not None:
+                return
             metrics = record.metrics(self._member)
+            self._num_epochs = record.num_epochs
             self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
             with suppress(OSError):  # of a disk that is full: the rows are kept, and tried again
@@ -285,13 +297,13 @@ class RunLog:
         save_picture(learning_curves(rows), self.folder / CURVES)
         self.tracker.log_file(self.folder / CURVES)
         self.tracker.set_tags({"tl.pruned": "true"})  # MLflow knows it as FINISHED: nothing went wrong
-        return self._end("PRUNED", best_epoch(rows), weights_sha256=None)
+        return self._end("PRUNED", best_epoch(rows), weights_sha256=None, num_epochs=self._num_epochs)
 
-    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None) -> RunResult:
+    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None, **facts: int) -> RunResult:
         summary = {**summary, "perf/seconds": self._seconds()}
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         with shielded():  # a signal that comes now ends no run that has finished
-            path = self._write_result(status=status, **summary, weights_sha256=weights_sha256)
+            path = self._write_result(status=status, **summary, **facts, weights_sha256=weights_sha256)
             self._ended = True  # what becomes of other members is nothing to this one
             self.tracker.log_file(path)
         self.tracker.__exit__(None, None, None)
@@ -335,6 +347,7 @@ class RunLog:
         ids = {"status": status, "name": self.name, "uid": self.uid, "run_id": self.tracker.run_id}
         place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
         changed = {"resumed_with": list(self._changed)} if self._changed else {}
-        result = {**ids, **fields, **self._identity, **changed, "seconds": self._seconds(), **place}
+        stopped = {"stopped_early": self._stopped.epoch} if self._stopped else {}  # the last epoch that it trained
+        result = {**ids, **fields, **stopped, **self._identity, **changed, "seconds": self._seconds(), **place}
         publish_text(path, json.dumps(result, indent=2) + "\n")
         return path

@@ -126,7 +126,7 @@ def _point(name: str, axis: str, row: Row, cost: float, *, labelled: bool) -> di
         "name": plain(row.label),
         "marker": {"size": 11, "color": color(row)},
         "text": [str(row.rank)],
-        "textposition": "middle right",
+        "textposition": "top right",
         "hovertext": [f"{hover_text(row)}<br>{axis} {cost:,.{0 if name == 'params' else 1}f}"],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }

@@ -118,7 +118,8 @@ def _pictures(plan: Plan, run: Outcome, said: Predictions, order: np.ndarray, fo
     member = plan.member(run.job, folder=folder)
     data = member.config["dataset"]
     kept = {key: False for key in ("download",) if key in data}
-    dataset = build.build_dataset(replace(member, config={**member.config, "dataset": {**data, **kept}}))
+    config = {**member.config, "dataset": {**data, **kept}, "class_weights": None}  # pictures need none
+    dataset = build.build_dataset(replace(member, config=config))
     split = dataset.test
     names = (split.source.name(int(index)) for index in split.indices)
     classes = (dataset.class_names[label] for label in split.labels)
