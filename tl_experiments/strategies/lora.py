@@ -36,7 +36,8 @@ class Lora(Strategy):
         alpha: they are multiplied by alpha / rank.
         dropout: share of an addition's input that a training step leaves out.
         targets: patterns of names, in the backbone's body, of the layers that get one. None are the projections of
-            attention, or, where there is none, convolutions (not grouped ones, which peft cannot merge) and linear layers.
+            attention, or, where there is none, linear layers and convolutions (not grouped ones, which peft cannot
+            merge).
         backbone_lr_scale: the additions' lr is this times the head's.
     """
 
@@ -142,7 +143,9 @@ def _matching(modules: dict[str, nn.Module], patterns: Sequence[str], backbone: 
                 f"strategy.targets: {pattern} matches no linear layer, convolution or attention of {backbone}; "
                 f"its names are {ends}"
             )
-    layers = {name: fitting[name] for name in fitting if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    layers: dict[str, nn.Module] = {
+        name: fitting[name] for name in fitting if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
     if grouped := [name for name, module in layers.items() if getattr(module, "groups", 1) > 1]:
         raise SettingError(
             f"strategy.targets: {grouped[0]} of {backbone} is a grouped convolution, into which nothing can be merged; "

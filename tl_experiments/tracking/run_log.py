@@ -15,6 +15,7 @@ import yaml
 from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.engine.lr_finder import RangeTest
 from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
 from tl_experiments.runtime.errors import RunFailed
@@ -24,6 +25,7 @@ from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
+from tl_experiments.tracking.found_rate import CURVE, PICTURE
 from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
@@ -233,6 +235,12 @@ class RunLog:
         """
         for path in write_plan(self.folder, plan.of_member(self._member)):
             self.tracker.log_file(path)
+
+    def rate(self, found: RangeTest) -> None:
+        """Record what `lr=auto` came to; the curve is in the run's folder."""
+        self.tracker.log_metrics({"lr_found": found.suggestion}, step=0)
+        for name in (PICTURE, CURVE):
+            self.tracker.log_file(self.folder / name)
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing.
