@@ -3,13 +3,22 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from tests.watching import Notes
 from tl_experiments import build
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.engine.loss import Loss
+from tl_experiments.runtime.errors import SettingError
+from tl_experiments.strategies.feature import Feature
 
 MakeMember = Callable[..., Member]
+
+
+class Mine(Augmentation):
+    """An augmentation of the user's own."""
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,8 @@ def test_a_defect_inside_a_target_comes_out_as_it_is(make_member: MakeMember, mo
         ([], True, False),
         (["runtime.cache=false"], False, False),
         (["allow_targets=[own.]", "backbone._target_=own.backbone"], False, True),
+        (["augmentation=trivial", "strategy.views=2"], True, False),
+        (["allow_targets=[tests.]", "augmentation._target_=tests.test_build.Mine", "strategy.views=2"], False, True),
         (["allow_targets=[own.]", "backbone._target_=own.backbone", "strategy=finetune"], False, False),
     ],
 )
@@ -95,7 +106,7 @@ def test_features_of_code_whose_changes_nobody_knows_are_not_kept(
     strategy = build.build_strategy(member)
     augmentation = build.build_augmentation(member, dataset=build.build_dataset(member))
     assert build.keeps_features(member, strategy=strategy, augmentation=augmentation, watch=notes) is keeps
-    assert ["own.backbone was changed" in note for note in notes.notices] == [True] * told
+    assert [" was changed" in note for note in notes.notices] == [True] * told
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,59 @@ def test_more_stages_than_there_are_is_told_before_anything_is_made(
     build.check_buildable(make_member(*strategy, f"strategy.num_stages={num_stages - 1}"))
     with pytest.raises(ConfigError, match=f"{backbone} has {num_stages} stages; expected 1 to {num_stages - 1}, or "):
         build.check_buildable(make_member(*strategy, f"strategy.num_stages={num_stages}"))
+
+
+def test_a_weight_of_no_class_is_told_once_the_dataset_is_known(make_member: MakeMember) -> None:
+    member = make_member("class_weights={0: 2.0, eleven: 3.0}")
+    with pytest.raises(
+        SettingError, match=r"^class_weights: the dataset has no class eleven; the 10 classes are 0, 1, "
+    ):
+        build.build_dataset(member)
+
+
+def test_the_loss_is_what_was_asked_for(make_member: MakeMember) -> None:
+    def loss(*overrides: str) -> Loss:
+        member = make_member("backbone.image_size=32", *overrides)
+        dataset = build.build_dataset(member)
+        backbone = build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member))
+        images = build.build_images(member, dataset=dataset, backbone=backbone, watch=Notes())
+        return build.build_loss(member, dataset=dataset, images=images, device=torch.device("cpu"))
+
+    assert loss() == Loss()
+    named = loss("class_weights={3: 2.5}", "label_smoothing=0.1")
+    assert named.label_smoothing == 0.1
+    assert named.class_weights is not None
+    assert named.class_weights.tolist() == [1.0, 1.0, 1.0, 2.5, *[1.0] * 6]
+
+
+class Solved(Feature):
+    """A strategy that takes no gradient steps."""
+
+    @property
+    def takes_steps(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("label_smoothing=0.1", "label_smoothing=0.1: strategy=feature takes no gradient steps, for which it is; "),
+        ("class_weights=auto", "class_weights=auto: .* expected class_weights=null$"),
+        ("sampler=balanced", "sampler=balanced: .* expected sampler=shuffle$"),
+        ("mixup_alpha=0.2", "mixup_alpha=0.2: "),
+        ("cutmix_alpha=1.0", "cutmix_alpha=1.0: "),
+        ("head=mlp", "head=mlp: strategy=feature has a head of its own; expected head=linear$"),
+        ("head.dropout=0.1", "head.dropout=0.1: "),
+    ],
+)
+def test_what_gradient_steps_would_do_is_refused_where_none_are_taken(
+    override: str, told: str, make_member: MakeMember
+) -> None:
+    own = ("allow_targets=[tests.]", "strategy._target_=tests.test_build.Solved")
+    build.check_buildable(make_member(*own))
+    build.check_buildable(make_member(override))
+    with pytest.raises(ConfigError, match=f"^{told}"):
+        build.check_buildable(make_member(*own, override))
 
 
 def test_mirror_images_are_refused_where_they_are_another_class(make_member: MakeMember) -> None:

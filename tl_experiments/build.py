@@ -321,8 +321,10 @@ def _check_options(member: Member, strategy: Strategy) -> None:
     if strategy.takes_steps:
         return
     name = member.choices["strategy"]
-    if member.choices["head"] != "linear" or member.config["head"]["dropout"]:
-        raise ConfigError(f"head={member.choices['head']}: strategy={name} has a head of its own; expected head=linear")
+    if (head := member.choices["head"]) != "linear":
+        raise ConfigError(f"head={head}: strategy={name} has a head of its own; expected head=linear")
+    if dropout := member.config["head"]["dropout"]:
+        raise ConfigError(f"head.dropout={dropout}: strategy={name} takes no gradient steps; expected head.dropout=0")
     for key, value in OF_STEPS.items():
         if (asked := lookup(member.config, key)) != value:
             raise ConfigError(

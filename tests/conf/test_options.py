@@ -222,6 +222,20 @@ def test_a_strategy_plans_a_workload_that_a_trainer_takes(
     assert runtime.read == runtime.keys(), "a setting of the runtime that nothing reads"
 
 
+@pytest.mark.parametrize("option", options("head"))
+@pytest.mark.parametrize("strategy", ["feature", "finetune"])
+def test_a_head_of_any_kind_is_trained_behind_a_backbone(
+    option: str, strategy: str, make_member: MakeMember, materials: Callable[[Member], Materials]
+) -> None:
+    member = make_member(f"head={option}", f"strategy={strategy}", *SMALL)
+    workload = build.build_strategy(member).prepare(materials(member))
+    before = {name: tensor.clone() for name, tensor in workload.trained_tensors(0).items() if name.startswith("head.")}
+    for _ in build.build_trainer([member], workload, device=torch.device("cpu")).fit():
+        pass
+    assert before.keys() == {f"head.{name}" for name in workload.deployables[0].head.state_dict()}
+    assert not [name for name, tensor in before.items() if torch.equal(workload.trained_tensors(0)[name], tensor)]
+
+
 @pytest.mark.parametrize("option", options("optimizer"))
 def test_an_optimizer_makes_a_step_with_real_parameters(option: str, make_member: MakeMember) -> None:
     member = make_member(f"optimizer={option}", "lr=0.125")
@@ -327,6 +341,7 @@ def test_the_defaults_are_the_documented_ones(make_member: MakeMember) -> None:
     assert member.choices | {"tracking": "mlflow"} == {
         "backbone": "efficientnet_lite0",
         "strategy": "feature",
+        "head": "linear",
         "optimizer": "adamw",
         "scheduler": "cosine",
         "dataset": "digits",

@@ -28,6 +28,16 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "clip_grad_norm": ([1e-6, 1e6, None], [0.0, -1.0, math.inf]),
     "ema_decay": ([1e-6, 0.99999, None], [0.0, 1.0, -0.1, math.nan]),
     "early_stopping.patience": ([1, 1_000_000, None], [0, -1, 1_000_001]),
+    "label_smoothing": ([0.0, 0.999], [-0.01, 1.0, math.nan]),
+    "class_weights": (
+        [None, "auto", {"0": 2.0, "7": 1}],
+        ["balanced", {}, {"0": 0.0}, {"0": -1.0}, {"0": math.inf}, {"0": "x"}, {"0": True}, {"0": None}, [1.0], 2.0],
+    ),
+    "mixup_alpha": ([0.0, 0.2, 100.0], [-0.1, 100.1, math.nan]),
+    "cutmix_alpha": ([0.0, 1.0, 100.0], [-0.1, 100.1, math.nan]),
+    "head.dropout": ([0.0, 0.999], [-0.01, 1.0]),
+    "head.hidden_dim": ([1, 65_536], [0, 65_537]),
+    "head.scale": ([1e-3, 100.0], [0.0, -1.0, math.inf]),
     "backbone.image_size": ([1, 4096, None], [0, 4097]),
     "strategy.views": ([1, 1000, None], [0, -1, 1001]),
     "strategy.layer_decay": ([1e-3, 1.0], [0.0, 1.01, math.nan]),
@@ -59,6 +69,9 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "dataset.crop_pct": ([0.01, 1.0], [0.0, 1.01]),
     "augmentation.hflip_prob": ([0.0, 1.0, None], [-0.01, 1.01]),
     "augmentation.rotation_degrees": ([0.0, 180.0], [-1.0, 180.1]),
+    "augmentation.erase_prob": ([0.0, 1.0], [-0.01, 1.01]),
+    "augmentation.num_ops": ([1, 14], [0, 15]),
+    "augmentation.magnitude": ([0, 30], [-1, 31]),
     "augmentation.scale": (
         [[0.01, 1.0], [1.0, 1.0], [0.5, 0.5]],
         [[0.0, 1.0], [0.5, 1.01], [0.6, 0.5], [0.5], [0.1, 0.5, 1.0]],
@@ -81,6 +94,10 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "sweep.timeout": ([0.1, 1e8, None], [0, -1.0, 1.1e8, math.inf, math.nan]),
     "tracking.experiment_name": (["x"], ["", " "]),
 }
+STILL = (
+    *("augmentation.hflip_prob=0", "augmentation.rotation_degrees=0"),
+    *("augmentation.scale=[1,1]", "augmentation.ratio=[1,1]"),
+)
 INSIDE = [(key, value) for key, (inside, _) in CASES.items() for value in inside]
 OUTSIDE = [(key, value) for key, (_, outside) in CASES.items() for value in outside]
 
@@ -157,7 +174,7 @@ def test_every_problem_is_told_at_once(config: dict[str, Any], tmp_path: Path) -
 def test_a_bad_lr_is_told_once_although_the_optimizer_takes_it_too(make_member: Callable[..., Member]) -> None:
     with pytest.raises(ConfigError) as caught:
         make_member("lr=-1")
-    assert str(caught.value) == "lr=-1.0: expected a number above 0"
+    assert str(caught.value) == "lr=-1: expected a number above 0, or auto"
 
 
 def test_the_rate_is_given_in_one_place(make_member: Callable[..., Member]) -> None:
@@ -192,6 +209,9 @@ def test_an_empty_root_is_no_root(make_member: Callable[..., Member]) -> None:
         (["batch_size=1", "strategy=finetune"], "batch_size=1: BatchNorm has nothing to normalise by"),
         (["runtime=deterministic", "runtime.train_precision=bf16"], "runtime.deterministic=true: expected fp32"),
         (["runtime=deterministic", "runtime.infer_precision=bf16"], "runtime.deterministic=true: expected fp32"),
+        (["mixup_alpha=0.2", "batch_size=1"], "mixup_alpha=0.2: a batch of one has nothing to be mixed with"),
+        (["cutmix_alpha=1", "strategy.views=2", "augmentation=light"], "cutmix_alpha=1.0: images are mixed anew"),
+        (["class_weights=auto", "sampler=balanced"], "class_weights=auto: sampler=balanced makes up for rare classes"),
         (["strategy.views=2"], "strategy.views=2: without augmentation all are the same; expected null"),
         (["strategy.views=2", "augmentation=light", "strategy.batchnorm=train"], "strategy.views=2: features that are"),
     ],
@@ -217,7 +237,12 @@ def test_a_rule_across_groups_names_its_keys(
         ["batch_size=1", "strategy=finetune", "strategy.batchnorm=eval"],
         ["runtime.train_precision=bf16"],
         ["strategy.views=1", "augmentation=light"],
+        ["mixup_alpha=0.2", "cutmix_alpha=1.0", "batch_size=2"],
+        ["sampler=balanced"],
         ["strategy.views=2", "augmentation.hflip_prob=0.1"],
+        ["strategy.views=2", "augmentation.erase_prob=0.1"],
+        ["strategy.views=2", "augmentation=trivial", *STILL],
+        ["strategy.views=2", "augmentation=randaugment", *STILL],
     ],
 )
 def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_member: Callable[..., Member]) -> None:

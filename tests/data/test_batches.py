@@ -10,6 +10,7 @@ import torch
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import ImageBatches, split_into_batches
 from tl_experiments.data.images import Images, load_images
+from tl_experiments.data.policies import RandAugment, TrivialAugment
 from tl_experiments.data.sampling import epoch_order
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
@@ -18,6 +19,11 @@ CANVAS = Canvas(size=14, crop=12, interpolation="bilinear")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 AUGMENTATION = Augmentation(hflip_prob=0.5, rotation_degrees=10.0, scale=(0.5, 1.0), ratio=(0.8, 1.25), erase_prob=0.0)
 CPU = torch.device("cpu")
+TRIVIAL = TrivialAugment(hflip_prob=0.5, rotation_degrees=0.0, scale=(0.5, 1.0), ratio=(0.8, 1.25), erase_prob=0.5)
+RANDOM = RandAugment(
+    hflip_prob=0.5, rotation_degrees=0.0, scale=(0.5, 1.0), ratio=(0.8, 1.25), erase_prob=0.5, num_ops=2, magnitude=9
+)
+KINDS = pytest.mark.parametrize("augmentation", [AUGMENTATION, TRIVIAL, RANDOM], ids=["crops", "trivial", "random"])
 
 
 @pytest.fixture
@@ -102,17 +108,19 @@ def test_a_single_last_sample_is_left_out_of_training(load):
     assert len(seen(batches, 0)[1]) == 16
 
 
+@KINDS
 @pytest.mark.parametrize(("workers", "memory_bytes"), [(2, 10**9), (0, 0), (2, 0)])
-def test_workers_and_memory_do_not_change_a_bit(load, workers, memory_bytes):
-    reference = image_batches(load(20), augmentation=AUGMENTATION)
-    other = image_batches(load(20, workers=workers, memory_bytes=memory_bytes), augmentation=AUGMENTATION)
+def test_workers_and_memory_do_not_change_a_bit(load, workers, memory_bytes, augmentation):
+    reference = image_batches(load(20), augmentation=augmentation)
+    other = image_batches(load(20, workers=workers, memory_bytes=memory_bytes), augmentation=augmentation)
     assert seen(reference, 1)[1] == seen(other, 1)[1]
     assert torch.equal(seen(reference, 1)[0], seen(other, 1)[0])
 
 
-def test_a_sample_looks_the_same_in_batches_of_any_size(load):
+@KINDS
+def test_a_sample_looks_the_same_in_batches_of_any_size(load, augmentation):
     images = load(20)
-    small, large = (image_batches(images, batch_size=size, augmentation=AUGMENTATION) for size in (4, 10))
+    small, large = (image_batches(images, batch_size=size, augmentation=augmentation) for size in (4, 10))
     assert torch.equal(seen(small, 2)[0], seen(large, 2)[0])
 
 
@@ -134,7 +142,7 @@ def test_memory_format(load):
     assert torch.equal(batch.inputs, next(image_batches(load(20)).epoch(0)).inputs)
 
 
-@pytest.mark.parametrize("augmentation", [AUGMENTATION, None], ids=["augmented", "plain"])
+@pytest.mark.parametrize("augmentation", [AUGMENTATION, TRIVIAL, None], ids=["augmented", "policy", "plain"])
 def test_batches_are_made_on_the_device(load, augmentation):
     """Without a GPU: `meta` tensors have no values, and whatever mixed them with others would fail."""
     meta = torch.device("meta")

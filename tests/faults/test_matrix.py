@@ -23,6 +23,7 @@ TINY = (
 )
 OWN = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 DROPOUT = ("backbone=mobilenet_v3_large", "backbone.weights=null")  # with dropout before its last layer
+MIXED = ("mixup_alpha=0.4", "cutmix_alpha=1.0", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}")
 KINDS = {
     "feature": ("strategy=feature",),
     "feature, new views": ("strategy=feature", "augmentation=light"),
@@ -32,6 +33,8 @@ KINDS = {
     "partial": ("strategy=partial", *OWN),
     "lp_ft": ("strategy=lp_ft", "strategy.probe_epochs=1", *OWN),
     "gradual": ("strategy=gradual", *OWN),
+    "finetune, mixed": ("strategy=finetune", *OWN, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
+    "feature, balanced": ("strategy=feature", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}"),
 }
 LIMIT_SECONDS = 120
 
@@ -142,6 +145,7 @@ ORDINARY = [
     ("finetune, dropout", "resumed twice"),
     ("lp_ft", "resumed between phases"),
     ("gradual", "resumed between phases"),
+    ("finetune, mixed", "resumed twice"),
 ]
 CASES = [(kind, cell) for kind in KINDS for cell in CELLS] if FULL else ORDINARY
 

@@ -12,6 +12,7 @@ from PIL import features as pillow
 
 from tl_experiments.data import canvas_store
 from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.policies import RandAugment, TrivialAugment
 from tl_experiments.data.transforms import Canvas, Normalise
 from tl_experiments.features import key
 from tl_experiments.features.extract import Mirrored, View
@@ -95,6 +96,8 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], dict[str, Any]]] = {
     "image.mean": lambda _: {"normalise": replace(NORMALISE, mean=(0.5, 0.4, 0.2))},
     "image.std": lambda _: {"normalise": replace(NORMALISE, std=(0.2, 0.3, 0.5))},
     "view.number": lambda _: {"view": replace(VIEW, number=1)},
+    "view.augmentation.kind": lambda _: {"view": replace(VIEW, augmentation=TrivialAugment(**vars(CROPS)))},
+    "view.augmentation.erase_prob": lambda _: augmented(erase_prob=0.5),
     "view.augmentation.hflip_prob": lambda _: augmented(hflip_prob=0.25),
     "view.augmentation.rotation_degrees": lambda _: augmented(rotation_degrees=11.0),
     "view.augmentation.scale": lambda _: augmented(scale=(0.6, 1.0)),
@@ -206,6 +209,16 @@ def test_how_many_views_there_are_decides_of_two_that_mirror_and_of_no_others(ba
     assert view(MIRRORS, 0, 2) != view(MIRRORS, 0, 3)
     assert view(MIRRORS, 1, 2) != view(MIRRORS, 1, 3)
     assert view(MIRRORS, 0, 2) != view(MIRRORS, 1, 2)
+
+
+@pytest.mark.parametrize("change", [{"num_ops": 3}, {"magnitude": 10}])
+def test_what_a_policy_takes_is_in_the_key(backbone: Backbone, change: dict[str, int]) -> None:
+    policy = RandAugment(**vars(CROPS), num_ops=2, magnitude=9)
+    one, other = (
+        fields_of(backbone, view=replace(VIEW, augmentation=kind)) for kind in (policy, replace(policy, **change))
+    )
+    assert one["view"]["augmentation"] | change == other["view"]["augmentation"]
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_lists_and_tuples_of_an_augmentation_are_the_same_view(backbone: Backbone) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.watching import Notes
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.plan import make_plan
 from tl_experiments.engine.records import EpochRecord
 from tl_experiments.engine.schedulers import constant
@@ -45,7 +46,7 @@ def test_stages_thaw_from_the_last_when_their_time_comes(materialise: Materialis
             workload.groups, optimizers=[lambda groups: torch.optim.SGD(groups, lr=0.1)], schedulers=[constant],
             fused=False,
         ),
-        seed=0, device=torch.device("cpu"), log_every_steps=100, compile=False,
+        device=torch.device("cpu"), options=TrainingOptions(seed=0, log_every_steps=100),
     )  # fmt: skip
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moved, passes = [], []

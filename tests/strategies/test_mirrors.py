@@ -14,6 +14,7 @@ from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.transforms import centre_crop
 from tl_experiments.engine.calibration import fit_temperature
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import FinalRecord
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.trainer import Trainer
@@ -53,10 +54,8 @@ def final_of(workload: Workload) -> FinalRecord:
             schedulers=[constant] * workload.num_members,
             fused=False,
         ),
-        seed=0,
         device=torch.device("cpu"),
-        log_every_steps=100,
-        compile=False,
+        options=TrainingOptions(seed=0, log_every_steps=100),
     )
     list(trainer.fit())
     [final] = [record for record in trainer.test() if isinstance(record, FinalRecord)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress, Record
 from tl_experiments.engine.schedulers import cosine
 from tl_experiments.engine.state import TrainerState
@@ -38,8 +39,8 @@ def begin(materialise: Callable[..., Materials]) -> Callable[..., tuple[Trainer,
             schedulers=[functools.partial(cosine, warmup_epochs=0.5, min_lr_fraction=0.0)],
             fused=True,
         )
-        settings = {"seed": 0, "device": torch.device("cpu"), "log_every_steps": 1, "compile": False}
-        return Trainer(workload, updates=updates, **settings), workload
+        options = TrainingOptions(seed=0, log_every_steps=1)
+        return Trainer(workload, updates=updates, device=torch.device("cpu"), options=options), workload
 
     return begin
 

@@ -54,6 +54,10 @@ def test_heads_may_differ_in_what_is_their_own(overrides: list[str], make_member
         ["augmentation.rotation_degrees=5"],
         ["runtime.infer_precision=fp32"],
         ["runtime.cache=false"],
+        ["label_smoothing=0.1"],
+        ["class_weights=auto"],
+        ["class_weights={1: 2.0}"],
+        ["sampler=balanced"],
     ],
 )
 def test_heads_that_see_other_features_or_batches_stay_apart(overrides: list[str], make_member: MakeMember) -> None:
@@ -72,6 +76,11 @@ def test_a_factory_of_ones_own_is_known_by_the_optimizer_that_it_makes(make_memb
         ["strategy=finetune"],
         ["augmentation=light"],  # no views: other images in every epoch
         ["strategy.batchnorm=train"],
+        ["mixup_alpha=0.2"],  # other images in every epoch
+        ["cutmix_alpha=1.0"],
+        ["head=mlp"],
+        ["head=cosine"],
+        ["head.dropout=0.1"],
         ["optimizer._target_=torch.optim.Adamax"],
         ["optimizer._target_=torch.optim.NAdam"],
     ],

@@ -103,7 +103,7 @@ def test_a_key_that_no_swept_option_has_is_an_error(typed: list[str], error: str
 def test_one_bad_value_of_twenty_is_named_with_its_job(plan_of: Planner) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_of("lr=" + ",".join(["1e-3"] + [f"{number}e-4" for number in range(1, 19)] + ["-1"]))
-    assert str(caught.value) == "job 19 lr=-1: lr=-1.0: expected a number above 0"
+    assert str(caught.value) == "job 19 lr=-1: lr=-1: expected a number above 0, or auto"
 
 
 def test_all_problems_of_all_jobs_are_told_at_once(plan_of: Planner) -> None:
@@ -112,7 +112,7 @@ def test_all_problems_of_all_jobs_are_told_at_once(plan_of: Planner) -> None:
     assert sorted(str(caught.value).splitlines()) == [
         "batch_size=0: expected 1 to 65536",  # of all jobs, so that none is named
         "job 0 lr=1 epochs=0, 2 lr=-1 epochs=0: epochs=0: expected 1 to 1000000",
-        "job 2 lr=-1 epochs=0, 3 lr=-1 epochs=1: lr=-1.0: expected a number above 0",
+        "job 2 lr=-1 epochs=0, 3 lr=-1 epochs=1: lr=-1: expected a number above 0, or auto",
     ]
 
 

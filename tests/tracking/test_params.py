@@ -68,3 +68,12 @@ def test_values_read_as_they_are_typed() -> None:
     assert [as_text(value) for value in (None, True, False, 1, 0, 1e-5, "x")] == [
         *("null", "true", "false", "1", "0", "1e-05", "x")
     ]
+
+
+def test_options_that_are_on_are_told_and_those_that_are_off_are_not() -> None:
+    off = {"label_smoothing": 0.0, "class_weights": None, "sampler": "shuffle", "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    assert not off.keys() & run_params(CONFIG | off, CHOICES).keys()
+    on = {"label_smoothing": 0.1, "class_weights": {"cat": 2.0, "dog": 0.5}, "sampler": "balanced", "mixup_alpha": 0.2}
+    params = run_params(CONFIG | off | on, CHOICES)
+    assert params.items() >= (on | {"class_weights": "cat=2, dog=0.5"}).items()
+    assert "cutmix_alpha" not in params

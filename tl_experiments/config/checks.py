@@ -150,12 +150,16 @@ RANGES: tuple[Check, ...] = (
     ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
     ("sweep.max_heads", _up_to(65_536), "1 to 65536"),
     ("sweep.timeout", lambda value: 0 < value <= MOST_SECONDS, "seconds above 0 and up to 10^8, or null"),
+    ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
+)
+
+# Of Hydra's own configuration, which no run has: how a search goes about its jobs.
+SWEEPER_RANGES: tuple[Check, ...] = (
     ("hydra.sweeper.num_trials", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.n_startup_trials", _up_to(1_000_000, least=0), "0 to 1000000"),
     ("hydra.sweeper.min_trials", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.min_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
-    ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
 
@@ -174,7 +178,7 @@ def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _range_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    for key, accepts, expected in RANGES:
+    for key, accepts, expected in (*RANGES, *SWEEPER_RANGES):
         value = lookup(config, key)
         if value is not None and not _holds(accepts, value):
             yield f"{key}={value}: expected {expected}"
@@ -205,7 +209,9 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
     if warmup is not None and warmup >= config["epochs"] >= 1:
         yield f"scheduler.warmup_epochs={warmup}: expected less than epochs={config['epochs']}"
     follower = lookup(config, "optimizer.lr")
-    if follower is not None and str(follower) != str(config["lr"]):
+    if config["lr"] is None:
+        yield "lr=None: expected a number above 0, or auto"
+    elif follower is not None and str(follower) != str(config["lr"]) and _holds(_rate, config["lr"]):
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
     if lookup(config, "strategy.batchnorm") == "train":
         yield from _batchnorm_problems(config)

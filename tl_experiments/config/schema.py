@@ -390,7 +390,7 @@ class OptunaSweeper:
     min_trials: int = MISSING
     min_epochs: int = MISSING
     seed: int = MISSING
-    params: dict[str, str] | None = MISSING
+    params: Any = MISSING
 
 
 # Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.

@@ -30,16 +30,16 @@ def _one_round(images: torch.Tensor, op: np.ndarray, magnitude: np.ndarray) -> N
     order = np.argsort(op, kind="stable")
     ends = np.cumsum(np.bincount(op, minlength=len(OPS)))
     positions = to_device(torch.from_numpy(order), images.device)
-    strengths = to_device(torch.from_numpy(magnitude[order].astype(np.float32)), images.device).view(-1, 1, 1, 1)
+    magnitudes = to_device(torch.from_numpy(magnitude[order].astype(np.float32)), images.device).view(-1, 1, 1, 1)
     for name, start, end in zip(OPS, [0, *ends[:-1]], ends, strict=True):
         if name in _CHANGES and start < end:
             chosen = positions[start:end]
-            images.index_copy_(0, chosen, _CHANGES[name](images[chosen], strengths[start:end]))
+            images.index_copy_(0, chosen, _CHANGES[name](images[chosen], magnitudes[start:end]))
 
 
-def _blend(images: torch.Tensor, other: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-    """(1 + strength) of the images and the rest of the other, cut off to whole numbers as PIL does."""
-    return ((images - other) * (1 + strength) + other).clamp_(0, 255).floor_()
+def _blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """So much of the images, and the rest of the other, cut off to whole numbers as PIL does."""
+    return ((images - other) * factor + other).clamp_(0, 255).floor_()
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
@@ -48,21 +48,21 @@ def _grey(images: torch.Tensor) -> torch.Tensor:
     return (red * 0.2989 + green * 0.587 + blue * 0.114).floor_()
 
 
-def brightness(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-    return (images * (1 + strength)).clamp_(0, 255).floor_()
+def brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return (images * factor).clamp_(0, 255).floor_()
 
 
-def color(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-    return _blend(images, _grey(images), strength)
+def color(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return _blend(images, _grey(images), factor)
 
 
-def contrast(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     grey = _grey(images)
     total = grey.long().sum(dim=(1, 2, 3), keepdim=True)  # of floats it would depend on the size of the batch
-    return _blend(images, total.float() / grey[0].numel(), strength)
+    return _blend(images, total.float() / grey[0].numel(), factor)
 
 
-def sharpness(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+def sharpness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Away from, or towards, PIL's SMOOTH: a mean of 3 x 3 in which the middle counts five times; the rim stays."""
     if min(images.shape[-2:]) < 3:
         return images
@@ -70,7 +70,7 @@ def sharpness(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     columns = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
     total = columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:] + 4 * middle
     sharpened = images.clone()
-    sharpened[..., 1:-1, 1:-1] = _blend(middle, (total / 13).round_(), strength)
+    sharpened[..., 1:-1, 1:-1] = _blend(middle, (total / 13).round_(), factor)
     return sharpened
 
 

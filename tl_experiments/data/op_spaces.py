@@ -11,7 +11,14 @@ OPS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize",
 )  # fmt: skip
+BLENDS = (
+    "brightness",
+    "color",
+    "contrast",
+    "sharpness",
+)  # of the image with black, its greys, their mean, a smooth one
 _SIGNED = np.array([not op.startswith(("identity", "posterize", "solarize", "auto", "equalize")) for op in OPS])
+_BLENDS = np.array([op in BLENDS for op in OPS])
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,13 @@ class Ops:
     sign: np.ndarray
 
     def magnitudes(self, size: int) -> np.ndarray:
-        """(R, N) float64 for images of `size` pixels, in the units of `Space.magnitudes`, with their signs."""
-        return self.space.magnitudes(size)[self.op, self.strength] * np.where(_SIGNED[self.op], self.sign, 1.0)
+        """(R, N) float64 for images of `size` pixels.
+
+        Units: shear tan of the angle, translate pixels, rotate degrees, blends the factor of the image, posterize bits
+        that stay, solarize the grey level from which on is inverted.
+        """
+        signs = np.where(_SIGNED[self.op], self.sign, 1.0)
+        return self.space.magnitudes(size)[self.op, self.strength] * signs + _BLENDS[self.op]
 
     def geometry(self, size: int) -> np.ndarray:
         """(N, 3, 3) maps from output to input, in -1..1: shears, translations and rotations of all rounds in one."""
@@ -62,14 +74,10 @@ class Space:
     bits: int
 
     def magnitudes(self, size: int) -> np.ndarray:
-        """(14, 31) float64, a row for each of `OPS`, without signs.
-
-        Units: shear tan of the angle, translate pixels, rotate degrees, blends distance of the factor from 1, posterize
-        bits that stay, solarize the grey level from which on is inverted.
-        """
+        """(14, 31) float64, a row for each of `OPS`, without signs; of blends the factor's distance from 1."""
         translate = self.translate_pixels + self.translate_share * size
         most = {"shear": self.shear, "translate": translate, "rotate": self.degrees}
-        most |= dict.fromkeys(("brightness", "color", "contrast", "sharpness"), self.blend)
+        most |= dict.fromkeys(BLENDS, self.blend)
         level = np.linspace(0.0, 1.0, NUM_STRENGTHS)
         rows = {op: level * most.get(op.partition("_")[0], 0.0) for op in OPS}
         rows |= {"posterize": np.round(8 - self.bits * level), "solarize": np.linspace(255.0, 0.0, NUM_STRENGTHS)}

@@ -242,9 +242,8 @@ class Trainer:
             if step % self._options.log_every_steps == 0:
                 self._sums.ask()
             means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
-            if means is not None and (
-                step == num_steps or not self._options.skips_nonfinite
-            ):  # all so far may have been skipped
+            known = step == num_steps or not self._options.skips_nonfinite  # else all so far may have been skipped
+            if means is not None and known:
                 yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
             yield Progress(
                 phase=phase.name,

@@ -1,5 +1,6 @@
 """A sweep from its first job to its report, under one run of the tracking store that says the truth about it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -198,8 +199,9 @@ def _launch(settler: Settler, launcher: Launcher, *, left: Sequence[int]) -> tup
 def _ended_line(outcome: Outcome) -> str:
     result = outcome.result
     if outcome.state == PRUNED:
-        trained = f"after {len(read_epochs(outcome))} of {outcome.job.config['epochs']} epochs"
-        return f"{outcome.state} {trained}: best val/acc {result['val/acc_best']:.4f}, {result['seconds']:.1f} s"
+        trained, best = len(read_epochs(outcome)), result.get("val/acc_best", math.nan)
+        epochs = f"after {trained} of {result['num_epochs']} epochs"
+        return f"{outcome.state} {epochs}: best val/acc {best:.4f}, {result['seconds']:.1f} s"
     if not outcome.finished:
         return f"{outcome.state}: {outcome.cause}"
     figures = f"best val/acc {result['val/acc_best']:.4f}, test/acc {result['test/acc']:.4f}"

@@ -98,6 +98,7 @@ class RunLog:
         self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
+        self._num_epochs = 0
         self._final: FinalRecord | None = None
         self.failure: str | None = None  # of this member alone, while others went on
         self._stopped: Stopped | None = None  # before its last epoch; others of its process may go on
@@ -252,6 +253,7 @@ class RunLog:
             if self._stopped is not None:
                 return
             metrics = record.metrics(self._member)
+            self._num_epochs = record.num_epochs
             self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
             with suppress(OSError):  # of a disk that is full: the rows are kept, and tried again
@@ -295,13 +297,13 @@ class RunLog:
         save_picture(learning_curves(rows), self.folder / CURVES)
         self.tracker.log_file(self.folder / CURVES)
         self.tracker.set_tags({"tl.pruned": "true"})  # MLflow knows it as FINISHED: nothing went wrong
-        return self._end("PRUNED", best_epoch(rows), weights_sha256=None)
+        return self._end("PRUNED", best_epoch(rows), weights_sha256=None, num_epochs=self._num_epochs)
 
-    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None) -> RunResult:
+    def _end(self, status: str, summary: Mapping[str, float], *, weights_sha256: str | None, **facts: int) -> RunResult:
         summary = {**summary, "perf/seconds": self._seconds()}
         self.tracker.log_metrics(summary, step=0)  # MLflow draws what has no further step as bars
         with shielded():  # a signal that comes now ends no run that has finished
-            path = self._write_result(status=status, **summary, weights_sha256=weights_sha256)
+            path = self._write_result(status=status, **summary, **facts, weights_sha256=weights_sha256)
             self._ended = True  # what becomes of other members is nothing to this one
             self.tracker.log_file(path)
         self.tracker.__exit__(None, None, None)

@@ -35,8 +35,8 @@ def search_steps(outcomes: Sequence[Outcome]) -> tuple[Step, ...]:
         val_acc = outcome.result.get("val/acc_best")
         leads = outcome.finished and val_acc is not None and (best is None or val_acc > best)
         best = val_acc if leads else best
-        epochs = int(outcome.job.config["epochs"])
-        steps.append(Step(outcome, len(read_epochs(outcome)), epochs, val_acc, best, leads))
+        trained = len(read_epochs(outcome))
+        steps.append(Step(outcome, trained, outcome.result.get("num_epochs", trained), val_acc, best, leads))
     return tuple(steps)
 
 

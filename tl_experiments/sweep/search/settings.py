@@ -124,6 +124,6 @@ class Search:
         startup = f", {min(self.n_startup_trials, self.num_trials)} random first" if self.sampler == "tpe" else ""
         yield (
             "search",
-            f"{self.num_trials} trials: sampler {self.sampler}{startup}, pruner {self.pruner}, seed {self.seed}",
+            f"{self.num_trials} jobs: sampler {self.sampler}{startup}, pruner {self.pruner}, seed {self.seed}",
         )
         yield from (("space", f"{parameter.key}: {parameter}") for parameter in self.space)
