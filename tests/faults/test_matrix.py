@@ -35,6 +35,10 @@ KINDS = {
     "gradual": ("strategy=gradual", *OWN),
     "finetune, mixed": ("strategy=finetune", *OWN, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
     "feature, balanced": ("strategy=feature", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}"),
+    "finetune, averaged": (
+        *("strategy=finetune", *OWN, "augmentation=light"),
+        *("ema_decay=0.9", "clip_grad_norm=0.5", "accumulate_steps=3"),
+    ),
     "knn": ("strategy=knn", "strategy.num_neighbours=[5,20]"),
     "logistic": ("strategy=logistic", "strategy.num_c=2"),
     "lora": ("strategy=lora", *OWN, "strategy.dropout=0.1"),
@@ -150,6 +154,7 @@ ORDINARY = [
     ("lp_ft", "resumed between phases"),
     ("gradual", "resumed between phases"),
     ("finetune, mixed", "resumed twice"),
+    ("finetune, averaged", "resumed twice"),
 ]
 CASES = [(kind, cell) for kind in KINDS for cell in CELLS] if FULL else ORDINARY
 

@@ -13,7 +13,7 @@ from tl_experiments.engine.plan import make_plan
 from tl_experiments.strategies.base import Materials
 from tl_experiments.strategies.lp_ft import LpFt
 
-MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 
 
 def lp_ft(**changes: Any) -> LpFt:

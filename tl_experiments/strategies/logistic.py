@@ -106,7 +106,7 @@ def solve_logistic(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor
 def _optimum(
     samples: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, decay: float
 ) -> torch.Tensor:
-    """Return weights and bias (C, D + 1) that minimise the mean cross-entropy and decay / 2 times |W|^2."""
+    """Return weights and bias (C, D + 1) that minimise the mean cross-entropy plus decay / 2 |weights|^2."""
     both = torch.cat([weight, bias[:, None]], dim=1).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [both],

@@ -36,8 +36,8 @@ class Lora(Strategy):
         alpha: they are multiplied by alpha / rank.
         dropout: share of an addition's input that a training step leaves out.
         targets: patterns of names, in the backbone's body, of the layers that get one. None are the projections of
-            attention, or, where there is none, linear layers and convolutions; not grouped ones, which peft cannot
-            merge.
+            attention, or, where there is none, linear layers and convolutions (not grouped ones, which peft cannot
+            merge).
         backbone_lr_scale: the additions' lr is this times the head's.
     """
 
