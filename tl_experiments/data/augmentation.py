@@ -18,7 +18,6 @@ from tl_experiments.data.hashing import uniforms
 from tl_experiments.data.op_spaces import Ops, Space
 from tl_experiments.data.transforms import crop_offset, to_device
 
-
 _CACHED_PIXELS = 2 * 224**2  # of the views that a CPU samples at a time
 
 
