@@ -53,6 +53,7 @@ def test_a_member_of_a_bank_stops_as_it_does_alone_and_the_others_go_on() -> Non
         assert of_member(together, member, until=stops(together)[member]) == of_member(records, 0)
         later = [record for record in epochs_of(together) if record.epoch > stops(together)[member]]
         assert not any(record.improved[member] for record in later)
+        assert len({record.val_loss[member] for record in later}) <= 1, "its weights stay as they are"
         assert not any(isinstance(record, Diverged) for record in together)
 
 
