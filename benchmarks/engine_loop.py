@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from plain_loop import IMAGE_SIZE, LR, MOMENTUM, synchronise
 
 from tl_experiments import build
-from tl_experiments.config.member import Member, checked, make_uid
-from tl_experiments.config.register import register
+from tl_experiments.config.compose import compose_member
+from tl_experiments.config.member import Member
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.engine.records import Progress, Record
 from tl_experiments.runtime.process import choose_device
-from tl_experiments.strategies.base import Materials
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -38,33 +36,15 @@ class EngineLoop:
             keeps_activations: whether frozen stages' activations may stay on the device; the images may in any case.
         """
         self._batch_size, self._device = member.config["batch_size"], choose_device(member.config["runtime"]["device"])
-        strategy, dataset = build.build_strategy(member), build.build_dataset(member)
-        network = build.build_backbone(member, dataset=dataset, strategy=strategy)
-        self.compute = build.build_compute(member, device=self._device, backbone=network, strategy=strategy)
         start = time.perf_counter()
-        images = build.build_images(member, dataset=dataset, backbone=network, watch=Silent())
-        for split in (images.train, images.val, images.test):
+        ground = build.build_ground(member, who=member.name, device=self._device, watch=Silent())
+        self.compute = ground.compute
+        for split in (ground.images.train, ground.images.val, ground.images.test):
             split.decode(device=self._device, work=Silent().work)
         decoded = time.perf_counter()
         self.decoding_seconds = decoded - start
-        workload = strategy.prepare(
-            Materials(
-                backbone=network.to(device=self._device, memory_format=self.compute.memory_format),  # type: ignore[call-overload]
-                num_classes=dataset.num_classes,
-                images=images,
-                augmentation=build.build_augmentation(member, dataset=dataset),
-                mixing=build.build_mixing(member),
-                sampler=build.sampler(member),
-                head=build.build_head(member),
-                batch_size=self._batch_size,
-                epochs=member.config["epochs"],
-                seeds=(member.config["seed"],),
-                compute=self.compute,
-                cache=member.config["runtime"]["cache"],
-                memory_bytes=build.memory_bytes(member) if keeps_activations else 0,
-                watch=Silent(),
-            )
-        )
+        materials = build.build_materials([member], ground, watch=Silent())
+        workload = ground.strategy.prepare(materials if keeps_activations else replace(materials, memory_bytes=0))
         [phase] = workload.phases
         batches = phase.open()
         workload = replace(workload, phases=(replace(phase, open=lambda: batches),))
@@ -72,7 +52,7 @@ class EngineLoop:
         self.preparing_seconds = time.perf_counter() - decoded
         self.steps_per_epoch = len(batches.train)
         self.looks_once = isinstance(batches.train, FeatureBatches)
-        trainer = build.build_trainer([member], workload, device=self._device)
+        trainer = build.build_trainer([member], workload, ground=ground)
         self._records: Iterator[Record] = iter(trainer.fit())
 
     def __call__(self, warmup: int, steps: int) -> float:
@@ -125,8 +105,4 @@ def loop_member(subset: Path, backbone: str, *overrides: str, batch_size: int) -
 
 def make_member(*overrides: str) -> Member:
     """Compose and check a configuration, as the door does; nothing is written."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", ["tracking=none", *overrides])
-    values, _ = checked(config, folder=Path.cwd())
-    return Member(config=values, choices={}, folder=Path.cwd(), name="benchmark", uid=make_uid())
+    return compose_member(["tracking=none", *overrides], folder=Path.cwd())

@@ -161,6 +161,8 @@ class Solved(Feature):
         ("sampler=balanced", "sampler=balanced: .* expected sampler=shuffle$"),
         ("mixup_alpha=0.2", "mixup_alpha=0.2: "),
         ("cutmix_alpha=1.0", "cutmix_alpha=1.0: "),
+        ("ema_decay=0.9", "ema_decay=0.9: .* expected ema_decay=null$"),
+        ("early_stopping.patience=3", "early_stopping.patience=3: "),
         ("head=mlp", "head=mlp: strategy=feature has a head of its own; expected head=linear$"),
         ("head.dropout=0.1", "head.dropout=0.1: "),
     ],

@@ -15,6 +15,7 @@ from tl_experiments.sweep.folder import find_sweep
 from tl_experiments.tracking.named_run import is_run_id
 
 SWEEPS = Path("outputs/sweeps")
+LR_FOLDER = Path("outputs/lr")
 FILE_WIDTH = 160  # columns of a table that no terminal limits
 
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sync.add_argument("--tracking-uri", metavar="URI", help="the store; default: where each run was to be tracked")
     sync.set_defaults(verb=_sync)
     _add_reproduce(verbs.add_parser("reproduce", help="do a finished run again from its record, and compare"))
+    _add_lr_find(verbs.add_parser("lr-find", help="find a learning rate by a range test; no run is made"))
     _add_cache(verbs.add_parser("cache", help="what is kept of earlier runs: list it, verify it, remove it"))
     options = parser.parse_args(arguments)
     try:
@@ -122,6 +124,25 @@ def _reproduce(options: argparse.Namespace) -> int:
             keep=options.keep,
         )
     return 1 if verdict.word is Word.DIFFERENT else 0
+
+
+def _add_lr_find(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of run.py, such as strategy=finetune")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="of the curve; default: a new one in outputs/lr")
+    parser.set_defaults(verb=_lr_find)
+
+
+def _lr_find(options: argparse.Namespace) -> None:
+    from tl_experiments.config.compose import compose_member  # noqa: PLC0415 - as above
+
+    folder = (options.output or LR_FOLDER / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")).absolute()
+    member = compose_member(["tracking=none", *options.overrides, "lr=auto"], folder=folder)
+    from tl_experiments.experiment import find_lr  # noqa: PLC0415 - a wrong value is told before that
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with terminable():
+        found = find_lr(member)
+    print(f"lr={found.suggestion:.3g}")
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,15 @@ from contextlib import ExitStack
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
+from tl_experiments.engine.lr_finder import RangeTest
 from tl_experiments.inference.export import save_model
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
 from tl_experiments.tracking.console import Console
+from tl_experiments.tracking.found_rate import find_rate
+from tl_experiments.tracking.rate_picture import write_range
 from tl_experiments.tracking.recorded_training import Prunes, show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
@@ -34,50 +37,22 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         place = describe_device(device)
         for member in members:
             build.check_buildable(member)
-        strategy, dataset = build.build_strategy(shared), build.build_dataset(shared)
-        augmentation = build.build_augmentation(shared, dataset=dataset)
-        mirrors = build.sees_mirrors(shared, dataset=dataset)
-        backbone = build.build_backbone(shared, dataset=dataset, strategy=strategy)
-        compute = build.build_compute(shared, device=device, backbone=backbone, strategy=strategy)
         who = shared.name if len(members) == 1 else f"{len(members)} heads together"
-        console.notice(f"{who}: {backbone.name} on {dataset.name}, {place}, {compute}")
-        images = build.build_images(shared, dataset=dataset, backbone=backbone, watch=console)
+        ground = build.build_ground(shared, who=who, device=device, watch=console)
+        images, dataset, backbone = ground.images, ground.dataset, ground.backbone
 
         for member, log in zip(members, logs, strict=True):
-            config = build.resolved_config(
-                member,
-                strategy=strategy,
-                compute=compute,
-                backbone=backbone,
-                dataset=dataset,
-                augmentation=augmentation,
-            )
-            log.begin(config, device=place)
+            log.begin(build.resolved_config(member, ground), device=place)
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
             log.dataset(name=dataset.name, source=build.data_source(member), images=images)
         stack.enter_context(told_how(logs, console=console))
         stack.enter_context(build.build_lack_notice(shared, backbone=backbone))
-        workload = strategy.prepare(
-            Materials(
-                backbone=backbone.to(device=device, memory_format=compute.memory_format),  # type: ignore[call-overload]
-                num_classes=dataset.num_classes,
-                images=images,
-                augmentation=augmentation,
-                mixing=build.build_mixing(shared),
-                sampler=build.sampler(shared),
-                head=build.build_head(shared),
-                batch_size=build.samples_per_step(shared),
-                epochs=shared.config["epochs"],
-                seeds=tuple(member.config["seed"] for member in members),
-                compute=compute,
-                cache=build.keeps_features(shared, strategy=strategy, augmentation=augmentation, watch=console),
-                memory_bytes=build.memory_bytes(shared),
-                watch=console,
-                mirrors=mirrors,
-            )
-        )
-        loss = build.build_loss(shared, dataset=dataset, images=images, device=device)
-        trainer = build.build_trainer(members, workload, loss=loss, device=device)
+        workload = ground.strategy.prepare(build.build_materials(members, ground, watch=console))
+        if build.seeks_rate(shared):
+            found = find_rate(workload, build.range_steps(shared, ground), console=console)
+            logs[0].rate(found)
+            members = [build.at_rate(shared, found.suggestion)]
+        trainer = build.build_trainer(members, workload, ground=ground)
         frozen = _identify(logs, workload)
         show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
@@ -94,6 +69,22 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
     if not shared.config["checkpoint"]["keep_when_finished"]:
         checkpoints.remove()
     return results
+
+
+def find_lr(member: Member) -> RangeTest:
+    """Run the range test of a run that is not made; its curve is left in the member's folder.
+
+    Raises:
+        UserError: data, weights or settings cannot be used.
+    """
+    with Console() as console, build.build_process(member) as device:
+        build.check_buildable(member)
+        ground = build.build_ground(member, who=member.name, device=device, watch=console)
+        with build.build_lack_notice(member, backbone=ground.backbone):
+            workload = ground.strategy.prepare(build.build_materials([member], ground, watch=console))
+            found = find_rate(workload, build.range_steps(member, ground), console=console)
+        console.notice(f"curve  {write_range(found, member.folder)[0]}")
+        return found
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:
@@ -130,7 +121,7 @@ def _keep(
         log.folder / "model",
         class_names=class_names,
         backbone=shared.config["backbone"],
-        head=shared.config["head"],
+        head=workload.head or shared.config["head"],
         canvas=images.canvas,
         weights_sha256=digest,
         temperature=log.temperature,

@@ -201,12 +201,24 @@ def test_an_empty_root_is_no_root(make_member: Callable[..., Member]) -> None:
         make_member("dataset=image_folder", "dataset.root=")
 
 
+FREE = ("optimizer=schedulefree_adamw", "scheduler=constant")
+
+
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
         (["scheduler.warmup_epochs=10"], "scheduler.warmup_epochs=10.0: expected less than epochs=10"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true"),
         (["batch_size=1", "strategy=finetune"], "batch_size=1: BatchNorm has nothing to normalise by"),
+        (
+            ["batch_size=2", "accumulate_steps=2", "strategy=finetune"],
+            "batch_size=2: the last step of an epoch may have",
+        ),
+        (["optimizer=schedulefree_sgd"], "scheduler: schedulefree.SGDScheduleFree goes without a schedule"),
+        ([*FREE, "ema_decay=0.9"], "ema_decay=0.9: schedulefree.AdamWScheduleFree makes its own average"),
+        ([*FREE, "strategy=finetune"], "strategy.batchnorm=train: the statistics would not be those of the average"),
+        ([*FREE, "strategy=lp_ft"], "strategy.probe_epochs: schedulefree.AdamWScheduleFree makes one average"),
+        ([*FREE, "strategy=gradual"], "strategy.every_epochs: schedulefree.AdamWScheduleFree makes one average"),
         (["runtime=deterministic", "runtime.train_precision=bf16"], "runtime.deterministic=true: expected fp32"),
         (["runtime=deterministic", "runtime.infer_precision=bf16"], "runtime.deterministic=true: expected fp32"),
         (["mixup_alpha=0.2", "batch_size=1"], "mixup_alpha=0.2: a batch of one has nothing to be mixed with"),
@@ -235,6 +247,9 @@ def test_a_rule_across_groups_names_its_keys(
         ["runtime=deterministic"],
         ["batch_size=1"],
         ["batch_size=1", "strategy=finetune", "strategy.batchnorm=eval"],
+        ["batch_size=2", "accumulate_steps=2", "strategy=finetune", "strategy.batchnorm=eval"],
+        ["batch_size=3", "accumulate_steps=2", "strategy=finetune"],
+        [*FREE, "strategy=finetune", "strategy.batchnorm=eval", "clip_grad_norm=1.0"],
         ["runtime.train_precision=bf16"],
         ["strategy.views=1", "augmentation=light"],
         ["mixup_alpha=0.2", "cutmix_alpha=1.0", "batch_size=2"],

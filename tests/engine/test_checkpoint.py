@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
+from tests.engine import training
 from tests.engine.test_trainer import CPU, TRAIN, image_workload, make_workload
 from tl_experiments.engine import schedulers
 from tl_experiments.engine.checkpoint import TENSORS, Checkpoints
@@ -111,6 +112,30 @@ def test_after_any_record_it_goes_on_with_the_same_bits(
         left, digests = finish(after, other, members=everyone)
         assert digests == weights
         assert left == expected[state.epochs :], "what is told of the epochs that are left"
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_with_averages_clipping_parts_and_patience_too(kind: str, tmp_path: Path) -> None:
+    def start() -> tuple[Trainer, Workload]:
+        workload = WORKLOADS[kind]()
+        options = {"ema_decay": 0.9, "micro_batch": 3, "patience": 1}
+        return training.make_trainer(workload, OPTIMIZERS["sgd"], clip_grad_norm=0.3, **options), workload
+
+    trainer, workload = start()
+    uids = [f"uid{member}" for member in range(workload.num_members)]
+    everyone = range(workload.num_members)
+    expected, weights = finish(trainer, workload, members=everyone)
+    trainer, _ = start()
+    for stop, _ in enumerate(trainer.fit()):
+        state = trainer.state()
+        make_checkpoints(tmp_path / str(stop), uids).save(state, seconds=1.0)
+        resumed = make_checkpoints(tmp_path / str(stop), uids).resume()
+        assert resumed is not None
+        after, other = start()
+        after.load(resumed.state)
+        left, digests = finish(after, other, members=everyone)
+        assert digests == weights
+        assert left == expected[state.epochs :]
 
 
 def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tl_experiments.strategies.base import Materials, Workload
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
 TURNED = Augmentation(hflip_prob=0.0, rotation_degrees=15.0, scale=(0.7, 1.0), ratio=(0.9, 1.1), erase_prob=0.0)
-FREEZE = {"feature", "partial", "norm_only", "bias_only"}  # throughout; the others thaw all in the end
+FREEZE = {"feature", "partial", "norm_only", "bias_only", "lora", "knn", "logistic"}  # throughout; others thaw all
 
 
 @pytest.mark.parametrize("augmentation", [None, TURNED], ids=["kept", "every epoch"])

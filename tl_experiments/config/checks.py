@@ -62,6 +62,10 @@ def _patterns(value: list[str]) -> bool:
     return bool(value) and all(isinstance(pattern, str) and pattern.strip() for pattern in value)
 
 
+def _counts(value: list[int]) -> bool:
+    return bool(value) and all(isinstance(count, int) and 1 <= count <= 10_000 for count in value)
+
+
 def _range(value: list[float]) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] < math.inf
 
@@ -111,6 +115,15 @@ RANGES: tuple[Check, ...] = (
     ("strategy.l2_sp", _non_negative, "0 or more"),
     ("strategy.probe_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("strategy.probe_lr_scale", _positive, "a number above 0"),
+    ("strategy.num_c", _up_to(1000), "1 to 1000"),
+    ("strategy.min_c", _positive, "a number above 0"),
+    ("strategy.max_c", _positive, "a number above 0"),
+    ("strategy.num_neighbours", _counts, "one count or more, each 1 to 10000, as [5,10,20]"),
+    ("strategy.temperature", _positive, "a number above 0"),
+    ("strategy.rank", _up_to(4096), "1 to 4096"),
+    ("strategy.alpha", _positive, "a number above 0"),
+    ("strategy.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("strategy.targets", _patterns, "one pattern or more, such as [*.qkv], or null"),
     ("strategy.every_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
     ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -221,6 +234,9 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _part_problems(config["strategy"])
     if lookup(config, "strategy.views") is not None:
         yield from _view_problems(config)
+    least, most = lookup(config, "strategy.min_c"), lookup(config, "strategy.max_c")
+    if least is not None and most is not None and least > most:
+        yield f"strategy.min_c={least}: expected no more than strategy.max_c={most}"
     yield from _mixing_problems(config)
     if config["class_weights"] == "auto" and config["sampler"] == "balanced":
         yield "class_weights=auto: sampler=balanced makes up for rare classes already; expected one of the two"

@@ -188,6 +188,31 @@ class Gradual(Finetune):
 
 
 @dataclass
+class Logistic:
+    _target_: str = MISSING
+    num_c: int = MISSING
+    min_c: float = MISSING
+    max_c: float = MISSING
+
+
+@dataclass
+class Knn:
+    _target_: str = MISSING
+    num_neighbours: list[int] = MISSING
+    temperature: float = MISSING
+
+
+@dataclass
+class Lora:
+    _target_: str = MISSING
+    rank: int = MISSING
+    alpha: float = MISSING
+    dropout: float = MISSING
+    targets: list[str] | None = MISSING
+    backbone_lr_scale: float = MISSING
+
+
+@dataclass
 class Scratch:
     _target_: str = MISSING
 
@@ -407,6 +432,9 @@ SCHEMAS: dict[str, type] = {
     "strategy/bias_only": BiasOnly,
     "strategy/lp_ft": LpFt,
     "strategy/gradual": Gradual,
+    "strategy/logistic": Logistic,
+    "strategy/knn": Knn,
+    "strategy/lora": Lora,
     "strategy/scratch": Scratch,
     "head/linear": LinearHead,
     "head/mlp": MlpHead,

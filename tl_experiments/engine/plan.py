@@ -120,7 +120,7 @@ def make_plan(workload: Workload, *, lrs: Sequence[float]) -> Plan:
             name=stretch.phase.name,
             first_epoch=stretch.start + 1,
             last_epoch=stretch.end,
-            parts=tuple(_parts(workload.groups, stretch.phase)),
+            parts=tuple(_parts(workload.groups, stretch.phase) if stretch.phase.solve is None else _solved(workload)),
             batchnorm=_mode(model, stretch.phase),
             by_steps=stretch.phase.solve is None,
         )
@@ -138,6 +138,12 @@ def _parts(groups: Sequence[ParamGroup], phase: Phase) -> list[PartPlan]:
             name, scale = group.name.rpartition("/")[0], group.lr_scale * phase.lr_scale
             parts.append(PartPlan(name, count, scale, weight_decay=group.weight_decay, pull=group.pull))
     return parts
+
+
+def _solved(workload: Workload) -> list[PartPlan]:
+    """What is solved for is in no group, as no optimizer has a part in it."""
+    name = ", ".join(sorted({name.partition(".")[0] for name in workload.trained}))
+    return [PartPlan(name, workload.num_trained_params(0), lr_scale=1.0, weight_decay=False, pull=0.0)]
 
 
 def _mode(model: Model, phase: Phase) -> Mode:

@@ -1,5 +1,6 @@
 """What the engine reports: immutable values, one per step and one per epoch; metrics lead with an axis of members."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +41,7 @@ class EpochRecord:
     improved: tuple[bool, ...]  # the best so far: highest val/acc, of equal ones the lowest val/loss
     images_per_second: float  # training only
     seconds: float  # training and validation
+    candidate: Mapping[str, float] = field(default_factory=dict)  # what was tried, where weights were solved for
     num_skipped: tuple[int, ...] = ()  # steps that changed no weight, because a loss or gradient was not finite
 
     def metrics(self, member: int) -> dict[str, float]:
@@ -51,6 +53,7 @@ class EpochRecord:
             "val/loss": self.val_loss[member],
             "val/acc": self.val_acc[member],
             **({"lr": self.lr[member]} if self.lr else {}),
+            **{f"strategy/{name}": value for name, value in self.candidate.items()},
             "perf/images_per_second": self.images_per_second,
             "perf/epoch_seconds": self.seconds,
             **({"train/skipped_steps": skipped} if skipped else {}),

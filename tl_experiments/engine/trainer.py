@@ -219,6 +219,7 @@ class Trainer:
             val_loss=validation.means.loss,
             val_acc=validation.means.acc,
             lr=self._updates.lr if phase.solve is None else (),
+            candidate=phase.candidates[epoch - stretch.start - 1] if phase.candidates else {},
             improved=improved,
             images_per_second=num_seen / train_seconds,
             seconds=time.perf_counter() - start,

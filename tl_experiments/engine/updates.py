@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
+from torch.optim import SGD
 
 from tl_experiments.engine.bank_rules import RULES, read_settings
 from tl_experiments.engine.bank_updates import BankUpdates
@@ -79,6 +80,9 @@ def make_updates(
         ValueError: several members that no rule can update together.
     """
     read = [read_settings(factory) for factory in optimizers]
+    if not groups:  # all is solved for: nothing is ever asked of any optimizer
+        settings = [settings for _, settings in read]
+        return BankUpdates((), rule=RULES[SGD], settings=settings, schedulers=schedulers, clip_grad_norm=None)
     kinds = {kind for kind, _ in read}
     if all(group.has_member_axis for group in groups) and len(kinds) == 1 and (kind := kinds.pop()) is not None:
         settings = [settings for _, settings in read]

@@ -1,8 +1,9 @@
 """What a strategy gets and what it hands to the engine, which cannot tell one strategy from another."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -165,6 +166,7 @@ class Phase:
             and of those that continue it.
         solve: takes the place of gradient steps: given the batches of train and the number of the phase's epoch, from
             1, it puts weights in place. A function of these and of the weights that the epoch before has left.
+        candidates: what each epoch of a phase that is solved tries, by the names of settings, for records.
     """
 
     name: str
@@ -178,6 +180,7 @@ class Phase:
     lr_scale: float = 1.0
     continues: bool = False
     solve: Callable[[Batches, int], None] | None = None
+    candidates: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +194,8 @@ class Workload:
         trained: names of the deployables' tensors that training may change; the others are frozen.
         finish: makes of a deployable that was trained what is kept and used: adapters are merged into their layers.
             It may change the deployable, which is not trained after that.
+        head: how the deployables' heads are made where the strategy decides it, as a group of the configuration would
+            say; None where the run's own says it.
     """
 
     phases: tuple[Phase, ...]
@@ -198,6 +203,7 @@ class Workload:
     deployables: tuple[Model, ...]
     trained: frozenset[str]
     finish: Callable[[Model], Model] = field(default=lambda model: model, repr=False)
+    head: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         grouped = {name for group in self.groups for name in group.param_names}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from tl_experiments.data.batches import Batches
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images
 from tl_experiments.data.transforms import to_device
@@ -42,7 +43,7 @@ class OneHead(nn.Module):
 
 
 def open_features(
-    materials: Materials, *, num_members: int = 1, views: Sequence[View | None] = (None,)
+    materials: Materials, *, num_members: int = 1, views: Sequence[View | None] = (None,), in_order: bool = False
 ) -> SplitBatches:
     """Return the features of all splits, from the cache where they are known.
 
@@ -50,6 +51,7 @@ def open_features(
         materials: whose backbone is as it was pretrained.
         num_members: that learn from them side by side.
         views: of the training images, one of which is drawn in every epoch.
+        in_order: each training image once and always in order, for those that look at all of them at once.
 
     Raises:
         DataError: an image cannot be decoded.
@@ -82,8 +84,22 @@ def open_features(
         )
 
     return SplitBatches(
-        train=batches(images.train, views, materials.seeds),
+        train=batches(images.train, views, None if in_order else materials.seeds),
         val=val,
         test=test,
         mirrored=mirrored if materials.mirrors else None,
+    )
+
+
+def whole_split(batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features (N, D) and labels (N,) of a split that is yielded in order, for one member."""
+    parts = list(batches.epoch(0))
+    return torch.cat([part.inputs[0] for part in parts]), torch.cat([part.labels[0] for part in parts])
+
+
+def told_what_counts(materials: Materials, name: str, setting: str, values: Sequence[float]) -> None:
+    """Say what an epoch of a strategy that solves is, and what has no part in it."""
+    materials.watch.notice(
+        f"{name}: an epoch for each {setting} of {', '.join(f'{value:.4g}' for value in values)}, on features of the "
+        "images as they are; lr, epochs, optimizer, scheduler and augmentation have no part in it"
     )

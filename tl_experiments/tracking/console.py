@@ -156,10 +156,16 @@ def epoch_line(record: records.EpochRecord) -> str:
         f"epoch {record.epoch:>{width}}/{record.num_epochs}"
         f"  train loss {spread(record.train_loss)} acc {spread(record.train_acc)}"
         f"  val loss {spread(record.val_loss)} acc {spread(record.val_acc)}"
-        f"  lr {spread(record.lr, '.2e')}"
+        f"  {_settings(record)}"
         f"  {record.images_per_second:,.0f} img/s  {record.seconds:.1f} s"
         f"{'  best' if any(record.improved) else ''}"
     )
+
+
+def _settings(record: records.EpochRecord) -> str:
+    """Return what the epoch was trained with: its rate, or what it tried."""
+    tried = "  ".join(f"{name} {value:.4g}" for name, value in record.candidate.items())
+    return tried or f"lr {spread(record.lr, '.2e')}"
 
 
 def spread(values: Sequence[float], form: str = ".4f") -> str:

@@ -26,7 +26,7 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw loss, accuracy and learning rate by epoch.
+    """Draw loss, accuracy and learning rate by epoch; where weights were solved for, what each epoch tried.
 
     Args:
         epochs: one row an epoch with "epoch" and the metrics; a value may be None or missing.
@@ -36,7 +36,12 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     left, middle, right = figure.subplots(1, 3)
     _curves(left, epochs, {"train": ("train/loss", TRAIN_COLOR), "val": ("val/loss", VAL_COLOR)}, title="Loss")
     _curves(middle, epochs, {"train": ("train/acc", TRAIN_COLOR), "val": ("val/acc", VAL_COLOR)}, title="Accuracy")
-    _curves(right, epochs, {"lr": ("lr", LR_COLOR)}, title="Learning rate at the end of the epoch")
+    tried = {key.removeprefix("strategy/"): (key, LR_COLOR) for key in epochs[0] if key.startswith("strategy/")}
+    if tried:
+        _curves(right, epochs, tried, title=f"What each epoch tried: {', '.join(tried)}")
+        right.set_yscale("log")
+    else:
+        _curves(right, epochs, {"lr": ("lr", LR_COLOR)}, title="Learning rate at the end of the epoch")
     _mark_best(middle, epochs)
     left.legend(frameon=False)
     middle.legend(frameon=False)

@@ -15,6 +15,7 @@ import yaml
 from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
+from tl_experiments.engine.lr_finder import RangeTest
 from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
 from tl_experiments.runtime.errors import RunFailed
@@ -28,6 +29,7 @@ from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
 from tl_experiments.tracking.plan_table import write_plan
+from tl_experiments.tracking.rate_picture import write_range
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
@@ -232,6 +234,12 @@ class RunLog:
             plan: of all members; this one's is written.
         """
         for path in write_plan(self.folder, plan.of_member(self._member)):
+            self.tracker.log_file(path)
+
+    def rate(self, found: RangeTest) -> None:
+        """Record what `lr=auto` came to; the curve is in the run's folder."""
+        self.tracker.log_metrics({"lr_found": found.suggestion}, step=0)
+        for path in write_range(found, self.folder):
             self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:

@@ -1,0 +1,41 @@
+"""A run's configuration composed from a list of overrides, for programs that are not started by Hydra."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.explain import explain
+from tl_experiments.config.member import Member, checked, chosen_options, make_uid, run_name
+from tl_experiments.config.register import register
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def compose_member(overrides: Sequence[str], *, folder: Path) -> Member:
+    """Compose and check one run's configuration; nothing is written.
+
+    Args:
+        overrides: as of run.py.
+        folder: where the run would write.
+
+    Raises:
+        ConfigError: a value is wrong, or the configuration files are not beside the package.
+    """
+    if not CONF.is_dir():
+        raise ConfigError(f"{CONF}: no such folder; expected the configuration files of a source checkout")
+    register()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", list(overrides), return_hydra_config=True)
+        choices = chosen_options(config.hydra)
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra")
+        values, _ = checked(config, folder=folder)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    return Member(config=values, choices=choices, folder=folder, name=run_name(overrides), uid=make_uid())
