@@ -39,8 +39,8 @@ KINDS = {
         *("strategy=finetune", *OWN, "augmentation=light"),
         *("ema_decay=0.9", "clip_grad_norm=0.5", "accumulate_steps=3"),
     ),
-    "knn": ("strategy=knn",),
-    "logistic": ("strategy=logistic",),
+    "knn": ("strategy=knn", "strategy.num_neighbours=[5,20]"),
+    "logistic": ("strategy=logistic", "strategy.num_c=2"),
     "lora": ("strategy=lora", *OWN, "strategy.dropout=0.1"),
 }
 SOLVED = {"knn", "logistic"}  # with nothing drawn at random

@@ -101,5 +101,5 @@ def told_what_counts(materials: Materials, name: str, setting: str, values: Sequ
     """Say what an epoch of a strategy that solves is, and what has no part in it."""
     materials.watch.notice(
         f"{name}: an epoch for each {setting} of {', '.join(f'{value:.4g}' for value in values)}, on features of the "
-        "images as they are; lr, epochs, optimizer, scheduler and augmentation have no part in it"
+        "images as they are; lr, epochs, optimizer, scheduler, head, sampler, augmentation, mixing have no part in it"
     )
