@@ -36,7 +36,7 @@ RUNS = [command for command in commands() if command.startswith(("python run.py"
 INSTALLATION = ["pip install -e .", 'pip install -e ".[dev]"', "pytest"]
 EXTRAS = ['pip install -e ".[optuna]"', 'pip install -e ".[lora]"']  # which `.[dev]` holds
 ENDED = ("the run has finished: ", "IDENTICAL: ", "journals delivered to ")
-OF_VERBS = ("by a range test of ", " GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong")
+OF_VERBS = (" GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=")
 UI = "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
 
 

@@ -233,12 +233,15 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
     assert notes.titles == []
     batches = phase.open()
     assert notes.notices == []
-    assert {*notes.titles} == {
+    extracted = [
+        title for title in notes.titles if not title.startswith("decoding")
+    ]  # which a test before may have done
+    assert {*extracted} == {
         *(f"extracting features of 20 train images, view {number} of 3" for number in (1, 2, 3)),
         "extracting features of 10 val images",
         "extracting features of 10 test images",
     }
-    assert len(notes.titles) == 5
+    assert len(extracted) == 5
     assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val, batches.test))
     views = features_of(batches.train)
     assert views.shape == (VIEWS, 20, 1280)
@@ -327,7 +330,8 @@ def test_kept_features_are_those_that_are_computed(
         Feature("eval", 2).prepare(materialise(augmentation=RANDOM, cache=cache)).phases[0].open()
         for cache in (True, True, False)
     ]
-    assert len(notes.titles) == 4 + 0 + 4, "the second run finds all of them"
+    extracted = [title for title in notes.titles if title.startswith("extracting")]
+    assert len(extracted) == 4 + 0 + 4, "the second run finds all of them"
     for split in ("train", "val", "test"):
         kept, found, computed = (features_of(getattr(batches, split)) for batches in opened)
         assert torch.equal(kept, computed)

@@ -1,6 +1,7 @@
 """A run that goes on from any side of the boundary between two phases has the bits of one that was never stopped."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -96,3 +97,22 @@ def test_going_on_at_a_boundary_of_phases_changes_no_bit(
         again, rest, tested = to_the_end(trainer, workload)
         assert (again, rest) == (digest, epochs[state.epochs :]), place
         assert torch.equal(tested.logits, final.logits), place
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedules"),
+    [("lp_ft", [(3.0, 2), (1.0, EPOCHS)]), ("gradual", [(1.0, EPOCHS)])],
+    ids=["lp_ft: one for each phase", "gradual: one for all"],
+)
+def test_schedules_begin_and_end_where_the_strategy_says(
+    kind: str, schedules: list[tuple[float, int]], begin: Callable[..., tuple[Trainer, Workload]]
+) -> None:
+    """The rate of the last update of every epoch; a run that goes on would share a fault with one that does not."""
+    _, epochs, _ = to_the_end(*begin(LAYERS[kind], "adamw"))
+    warmup = round(0.5 * STEPS)
+    expected = [
+        1e-2 * scale * 0.5 * (1 + math.cos(math.pi * (epoch * STEPS - 1 - warmup) / (length * STEPS - warmup)))
+        for scale, length in schedules
+        for epoch in range(1, length + 1)
+    ]
+    assert [epoch[5][0] for epoch in epochs] == pytest.approx(expected)

@@ -30,7 +30,6 @@ from tl_experiments.data.dataset_images import DatasetImages, load_dataset_image
 from tl_experiments.data.source import Dataset
 from tl_experiments.data.transforms import make_canvas
 from tl_experiments.data.watch import Watch
-from tl_experiments.engine.loss import Loss
 from tl_experiments.engine.lr_finder import MakeTrainer
 from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.rates import ScheduleFactory
@@ -195,9 +194,7 @@ def range_steps(member: Member, ground: Ground) -> MakeTrainer:
     return make_trainer
 
 
-def _build_updates(
-    members: Sequence[Member], workload: Workload, *, schedulers: Sequence[ScheduleFactory]
-) -> Updates:
+def _build_updates(members: Sequence[Member], workload: Workload, *, schedulers: Sequence[ScheduleFactory]) -> Updates:
     return make_updates(
         workload.groups,
         optimizers=[build_optimizer(member) for member in members],
