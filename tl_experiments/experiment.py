@@ -14,6 +14,7 @@ from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Workload
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.found_rate import find_rate
+from tl_experiments.tracking.rate_picture import write_range
 from tl_experiments.tracking.recorded_training import Prunes, show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
@@ -48,7 +49,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         stack.enter_context(build.build_lack_notice(shared, backbone=backbone))
         workload = ground.strategy.prepare(build.build_materials(members, ground, watch=console))
         if build.seeks_rate(shared):
-            found = find_rate(workload, build.range_steps(shared, ground), console=console, folder=shared.folder)
+            found = find_rate(workload, build.range_steps(shared, ground), console=console)
             logs[0].rate(found)
             members = [build.at_rate(shared, found.suggestion)]
         trainer = build.build_trainer(members, workload, ground=ground)
@@ -81,8 +82,9 @@ def find_lr(member: Member) -> RangeTest:
         ground = build.build_ground(member, who=member.name, device=device, watch=console)
         with build.build_lack_notice(member, backbone=ground.backbone):
             workload = ground.strategy.prepare(build.build_materials([member], ground, watch=console))
-            steps = build.range_steps(member, ground)
-            return find_rate(workload, steps, console=console, folder=member.folder)
+            found = find_rate(workload, build.range_steps(member, ground), console=console)
+        console.notice(f"curve  {write_range(found, member.folder)[0]}")
+        return found
 
 
 def _identify(logs: Sequence[RunLog], workload: Workload) -> str:

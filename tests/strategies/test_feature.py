@@ -86,7 +86,7 @@ def test_a_backbone_that_must_run_in_every_epoch_says_why(
     assert reason in notice
     assert notes.titles == []
     batches = phase.open()
-    assert all(isinstance(split, ImageBatches) for split in vars(batches).values())
+    assert all(isinstance(split, ImageBatches) for split in (batches.train, batches.val, batches.test))
     first, second = (next(batches.train.epoch(epoch)).inputs for epoch in (1, 2))
     assert not torch.equal(first, second)
 
@@ -99,13 +99,13 @@ def test_constant_images_are_seen_by_the_backbone_once(materialise: Callable[...
     assert notes.titles == []
     batches = phase.open()
     assert notes.notices == []
-    assert notes.titles == [
-        "extracting features of 20 train images",
-        "extracting features of 10 val images",
+    assert sorted(notes.titles) == [
         "extracting features of 10 test images",
+        "extracting features of 10 val images",
+        "extracting features of 20 train images",
     ]
-    assert all(isinstance(split, FeatureBatches) for split in vars(batches).values())
-    assert [split.num_samples for split in vars(batches).values()] == [20, 10, 10]
+    assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val, batches.test))
+    assert [split.num_samples for split in (batches.train, batches.val, batches.test)] == [20, 10, 10]
     for epoch in range(3):
         for batch in batches.train.epoch(epoch):
             phase.module(batch.inputs)
@@ -233,12 +233,13 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
     assert notes.titles == []
     batches = phase.open()
     assert notes.notices == []
-    assert notes.titles == [
+    assert {*notes.titles} == {
         *(f"extracting features of 20 train images, view {number} of 3" for number in (1, 2, 3)),
         "extracting features of 10 val images",
         "extracting features of 10 test images",
-    ]
-    assert all(isinstance(split, FeatureBatches) for split in vars(batches).values())
+    }
+    assert len(notes.titles) == 5
+    assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val, batches.test))
     views = features_of(batches.train)
     assert views.shape == (VIEWS, 20, 1280)
     assert not any(torch.equal(views[a], views[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
@@ -295,7 +296,7 @@ def test_without_augmentation_there_is_one_view(materialise: Callable[..., Mater
     (phase,) = Feature("eval", VIEWS).prepare(materialise()).phases
     (plain,) = Feature("eval", None).prepare(materialise()).phases
     assert torch.equal(features_of(phase.open().train), features_of(plain.open().train))
-    assert notes.titles[0] == "extracting features of 20 train images"
+    assert "extracting features of 20 train images" in notes.titles
 
 
 def test_statistics_that_drift_leave_no_views_to_keep(materialise: Callable[..., Materials], notes: Any) -> None:

@@ -107,7 +107,7 @@ def test_a_phase_sees_images_and_yields_logits_with_a_member_axis(materialise: C
     (phase,) = workload.phases
     assert (phase.name, phase.epochs, workload.num_members) == ("finetune", 3, 1)
     batches = phase.open()
-    assert all(isinstance(split, ImageBatches) for split in vars(batches).values())
+    assert all(isinstance(split, ImageBatches) for split in (batches.train, batches.val, batches.test))
     batch = next(batches.val.epoch(1))
     logits = phase.module.eval()(batch.inputs)
     assert logits.shape == (1, 8, 10)

@@ -18,6 +18,8 @@ from tl_experiments.data.hashing import uniforms
 from tl_experiments.data.op_spaces import Ops, Space
 from tl_experiments.data.transforms import crop_offset, to_device
 
+_CACHED_PIXELS = 2 * 224**2  # of the views that a CPU samples at a time
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -141,12 +143,23 @@ def apply(canvases: torch.Tensor, parameters: Parameters, *, size: int) -> torch
         float32 (B, 3, size, size) in 0..255, whole numbers under a policy; beyond the canvas its reflection is seen.
     """
     theta = torch.from_numpy(_affine(parameters, canvas=canvases.shape[-1], size=size).astype(np.float32))
-    grid = _grid(to_device(theta, canvases.device), size)
-    views = F.grid_sample(canvases.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    views = _sample(canvases, to_device(theta, canvases.device), size)
     if parameters.ops is not None:
         change_colours(views.round_(), parameters.ops)
     if parameters.boxes is not None:
         erase(views, parameters.boxes)
+    return views
+
+
+def _sample(canvases: torch.Tensor, theta: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, 3, size, size) float32; on a CPU a few images at a time, whose grids and copies stay in its caches."""
+    count = max(1, _CACHED_PIXELS // size**2) if canvases.device.type == "cpu" else len(canvases)
+    views = torch.empty(len(canvases), 3, size, size, device=canvases.device)
+    for few, maps, place in zip(canvases.split(count), theta.split(count), views.split(count), strict=True):
+        sampled = F.grid_sample(
+            few.float(), _grid(maps, size), mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+        place.copy_(sampled)
     return views
 
 

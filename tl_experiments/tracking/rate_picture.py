@@ -1,9 +1,23 @@
-"""The curve of a range test, as a picture."""
+"""The curve of a range test, as files."""
+
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from tl_experiments.engine.lr_finder import RangeTest
-from tl_experiments.tracking.pictures import LR_COLOR, TRAIN_COLOR
+from tl_experiments.runtime.files import publish_text
+from tl_experiments.tracking.pictures import LR_COLOR, TRAIN_COLOR, save_picture
+
+PICTURE, CURVE = "lr_finder.png", "lr_finder.csv"
+
+
+def write_range(found: RangeTest, folder: Path) -> tuple[Path, ...]:
+    """Write the curve into `folder`, as a picture and as numbers; returns the paths."""
+    rows = zip(found.rates, found.losses, found.smoothed, strict=True)
+    lines = ["lr,loss,smoothed", *(f"{rate:.6g},{loss:.6g},{smoothed:.6g}" for rate, loss, smoothed in rows)]
+    publish_text(folder / CURVE, "\n".join(lines) + "\n")
+    save_picture(range_picture(found), folder / PICTURE)
+    return folder / PICTURE, folder / CURVE
 
 
 def range_picture(found: RangeTest) -> Figure:

@@ -25,11 +25,11 @@ from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking import journal
 from tl_experiments.tracking.evaluation_files import write_evaluation
-from tl_experiments.tracking.found_rate import CURVE, PICTURE
 from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep_epochs, read_metrics
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
 from tl_experiments.tracking.plan_table import write_plan
+from tl_experiments.tracking.rate_picture import write_range
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
@@ -239,8 +239,8 @@ class RunLog:
     def rate(self, found: RangeTest) -> None:
         """Record what `lr=auto` came to; the curve is in the run's folder."""
         self.tracker.log_metrics({"lr_found": found.suggestion}, step=0)
-        for name in (PICTURE, CURVE):
-            self.tracker.log_file(self.folder / name)
+        for path in write_range(found, self.folder):
+            self.tracker.log_file(path)
 
     def record(self, record: Record) -> None:
         """Keep what an epoch or the test showed; steps leave nothing.
