@@ -32,7 +32,7 @@ def run(cwd: Path, paths: str, *command: str) -> subprocess.CompletedProcess[str
 def trained_by(folder: Path) -> dict:
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "FINISHED"
-    [phase] = json.loads((folder / "plan.json").read_text())["phases"]
+    [phase] = json.loads((folder / "training_plan.json").read_text())["phases"]
     assert phase["name"] == "spatial"
     assert phase["num_trained_params"] == result["num_trained_params"]
     return result

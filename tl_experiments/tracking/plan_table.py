@@ -70,8 +70,8 @@ def plan_text(plan: Plan) -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> tuple[Path, Path]:
-    """Write `plan.json` and `plan.txt` into a run's folder; returns both."""
-    as_json, as_text = folder / "plan.json", folder / "plan.txt"
+    """Write `training_plan.json` and `training_plan.txt` into a run's folder; returns both."""
+    as_json, as_text = folder / "training_plan.json", folder / "training_plan.txt"
     publish_text(as_json, json.dumps(plan.as_dict(), indent=2) + "\n")
     publish_text(as_text, plan_text(plan))
     return as_json, as_text
