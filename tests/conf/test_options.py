@@ -16,11 +16,12 @@ from torch import nn
 from torchvision import datasets
 
 from tl_experiments import build
+from tl_experiments.build import Ground
 from tl_experiments.config.member import Member
 from tl_experiments.data.source import Dataset
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.strategies.base import Materials
+from tl_experiments.strategies.base import Workload
 from tl_experiments.tracking.console import Console
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -161,34 +162,18 @@ def test_an_augmentation_is_decided_for_the_dataset(option: str, make_member: Ma
 
 
 @pytest.fixture
-def materials() -> Callable[[Member], Materials]:
-    """What a strategy gets, on few small digits."""
+def stand() -> Callable[[Member], Ground]:
+    """What a run on few small digits stands on."""
 
-    def make(member: Member) -> Materials:
-        dataset = build.build_dataset(member)
-        strategy = build.build_strategy(member)
-        backbone = build.build_backbone(member, dataset=dataset, strategy=strategy)
+    def make(member: Member) -> Ground:
         with build.build_process(member) as device:
-            compute = build.build_compute(member, device=device, backbone=backbone, strategy=strategy)
-        images = build.build_images(member, dataset=dataset, backbone=backbone, watch=Console())
-        return Materials(
-            backbone=backbone,
-            num_classes=dataset.num_classes,
-            images=images,
-            augmentation=build.build_augmentation(member, dataset=dataset),
-            mixing=build.build_mixing(member),
-            sampler=build.sampler(member),
-            head=build.build_head(member),
-            batch_size=member.config["batch_size"],
-            epochs=member.config["epochs"],
-            seeds=(member.config["seed"],),
-            compute=compute,
-            cache=member.config["runtime"]["cache"],
-            memory_bytes=build.memory_bytes(member),
-            watch=Console(),
-        )
+            return build.build_ground(member, who="test", device=device, watch=Console())
 
     return make
+
+
+def prepared(member: Member, ground: Ground) -> Workload:
+    return ground.strategy.prepare(build.build_materials([member], ground, watch=Console()))
 
 
 SMALL = ("dataset.train_size=20", "dataset.val_fraction=0.02", "backbone.image_size=32", "epochs=1", "runtime=cpu")
@@ -208,13 +193,14 @@ class Recorder(dict):
 
 @pytest.mark.parametrize("option", options("strategy"))
 def test_a_strategy_plans_a_workload_that_a_trainer_takes(
-    option: str, make_member: MakeMember, materials: Callable[[Member], Materials]
+    option: str, make_member: MakeMember, stand: Callable[[Member], Ground]
 ) -> None:
     member = make_member(f"strategy={option}", *SMALL)
     runtime = Recorder(member.config["runtime"])
     member.config["runtime"] = runtime
-    workload = build.build_strategy(member).prepare(materials(member))
-    trainer = build.build_trainer([member], workload, device=torch.device("cpu"))
+    ground = stand(member)
+    workload = prepared(member, ground)
+    trainer = build.build_trainer([member], workload, ground=ground)
     next(iter(trainer.fit()))
     assert workload.num_members == 1
     probe_epochs = member.config["strategy"].get("probe_epochs", 0)
@@ -226,12 +212,13 @@ def test_a_strategy_plans_a_workload_that_a_trainer_takes(
 @pytest.mark.parametrize("option", options("head"))
 @pytest.mark.parametrize("strategy", ["feature", "finetune"])
 def test_a_head_of_any_kind_is_trained_behind_a_backbone(
-    option: str, strategy: str, make_member: MakeMember, materials: Callable[[Member], Materials]
+    option: str, strategy: str, make_member: MakeMember, stand: Callable[[Member], Ground]
 ) -> None:
     member = make_member(f"head={option}", f"strategy={strategy}", *SMALL)
-    workload = build.build_strategy(member).prepare(materials(member))
+    ground = stand(member)
+    workload = prepared(member, ground)
     before = {name: tensor.clone() for name, tensor in workload.trained_tensors(0).items() if name.startswith("head.")}
-    for _ in build.build_trainer([member], workload, device=torch.device("cpu")).fit():
+    for _ in build.build_trainer([member], workload, ground=ground).fit():
         pass
     assert before.keys() == {f"head.{name}" for name in workload.deployables[0].head.state_dict()}
     assert not [name for name, tensor in before.items() if torch.equal(workload.trained_tensors(0)[name], tensor)]
@@ -272,19 +259,12 @@ def test_a_scheduler_moves_a_real_optimizer(option: str, make_member: MakeMember
 
 
 @pytest.mark.parametrize("option", options("runtime"))
-def test_a_runtime_opens_the_process_and_decides_how_to_compute(
-    option: str, make_member: MakeMember, digits: Dataset
-) -> None:
+def test_a_runtime_opens_the_process_and_decides_how_to_compute(option: str, make_member: MakeMember) -> None:
     member = make_member(f"runtime={option}")
-    strategy = build.build_strategy(member)
-    backbone = backbone_of(member, digits)
     with build.build_process(member) as device:
         assert torch.are_deterministic_algorithms_enabled() is (option == "deterministic")
-        compute = build.build_compute(member, device=device, backbone=backbone, strategy=strategy)
-        augmentation = build.build_augmentation(member, dataset=digits)
-        config = build.resolved_config(
-            member, strategy=strategy, compute=compute, backbone=backbone, dataset=digits, augmentation=augmentation
-        )
+        ground = build.build_ground(member, who="test", device=device, watch=Console())
+        compute, config = ground.compute, build.resolved_config(member, ground)
     assert option != "cpu" or device.type == "cpu"
     assert option != "deterministic" or compute.train.name == compute.infer.name == "fp32"
     assert not torch.are_deterministic_algorithms_enabled()

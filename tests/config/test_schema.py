@@ -122,10 +122,10 @@ def test_the_root_takes_groups_before_itself_and_the_recipe_last() -> None:
     defaults = read(CONF / "config.yaml")["defaults"]
     assert defaults[0] == "/schema/run@_global_"
     own = defaults.index("_self_")
-    assert defaults[own + 1] == {"experiment": None}
+    assert defaults[own + 1 : own + 3] == [{"experiment": None}, {"grid": None}]
     assert defaults[own - len(NODES) : own] == [f"/schema/{node}@{node}" for node in NODES]
     assert {key for entry in defaults[1 : own - len(NODES)] for key in entry} == {path.parent.name for path in OPTIONS}
-    assert all(key.startswith("override hydra/") for entry in defaults[own + 2 :] for key in entry)
+    assert all(key.startswith("override hydra/") for entry in defaults[own + 3 :] for key in entry)
 
 
 @pytest.mark.parametrize("node", NODES)
