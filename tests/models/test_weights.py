@@ -294,6 +294,7 @@ def test_an_exported_model_can_be_the_weights_of_a_backbone(name: str, tmp_path:
         tmp_path / "model",
         class_names=("a", "b", "c"),
         backbone={"name": name, "image_size": None},
+        head={"_target_": "tl_experiments.models.head_kinds.Linear", "dropout": 0.0},
         canvas=Canvas(size=32, crop=32, interpolation="bilinear"),
         weights_sha256="",
         temperature=1.0,

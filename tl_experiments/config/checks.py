@@ -201,7 +201,7 @@ def _holds(accepts: Callable[[Any], bool], value: Any) -> bool:
     """Whether a value is in its range; a list may hold anything, since its elements have no type."""
     try:
         return accepts(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
 
 
