@@ -225,5 +225,5 @@ def test_help_and_a_bad_input_do_not_wait_for_heavy_libraries(arguments: list[st
 def test_help_lists_the_groups_with_their_options(tmp_path: Path) -> None:
     ended = wait(start(tmp_path, str(ROOT / "run.py"), "--help"))
     assert ended.code == 0
-    assert "strategy: feature, finetune" in ended.out
+    assert "strategy: bias_only, feature, finetune, gradual" in ended.out
     assert list(tmp_path.iterdir()) == []

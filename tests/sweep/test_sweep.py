@@ -104,7 +104,7 @@ def test_a_typo_in_one_value_of_twenty_is_told_at_once_and_nothing_is_made(empty
     values = ",".join([f"{number}e-4" for number in range(1, 20)] + ["1e-l"])
     ended = empty_desk.sweep(f"lr={values}", tiny=False)
     assert ended.code == 2
-    assert ended.errors == ["job 19 lr=1e-l: lr: Value '1e-l' of type 'str' was given; expected float"]
+    assert ended.errors == ["job 19 lr=1e-l: lr=1e-l: expected a number above 0, or auto"]
     assert list(empty_desk.folder.iterdir()) == []
 
 

@@ -142,7 +142,8 @@ def test_what_a_run_has_checked_is_not_checked_again(root: Path, capsys, make_me
 
     member = make_member("dataset=image_folder", f"dataset.root={root}")
     dataset, notes = build.build_dataset(member), Notes()
-    build.build_images(member, dataset=dataset, backbone=build.build_backbone(member, dataset=dataset), watch=notes)
+    backbone = build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member))
+    build.build_images(member, dataset=dataset, backbone=backbone, watch=notes)
     assert [title for title in notes.titles if "checking" in title]
     assert main(["scan", str(root)]) == 0
     assert "checking" not in capsys.readouterr().out
