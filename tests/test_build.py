@@ -181,3 +181,10 @@ def test_mirror_images_are_refused_where_they_are_another_class(make_member: Mak
     member = make_member("tta=flip")
     with pytest.raises(ConfigError, match=r"^tta=flip: a mirror image of digits .* expected tta=none$"):
         build.sees_mirrors(member, dataset=build.build_dataset(member))
+
+
+@pytest.mark.parametrize("strategy", ["knn", "logistic"])
+@pytest.mark.parametrize("option", ["ema_decay=0.9", "label_smoothing=0.1", "early_stopping.patience=2", "lr=auto"])
+def test_what_is_solved_for_refuses_the_options_of_steps(strategy: str, option: str, make_member: MakeMember) -> None:
+    with pytest.raises(ConfigError, match=f"^{option}: strategy={strategy} takes no gradient steps"):
+        build.check_buildable(make_member(f"strategy={strategy}", option))

@@ -52,6 +52,8 @@ def _check_options(member: Member, strategy: Strategy) -> None:
         raise ConfigError(f"head={head}: strategy={name} has a head of its own; expected head=linear")
     if dropout := member.config["head"]["dropout"]:
         raise ConfigError(f"head.dropout={dropout}: strategy={name} takes no gradient steps; expected head.dropout=0")
+    if seeks_rate(member):
+        raise ConfigError(f"lr=auto: strategy={name} takes no gradient steps; expected a number")
     for key, value in OF_STEPS.items():
         if (asked := lookup(member.config, key)) != value:
             raise ConfigError(

@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.models.model import Model
 from tl_experiments.models.neighbours import Neighbours, NeighboursHead
-from tl_experiments.strategies.base import Materials, Phase, SplitBatches, Strategy, Workload
-from tl_experiments.strategies.on_features import open_features, told_what_counts, whole_split
+from tl_experiments.strategies.base import Materials, SplitBatches, Workload
+from tl_experiments.strategies.on_features import open_features, whole_split
+from tl_experiments.strategies.solved import Solved, solved_phase
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knn(Strategy):
+class Knn(Solved):
     """Let the nearest training images vote.
 
     Attributes:
@@ -31,18 +31,10 @@ class Knn(Strategy):
     num_neighbours: Sequence[int]
     temperature: float
 
-    @property
-    def trains_backbone(self) -> bool:
-        return False
-
-    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - of the images as they are
-        return True
-
     def prepare(self, materials: Materials) -> Workload:
         """Put a head that remembers behind the backbone; one member at a time."""
         num_images = len(materials.images.train)
         ks = sorted({min(k, num_images) for k in self.num_neighbours})
-        told_what_counts(materials, "knn", "k", ks)
         kind = Neighbours(num_images=num_images, most=ks[-1], temperature=self.temperature)
         head = kind.make(feature_dim=materials.backbone.feature_dim, num_classes=materials.num_classes, seed=0)
         assert isinstance(head, NeighboursHead)
@@ -51,17 +43,13 @@ class Knn(Strategy):
         def solve(_: Batches, epoch: int) -> None:
             head.k.fill_(ks[epoch - 1])
 
-        phase = Phase(
+        phase = solved_phase(
+            materials,
+            _Votes(head),
             name="knn",
-            module=_Votes(head),
-            trained=frozenset(),
-            held_in_eval=(),
-            epochs=len(ks),
+            values={"k": ks},
             open=lambda: _open_neighbours(materials, head),
-            train_precision=materials.compute.infer,
-            infer_precision=materials.compute.infer,
             solve=solve,
-            candidates=tuple({"k": k} for k in ks),
         )
         return Workload(
             phases=(phase,),

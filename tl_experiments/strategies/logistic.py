@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches
 from tl_experiments.models.head_kinds import Linear
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload
-from tl_experiments.strategies.on_features import OneHead, open_features, told_what_counts, whole_split
+from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.on_features import OneHead, open_features, whole_split
+from tl_experiments.strategies.solved import Solved, solved_phase
 
 MOST_STEPS = 1000  # of L-BFGS; 5,000 images of CIFAR-10 take 30 to 130
 TOLERANCE = 1e-5  # of the largest element of the gradient of the mean loss
@@ -24,7 +24,7 @@ CONSTANT = 1e-12  # a feature of less variance is left as it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logistic(Strategy):
+class Logistic(Solved):
     """Solve for a linear head.
 
     Attributes:
@@ -37,17 +37,9 @@ class Logistic(Strategy):
     min_c: float
     max_c: float
 
-    @property
-    def trains_backbone(self) -> bool:
-        return False
-
-    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - of the images as they are
-        return True
-
     def prepare(self, materials: Materials) -> Workload:
         """Put a linear head behind the backbone; one member at a time."""
         values = np.geomspace(self.min_c, self.max_c, self.num_c).tolist()
-        told_what_counts(materials, "logistic", "c", values)
         [seed] = materials.seeds
         backbone = materials.backbone.requires_grad_(False)
         head = Linear(dropout=0.0).make(
@@ -60,17 +52,13 @@ class Logistic(Strategy):
             features, labels = whole_split(train)
             solve_logistic(head, features, labels, c=values[epoch - 1], warm=epoch > 1)
 
-        phase = Phase(
+        phase = solved_phase(
+            materials,
+            OneHead(head),
             name="logistic",
-            module=OneHead(head),
-            trained=frozenset(),
-            held_in_eval=(),
-            epochs=len(values),
+            values={"c": values},
             open=lambda: open_features(materials, in_order=True),
-            train_precision=materials.compute.infer,
-            infer_precision=materials.compute.infer,
             solve=solve,
-            candidates=tuple({"c": c} for c in values),
         )
         return Workload(
             phases=(phase,),

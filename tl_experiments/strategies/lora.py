@@ -7,7 +7,7 @@ import copy
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,8 +19,8 @@ from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import Part, param_groups
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.seeding import derive_seed, seeded
-from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, batchnorm_modules, names
-from tl_experiments.strategies.one_member import OneMember
+from tl_experiments.strategies.base import Materials, Strategy, Workload, batchnorm_modules, names
+from tl_experiments.strategies.thawing import whole_phase
 
 PREFIX = "lora_"  # of the modules that peft adds
 PACKED = "in_proj_weight"  # where nn.MultiheadAttention has its projections, which are no layers
@@ -63,16 +63,8 @@ class Lora(Strategy):
         added = {name for name in names(model.backbone) if PREFIX in name}
         parts = {f"backbone.{name}": Part("lora", lr_scale=self.backbone_lr_scale) for name in added}
         parts |= {f"head.{name}": Part("head") for name in names(model.head)}
-        phase = Phase(
-            name="lora",
-            module=OneMember(model),
-            trained=frozenset(parts),
-            held_in_eval=batchnorm_modules(model.backbone),
-            epochs=materials.epochs,
-            open=materials.open_images,
-            train_precision=materials.compute.train,
-            infer_precision=materials.compute.infer,
-        )
+        phase = whole_phase(materials, model, name="lora", held=batchnorm_modules)
+        phase = replace(phase, trained=frozenset(parts))
         return Workload(
             phases=(phase,),
             groups=param_groups(model, parts, has_member_axis=False),

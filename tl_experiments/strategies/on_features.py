@@ -95,11 +95,3 @@ def whole_split(batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the features (N, D) and labels (N,) of a split that is yielded in order, for one member."""
     parts = list(batches.epoch(0))
     return torch.cat([part.inputs[0] for part in parts]), torch.cat([part.labels[0] for part in parts])
-
-
-def told_what_counts(materials: Materials, name: str, setting: str, values: Sequence[float]) -> None:
-    """Say what an epoch of a strategy that solves is, and what has no part in it."""
-    materials.watch.notice(
-        f"{name}: an epoch for each {setting} of {', '.join(f'{value:.4g}' for value in values)}, on features of the "
-        "images as they are; lr, epochs, optimizer, scheduler, head, sampler, augmentation, mixing have no part in it"
-    )

@@ -1,0 +1,62 @@
+"""Heads that are solved for, without gradient steps, on a frozen backbone's features of the images as they are."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.batches import Batches
+from tl_experiments.strategies.base import Materials, Phase, SplitBatches, Strategy
+
+
+class Solved(Strategy):
+    """What strategies that solve for their head have in common."""
+
+    @property
+    def trains_backbone(self) -> bool:
+        return False
+
+    @property
+    def takes_steps(self) -> bool:
+        return False
+
+    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - of the images as they are
+        return True
+
+
+def solved_phase(
+    materials: Materials,
+    module: nn.Module,
+    *,
+    name: str,
+    values: Mapping[str, Sequence[float]],
+    open: Callable[[], SplitBatches],
+    solve: Callable[[Batches, int], None],
+) -> Phase:
+    """Solve for a head, an epoch for each value of what is chosen on val, and say so.
+
+    Args:
+        materials: of a lone member.
+        module: what `open` yields → logits (1, B, C).
+        name: of the phase.
+        values: the name of what is chosen → its candidates, in the order of the epochs.
+        open: returns the batches.
+        solve: puts weights in place, given train and the number of the epoch, from 1.
+    """
+    [(setting, candidates)] = values.items()
+    materials.watch.notice(
+        f"{name}: an epoch for each {setting} of {', '.join(f'{value:.4g}' for value in candidates)}, on features of "
+        "the images as they are; lr, epochs, optimizer, scheduler, head, sampler, augmentation, mixing have no part in it"
+    )
+    return Phase(
+        name=name,
+        module=module,
+        trained=frozenset(),
+        held_in_eval=(),
+        epochs=len(candidates),
+        open=open,
+        train_precision=materials.compute.infer,
+        infer_precision=materials.compute.infer,
+        solve=solve,
+        candidates=tuple({setting: value} for value in candidates),
+    )
