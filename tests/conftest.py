@@ -1,16 +1,15 @@
 """What several rooms share: a member as the door would make it, folders of images, one thread for small networks."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
-from tl_experiments.config.member import GROUPS, Member, checked, make_uid
-from tl_experiments.config.register import register
+from tl_experiments.config.compose import compose_member
+from tl_experiments.config.member import Member
 
 CONF = Path(__file__).parent.parent / "conf"
 SMALL_NETWORKS = ("models", "features", "strategies")
@@ -37,7 +36,7 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def make_member(tmp_path: Path) -> Callable[..., Member]:
     """Compose and check a configuration from overrides; untracked and in a folder of its own."""
-    return lambda *overrides: compose_member(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", *overrides)
+    return lambda *overrides: compose_test_member(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", *overrides)
 
 
 @pytest.fixture
@@ -55,21 +54,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def compose_member(folder: Path, *overrides: str) -> Member:
+def compose_test_member(folder: Path, *overrides: str) -> Member:
     """Compose and check a configuration from overrides; untracked, in a folder that is made."""
-    register()
     folder.mkdir(parents=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
-    choices = OmegaConf.to_container(config.hydra.runtime.choices)
-    assert isinstance(choices, dict)
-    OmegaConf.set_struct(config, False)
-    config.pop("hydra")
-    values, _ = checked(config, folder=folder)
-    return Member(
-        config=values,
-        choices={group: str(choices[group]) for group in GROUPS if choices.get(group)},
-        folder=folder,
-        name="test",
-        uid=make_uid(),
-    )
+    return replace(compose_member(["tracking=none", *overrides], folder=folder), name="test")

@@ -133,10 +133,17 @@ def _add_lr_find(parser: argparse.ArgumentParser) -> None:
 
 
 def _lr_find(options: argparse.Namespace) -> None:
-    from tl_experiments.config.compose import compose_member  # noqa: PLC0415 - as above
+    from hydra.errors import HydraException  # noqa: PLC0415 - as above
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+
+    from tl_experiments.config.compose import compose_member  # noqa: PLC0415
+    from tl_experiments.config.explain import explain  # noqa: PLC0415
 
     folder = (options.output or LR_FOLDER / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")).absolute()
-    member = compose_member(["tracking=none", *options.overrides, "lr=auto"], folder=folder)
+    try:
+        member = compose_member(["tracking=none", *options.overrides, "lr=auto"], folder=folder)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
     from tl_experiments.experiment import find_lr  # noqa: PLC0415 - a wrong value is told before that
 
     folder.mkdir(parents=True, exist_ok=True)

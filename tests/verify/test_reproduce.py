@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.conftest import compose_member
+from tests.conftest import compose_test_member
 from tl_experiments.cli import main
 from tl_experiments.experiment import run_experiments
 from tl_experiments.verify.recorded import read_recorded
@@ -38,7 +38,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index, pixels in enumerate(digits.images[digits.target == label][:PER_CLASS]):
             Image.fromarray((pixels * 15).astype("uint8")).save(folder / "images" / f"class {label}" / f"{index}.png")
     typed = (*TINY, f"dataset.root={folder / 'images'}")
-    members = [compose_member(folder / "sweep" / str(job), *typed, f"lr={lr}") for job, lr in enumerate((1e-3, 1e-2))]
+    members = [
+        compose_test_member(folder / "sweep" / str(job), *typed, f"lr={lr}") for job, lr in enumerate((1e-3, 1e-2))
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # outside of any repository
         run_experiments([replace(member, sweep_id="s", host=folder / "sweep" / "0") for member in members])

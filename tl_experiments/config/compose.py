@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.config.explain import explain
 from tl_experiments.config.member import Member, checked, chosen_options, make_uid, run_name
 from tl_experiments.config.register import register
 
@@ -25,17 +22,15 @@ def compose_member(overrides: Sequence[str], *, folder: Path) -> Member:
 
     Raises:
         ConfigError: a value is wrong, or the configuration files are not beside the package.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: they cannot be composed.
     """
     if not CONF.is_dir():
         raise ConfigError(f"{CONF}: no such folder; expected the configuration files of a source checkout")
     register()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", list(overrides), return_hydra_config=True)
-        choices = chosen_options(config.hydra)
-        OmegaConf.set_struct(config, False)
-        config.pop("hydra")
-        values, _ = checked(config, folder=folder)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", list(overrides), return_hydra_config=True)
+    choices = chosen_options(config.hydra)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra")
+    values, _ = checked(config, folder=folder)
     return Member(config=values, choices=choices, folder=folder, name=run_name(overrides), uid=make_uid())

@@ -46,7 +46,7 @@ def solved_phase(
     [(setting, candidates)] = values.items()
     materials.watch.notice(
         f"{name}: an epoch for each {setting} of {', '.join(f'{value:.4g}' for value in candidates)}, on features of "
-        "the images as they are; lr, epochs, optimizer, scheduler, head, sampler, augmentation, mixing have no part in it"
+        "the images as they are; lr, epochs, optimizer, scheduler, head, sampler, augmentation have no part in it"
     )
     return Phase(
         name=name,
