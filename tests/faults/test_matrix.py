@@ -206,3 +206,4 @@ def test_the_number_of_threads_is_recorded(tmp_path: Path) -> None:
     for kind in KINDS:
         truth = Truth.of(Desk(tmp_path).run(*KINDS[kind], *TINY, "runtime.threads=2"))
         record(ROW, not_promised="2 threads instead of 1", strategy=kind, same_bits=truth == alone(kind))
+        assert len(truth.epochs) == len(alone(kind).epochs)

@@ -279,7 +279,7 @@ class ScheduleFreeAdamW(AdamW):
 class ScheduleFreeSGD:
     _target_: str = MISSING
     _partial_: bool = MISSING
-    lr: float = MISSING
+    lr: Any = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
     warmup_steps: int = MISSING

@@ -50,7 +50,8 @@ def sort_overrides(overrides: Sequence[Override], *, searches: bool = False) -> 
         searches: whether values may be intervals.
 
     Raises:
-        ConfigError: a setting of the sweep or its recipe has several values, or a value is no list of choices.
+        ConfigError: a setting of the sweep or its recipe has several values, or a value is no list of choices or an empty
+            one.
     """
     own = tuple(item for item in overrides if item.get_key_element().lstrip("+~").split(".")[0] == "sweep")
     for override in own:
@@ -59,6 +60,8 @@ def sort_overrides(overrides: Sequence[Override], *, searches: bool = False) -> 
     for override in overrides:
         if override.get_key_element() == RECIPE and override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: says what varies; expected one of them")
+        if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
+            raise ConfigError(f"{override.input_line}: holds no value; expected one or more")
         if override.is_sweep_override() and not override.is_discrete_sweep() and not searches:
             raise ConfigError(
                 f"{override.input_line}: expected values to choose from, such as a,b or range(1,4); "

@@ -49,7 +49,7 @@ def train(
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
             # Before the checkpoint: a run that is killed between the two trains this epoch again, and is asked again.
-            if prunes is not None and isinstance(record, EpochRecord) and prunes(record.epoch, record.val_acc[0]):
+            if isinstance(record, EpochRecord) and _is_pruned(record, prunes):
                 return False
             if checkpoints.due(record) or stop_asked():
                 _save(trainer, checkpoints, console=console, logs=logs)
@@ -58,6 +58,11 @@ def train(
             _tell(record, console=console, logs=logs)
             obey()
     return True
+
+
+def _is_pruned(record: EpochRecord, prunes: Prunes | None) -> bool:
+    """Ask after every epoch; after the last there is nothing left to spare, and the run counts."""
+    return prunes is not None and prunes(record.epoch, record.val_acc[0]) and record.epoch < record.num_epochs
 
 
 def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:

@@ -64,7 +64,8 @@ class Asker:
         if problems:
             raise ConfigError("\n".join(f"{values}: {line}" for line, values in problems.items()))
         require_one_place(jobs)
-        return max(job.config["epochs"] + (lookup(job.config, "strategy.probe_epochs") or 0) for job in jobs)
+        probe = max(lookup(job.config, "strategy.probe_epochs") or 0 for job in jobs)
+        return probe + max(job.config["epochs"] for job in jobs)  # no end need hold both
 
     def members_at_ends(self, plan: Plan) -> Iterator[Member]:
         """Yield the configurations of `check_ends` as jobs of a plan, which they are not."""

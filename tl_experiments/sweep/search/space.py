@@ -18,7 +18,7 @@ def space_of(overrides: Sequence[Override]) -> tuple[Parameter, ...]:
         ConfigError: an interval is empty, values are shuffled, or nothing is searched.
     """
     found = [_parameter(override) for override in overrides if override.is_sweep_override()]
-    space = tuple(parameter for parameter in found if len(parameter.choices) != 1 and parameter.low <= parameter.high)
+    space = tuple(parameter for parameter in found if len(parameter.choices) != 1)
     if not space:
         raise ConfigError("nothing to search: expected keys with values to choose from, such as lr=interval(1e-5,1e-1)")
     return space

@@ -83,7 +83,9 @@ class Judge:
             self._trial = self._study.ask()
             for epoch, val_acc in enumerate(trial.val_acc, start=1):
                 self.prunes(epoch, val_acc)  # Hyperband notes which rungs a job has come to
-            self._study.tell(self._trial, trial.score, state=_state(trial))
+            state = _state(trial)
+            running = state == TrialState.RUNNING  # still, though its batch is over: it came to nothing
+            self._study.tell(self._trial, trial.score, state=TrialState.FAIL if running else state)
         for _ in range(len(earlier), index):
             self._study.tell(self._study.ask(), state=TrialState.FAIL)
         self._trial = self._study.ask()
