@@ -48,12 +48,12 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         stack.enter_context(told_how(logs, console=console))
         stack.enter_context(build.build_lack_notice(shared, backbone=backbone))
         workload = ground.strategy.prepare(build.build_materials(members, ground, watch=console))
+        frozen = _identify(logs, workload)
         if build.seeks_rate(shared):
             found = find_rate(workload, build.range_steps(shared, ground), console=console)
             logs[0].rate(found)
             members = [build.at_rate(shared, found.suggestion)]
         trainer = build.build_trainer(members, workload, ground=ground)
-        frozen = _identify(logs, workload)
         show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
         whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes)

@@ -218,6 +218,11 @@ FREE = ("optimizer=schedulefree_adamw", "scheduler=constant")
     [
         (["scheduler.warmup_epochs=10"], "scheduler.warmup_epochs=10.0: expected less than epochs=10"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true"),
+        (["batch_size=1", "strategy=scratch"], "batch_size=1: BatchNorm has nothing to normalise by"),
+        (
+            ["strategy=lp_ft", "strategy.probe_epochs=1", "scheduler.warmup_epochs=5"],
+            "scheduler.warmup_epochs=5.0: expected less than strategy.probe_epochs=1",
+        ),
         (["batch_size=1", "strategy=finetune"], "batch_size=1: BatchNorm has nothing to normalise by"),
         (
             ["batch_size=2", "accumulate_steps=2", "strategy=finetune"],

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from tests.engine.test_trainer import make_trainer, make_workload
 from tl_experiments.engine.lr_finder import FIRST, LAST, range_test, suggest
@@ -65,6 +66,21 @@ def test_what_is_solved_for_has_no_rate() -> None:
     solved = replace(workload, phases=(replace(workload.phases[0], solve=lambda *_: None),))
     with pytest.raises(SettingError, match="takes no gradient steps"):
         range_test(solved, trainer_of)
+
+
+class Deaf(nn.Module):
+    """Says the same of everything, whatever the weights are."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return 0 * logits
+
+
+def test_a_loss_that_falls_at_no_rate_is_told() -> None:
+    workload = make_workload()
+    [phase] = workload.phases
+    deaf = replace(phase, module=nn.Sequential(phase.module, Deaf()))
+    with pytest.raises(SettingError, match="falls at no rate"):
+        range_test(replace(workload, phases=(deaf,)), trainer_of)
 
 
 def test_a_loss_that_is_not_finite_from_the_start_is_told() -> None:

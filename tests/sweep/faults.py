@@ -6,8 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Materials, Strategy, Workload
 from tl_experiments.strategies.feature import Feature
 
 RAISES, EXITS, IS_KILLED, CRASHES, HANGS = 101, 102, 103, 104, 105
@@ -21,7 +20,7 @@ class FaultError(Exception):
 
 
 @dataclass(frozen=True)
-class Faulty:
+class Faulty(Strategy):
     """Feature extraction, but for the seeds above."""
 
     batchnorm: str
@@ -29,9 +28,6 @@ class Faulty:
 
     @property
     def trains_backbone(self) -> bool:
-        return False
-
-    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - each has a process of its own
         return False
 
     def prepare(self, materials: Materials) -> Workload:

@@ -104,13 +104,13 @@ def test_hyperband_stops_at_its_rungs_alone_and_spares_the_best() -> None:
             Trial(index, {"lr": "0.1"}, state, score=None if ends else max(curve), val_acc=tuple(curve[: ends or 9]))
         )
     assert {len(trial.val_acc) for trial in trials if trial.state == PRUNED} <= {1, 3, 9}
+    assert trials[0].state == FINISHED
+    assert sum(trial.state == PRUNED for trial in trials) >= 10
 
 
 def test_a_job_that_still_runs_although_its_batch_is_over_ends_no_other() -> None:
     stuck = Trial(1, {"lr": "0.1"}, RUNNING, val_acc=(0.5,))
     assert not Judge(SEARCH, earlier=[finished(0.3, 0.6), stuck], index=2).prunes(1, 0.39)
-    assert trials[0].state == FINISHED
-    assert sum(trial.state == PRUNED for trial in trials) >= 10
 
 
 def test_a_job_is_judged_alike_wherever_it_stands_beside_others() -> None:

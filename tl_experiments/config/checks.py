@@ -20,6 +20,7 @@ MOST_SEED = 2**63 - 1
 MOST_STEPS = 1_000_000_000
 MOST_SECONDS = 1e8  # three years; threads cannot wait for ever
 
+SCRATCH = "tl_experiments.strategies.scratch.Scratch"
 CONSTANT = "tl_experiments.engine.schedulers.constant"
 
 Check = tuple[str, Callable[[Any], bool], str]
@@ -226,7 +227,10 @@ def _cross_group_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield "lr=None: expected a number above 0, or auto"
     elif follower is not None and str(follower) != str(config["lr"]) and _holds(_rate, config["lr"]):
         yield f"optimizer.lr={follower}: it follows lr, under which runs are compared; expected lr={follower} instead"
-    if lookup(config, "strategy.batchnorm") == "train":
+    probe = lookup(config, "strategy.probe_epochs")
+    if None not in (warmup, probe) and warmup >= probe >= 1:
+        yield f"scheduler.warmup_epochs={warmup}: expected less than strategy.probe_epochs={probe}, which has its own"
+    if _trains_norms(config):
         yield from _batchnorm_problems(config)
     if lookup(config, "optimizer._target_").startswith("schedulefree."):
         yield from _schedule_free_problems(config)
@@ -275,7 +279,7 @@ def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"scheduler: {optimizer} goes without a schedule (Defazio et al. 2024); expected scheduler=constant"
     if config["ema_decay"] is not None:
         yield f"ema_decay={config['ema_decay']}: {optimizer} makes its own average; expected null"
-    if lookup(config, "strategy.batchnorm") == "train":
+    if _trains_norms(config):
         yield (
             f"strategy.batchnorm=train: the statistics would not be those of the average that {optimizer} evaluates; "
             "expected eval"
@@ -283,6 +287,11 @@ def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("strategy.probe_epochs", "strategy.every_epochs"):
         if lookup(config, key) is not None:
             yield f"{key}: {optimizer} makes one average from the first step on; expected a strategy of one phase"
+
+
+def _trains_norms(config: Mapping[str, Any]) -> bool:
+    """Whether BatchNorm normalises by the batch; what begins from random weights has no other way."""
+    return lookup(config, "strategy.batchnorm") == "train" or lookup(config, "strategy._target_") == SCRATCH
 
 
 def _part_problems(strategy: Mapping[str, Any]) -> Iterator[str]:

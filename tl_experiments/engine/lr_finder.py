@@ -22,6 +22,7 @@ FIRST, LAST = 1e-7, 10.0  # rates
 NUM_STEPS = 100
 SMOOTHING = 0.95  # of the exponential mean of losses, whose bias is corrected
 BLOWN_UP = 4.0  # times the smallest smoothed loss, at which the test ends
+SMALLEST_FALL = 1e-3  # of the loss, as a share of the first
 FEWEST = 10  # steps from which a slope can be told
 
 MakeTrainer = Callable[[Workload, Callable[..., Schedule]], Trainer]
@@ -79,6 +80,8 @@ def range_test(
     if len(losses) < FEWEST:
         raise SettingError(f"lr=auto: the loss is not finite after {len(losses)} steps; expected a number for lr")
     smoothed = list(_smooth(losses))
+    if min(smoothed) > (1 - SMALLEST_FALL) * smoothed[0]:
+        raise SettingError("lr=auto: the loss falls at no rate, so that nothing can be told; expected a number for lr")
     return RangeTest(tuple(rates), tuple(losses), tuple(smoothed), suggest(rates, smoothed))
 
 

@@ -61,13 +61,14 @@ def bias_parameters(body: nn.Module) -> frozenset[str]:
 
 
 def still_modules(module: nn.Module, trained: Collection[int]) -> tuple[nn.Module, ...]:
-    """Return the largest parts of a network that have parameters, none of which is trained.
+    """Return the largest parts of a network that have parameters or statistics, and of which nothing is trained.
 
     Args:
         module: the network.
         trained: `id` of each parameter that is trained.
     """
     parameters = [id(parameter) for parameter in module.parameters()]
-    if parameters and not any(parameter in trained for parameter in parameters):
+    holds_anything = bool(parameters) or any(True for _ in module.buffers())
+    if holds_anything and not any(parameter in trained for parameter in parameters):
         return (module,)
     return tuple(still for child in module.children() for still in still_modules(child, trained))

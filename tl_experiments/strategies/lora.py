@@ -152,6 +152,11 @@ def _require_mergeable(backbone: Backbone, materials: Materials) -> None:
 
     Layers whose weights are used without calling them, or that change their weights before use, would do neither.
     """
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose rounding would look like another answer
+        _try_merging(backbone, materials)
+
+
+def _try_merging(backbone: Backbone, materials: Materials) -> None:
     size, device = backbone.input_spec.size, materials.compute.device
     example = torch.linspace(-2, 2, 2 * 3 * size * size, device=device).reshape(2, 3, size, size)
     tried = copy.deepcopy(backbone).eval()

@@ -50,8 +50,8 @@ def sort_overrides(overrides: Sequence[Override], *, searches: bool = False) -> 
         searches: whether values may be intervals.
 
     Raises:
-        ConfigError: a setting of the sweep or its recipe has several values, or a value is no list of choices or an empty
-            one.
+        ConfigError: a setting of the sweep or its recipe has several values, or a value is no list of choices, or an
+            empty one.
     """
     own = tuple(item for item in overrides if item.get_key_element().lstrip("+~").split(".")[0] == "sweep")
     for override in own:

@@ -61,8 +61,9 @@ def train(
 
 
 def _is_pruned(record: EpochRecord, prunes: Prunes | None) -> bool:
-    """Ask after every epoch; after the last there is nothing left to spare, and the run counts."""
-    return prunes is not None and prunes(record.epoch, record.val_acc[0]) and record.epoch < record.num_epochs
+    """Ask after every epoch; candidates are all to be seen, and after the last there is nothing left to spare."""
+    asked = prunes is not None and not record.candidate and prunes(record.epoch, record.val_acc[0])
+    return asked and record.epoch < record.num_epochs
 
 
 def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
