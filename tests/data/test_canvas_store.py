@@ -105,7 +105,10 @@ def test_a_run_keeps_images_unless_it_is_told_not_to(make_member: Callable[..., 
     member = make_member(f"runtime.cache={value}", "dataset.train_size=20", "backbone.weights=null")
     dataset = build.build_dataset(member)
     images = build.build_images(
-        member, dataset=dataset, backbone=build.build_backbone(member, dataset=dataset), watch=Console()
+        member,
+        dataset=dataset,
+        backbone=build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member)),
+        watch=Console(),
     )
     images.train.decode(device=CPU, work=Console().work)
     assert any(cache.rglob("*.rows")) == (value == "true")

@@ -71,7 +71,7 @@ def root(make_folder: Callable[..., Path], tmp_path: Path) -> Path:
 
 def images_of(member: Member, notes: Notes):
     dataset = build.build_dataset(member)
-    backbone = build.build_backbone(member, dataset=dataset)
+    backbone = build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member))
     return build.build_images(member, dataset=dataset, backbone=backbone, watch=notes)
 
 
