@@ -15,6 +15,7 @@ from rich.text import Text
 from tl_experiments.engine import records
 from tl_experiments.engine.evaluate import LOOKED_AT
 from tl_experiments.engine.plan import Plan
+from tl_experiments.runtime.signals import obey
 from tl_experiments.tracking.plan_table import plan_line, plan_table
 from tl_experiments.tracking.run_log import RunResult
 
@@ -58,11 +59,15 @@ class Console:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     def work(self, title: str) -> Callable[[int, int], None]:
-        """Return a callback (done, total) that draws a bar on a terminal, and elsewhere says once what goes on."""
+        """Return a callback (done, total) that draws a bar on a terminal, and elsewhere says once what goes on.
+
+        It is called between two parts of a long work, which ends there when the command is asked to stop.
+        """
         if not self._console.is_terminal:
             self.notice(title)
 
         def advance(done: int, total: int) -> None:
+            obey()
             self._show(title, done, total)
             if done >= total:
                 self._close_bar()

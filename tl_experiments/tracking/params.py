@@ -21,6 +21,12 @@ OF_STEPS: dict[str, ParamValue] = {  # that gradient steps are taken with
     "early_stopping.patience": None,
 }
 OPTIONS = OF_STEPS | {"tta": "none"}
+OF_GROUPS: dict[str, ParamValue] = {  # the same of keys that groups hold
+    "strategy.layer_decay": 1.0,
+    "strategy.l2_sp": 0.0,
+    "head.dropout": 0.0,
+    "augmentation.erase_prob": 0.0,
+}
 GROUPS = ("backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
@@ -42,6 +48,7 @@ def run_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[st
     params |= {group: choices[group] for group in (*RECIPES, *GROUPS) if group in choices}
     for group in GROUPS:
         params |= dict(_flat(config.get(group) or {}, prefix=group))
+    params = {key: value for key, value in params.items() if key not in OF_GROUPS or value != OF_GROUPS[key]}
     for group in GROUPS:
         if params.get(f"{group}.name") == params.get(group):
             params.pop(f"{group}.name", None)
