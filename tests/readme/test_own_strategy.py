@@ -1,4 +1,4 @@
-"""The page about a strategy of one's own is run as it stands, inside the repository and outside; cheats are caught."""
+"""What the README says of a strategy of one's own is run as it stands, inside the repository and outside; cheats are caught."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tl_experiments.experiment import run_experiments
 from tl_experiments.runtime.errors import RunFailed
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "strategy_of_your_own.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE, VALUES, SCHEMA, COMMAND = re.findall(r"^```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 LITTLE = ("dataset.train_size=20", "epochs=1", "backbone.image_size=32", "runtime.threads=1", "tracking=none")
 
