@@ -1,4 +1,4 @@
-"""What the README says of a strategy of one's own is run as it stands, in the repository and outside; cheats are caught."""
+"""A strategy of one's own, as the README has it, is run in the repository and outside; cheats are caught."""
 
 import json
 import os
