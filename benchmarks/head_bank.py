@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tl_experiments.data.sampling import epoch_order
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.runtime.allocator import keep_freed_memory
 from tl_experiments.runtime.process import choose_device
 from tl_experiments.runtime.seeding import derive_seed
@@ -81,7 +81,7 @@ CONTESTANTS = {BANK: train_bank, SINGLES: train_singles, PLAIN: train_plain}
 
 
 def _plain_loop(data: MadeUp, *, seed: int, lr: float, epochs: int) -> Trained:
-    head = make_head(
+    head = linear_head(
         feature_dim=data.features.shape[1], num_classes=data.num_classes, seed=derive_seed(seed, "head")
     ).to(data.device)
     synchronise(data.device)

@@ -21,7 +21,7 @@ from tl_experiments import build
 from tl_experiments.data.images import Images
 from tl_experiments.data.sampling import epoch_order
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.runtime.process import choose_device
 from tl_experiments.runtime.seeding import derive_seed
 
@@ -56,7 +56,7 @@ def plain_feature(*overrides: str) -> Reached:
     backbone = build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member)).eval().to(device)
     images = build.build_images(member, dataset=dataset, backbone=backbone, watch=Silent())
     train, val, test = (_look(backbone, split, device) for split in (images.train, images.val, images.test))
-    head = make_head(
+    head = linear_head(
         feature_dim=backbone.feature_dim,
         num_classes=dataset.num_classes,
         seed=derive_seed(member.config["seed"], "head"),

@@ -50,8 +50,10 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         workload = ground.strategy.prepare(build.build_materials(members, ground, watch=console))
         frozen = _identify(logs, workload)
         if build.seeks_rate(shared):
-            found = find_rate(workload, build.range_steps(shared, ground), console=console)
-            logs[0].rate(found)
+            found = logs[0].found_rate
+            if found is None:
+                found = find_rate(workload, build.range_steps(shared, ground), console=console)
+                logs[0].rate(found)
             members = [build.at_rate(shared, found.suggestion)]
         trainer = build.build_trainer(members, workload, ground=ground)
         show_plan(trainer.plan(), console=console, logs=logs)

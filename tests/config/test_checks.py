@@ -10,9 +10,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from tl_experiments.config.checks import RANGES, check
+from tl_experiments.config.checks import check
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, plain
+from tl_experiments.config.ranges import RANGES
 from tl_experiments.config.register import register
 from tl_experiments.config.targets import HOMES, allowed_prefixes
 

@@ -18,7 +18,7 @@ from tl_experiments.engine.records import Progress
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import all_parts, param_groups
@@ -50,7 +50,7 @@ def make_workload(*, precision: str, memory_format: torch.memory_format) -> Work
             nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
     backbone = Backbone(body, name="small", feature_dim=32, input_spec=SPEC, weights_id="none")
-    model = Model(backbone, make_head(feature_dim=32, num_classes=NUM_CLASSES, seed=0))
+    model = Model(backbone, linear_head(feature_dim=32, num_classes=NUM_CLASSES, seed=0))
     model.to(memory_format=memory_format)  # type: ignore[call-overload]
     batches = ImageBatches(
         images=images,

@@ -22,7 +22,8 @@ from tl_experiments.engine.records import EpochRecord, FinalRecord, Progress, Re
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.models.heads import HeadBank, make_head
+from tl_experiments.models.head_kinds import linear_head
+from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import all_parts, param_groups
@@ -134,7 +135,7 @@ def image_workload(*, held: bool) -> tuple[Workload, nn.BatchNorm2d]:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(4)
     body = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = Model(make_backbone(body, feature_dim=4), make_head(feature_dim=4, num_classes=NUM_CLASSES, seed=0))
+    model = Model(make_backbone(body, feature_dim=4), linear_head(feature_dim=4, num_classes=NUM_CLASSES, seed=0))
     batches = ImageBatches(
         images=images, size=8, normalise=Normalise(SPEC.mean, SPEC.std), batch_size=8, device=CPU, seed=None
     )

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tl_experiments.models.heads import HeadBank, make_head
+from tl_experiments.models.head_kinds import linear_head
+from tl_experiments.models.heads import HeadBank
 
 SEEDS = (5, 0, 2**63 - 1)
 
@@ -21,7 +22,7 @@ def features() -> torch.Tensor:
 def test_a_head_begins_with_the_bits_that_it_has_alone() -> None:
     bank = make_bank()
     for member, seed in enumerate(SEEDS):
-        single = make_head(feature_dim=40, num_classes=7, seed=seed)
+        single = linear_head(feature_dim=40, num_classes=7, seed=seed)
         assert torch.equal(bank.weight[member], single.weight)
         assert torch.equal(bank.bias[member], single.bias)
         assert torch.equal(bank.head(member).weight, single.weight)
@@ -41,7 +42,7 @@ def test_a_head_depends_on_its_seed_alone() -> None:
 def test_a_head_begins_as_pytorchs_own_linear_layer() -> None:
     torch.manual_seed(5)
     linear = torch.nn.Linear(40, 7)
-    assert torch.equal(make_head(feature_dim=40, num_classes=7, seed=5).weight, linear.weight)
+    assert torch.equal(linear_head(feature_dim=40, num_classes=7, seed=5).weight, linear.weight)
 
 
 def test_the_bank_computes_what_its_heads_compute(features: torch.Tensor) -> None:

@@ -3,7 +3,7 @@
 import torch
 
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.models.model import Model
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -11,7 +11,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def make_model() -> Model:
     backbone = efficientnet_lite0(name="efficientnet_lite0", weights=None, image_size=32, preferred_size=None, seed=0)
-    return Model(backbone, make_head(feature_dim=backbone.feature_dim, num_classes=7, seed=0)).eval()
+    return Model(backbone, linear_head(feature_dim=backbone.feature_dim, num_classes=7, seed=0)).eval()
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ from torch import nn
 
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
-from tl_experiments.models.heads import HeadBank, make_head
+from tl_experiments.models.head_kinds import linear_head
+from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import Part, all_parts, param_groups
 from tl_experiments.models.timm_backbone import timm_backbone
@@ -26,7 +27,7 @@ def make_model(name: str) -> Model:
     """A model without any storage: names and shapes are what counts here."""
     with torch.device("meta"):
         backbone: Backbone = FACTORIES[name](name=name, weights=None, image_size=None, preferred_size=None, seed=0)
-        return Model(backbone, make_head(feature_dim=backbone.feature_dim, num_classes=10, seed=0))
+        return Model(backbone, linear_head(feature_dim=backbone.feature_dim, num_classes=10, seed=0))
 
 
 @pytest.fixture(scope="module", params=FACTORIES)

@@ -15,7 +15,7 @@ from tl_experiments.data.transforms import Canvas
 from tl_experiments.inference.export import save_model
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.models.model import Model
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
@@ -290,7 +290,7 @@ def test_an_exported_model_can_be_the_weights_of_a_backbone(name: str, tmp_path:
             if isinstance(child, nn.BatchNorm2d):
                 child.running_mean.normal_()
     save_model(
-        Model(trained, make_head(feature_dim=trained.feature_dim, num_classes=3, seed=0)),
+        Model(trained, linear_head(feature_dim=trained.feature_dim, num_classes=3, seed=0)),
         tmp_path / "model",
         class_names=("a", "b", "c"),
         backbone={"name": name, "image_size": None},

@@ -12,7 +12,8 @@ from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches, ImageBatches
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.models.backbone import Backbone
-from tl_experiments.models.heads import HeadBank, make_head
+from tl_experiments.models.head_kinds import linear_head
+from tl_experiments.models.heads import HeadBank
 from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.strategies.feature import Feature, FrozenBackbone
@@ -168,7 +169,7 @@ def test_no_gradient_reaches_the_backbone(materialise: Callable[..., Materials],
 
 def test_a_head_begins_as_its_seed_says(materialise: Callable[..., Materials]) -> None:
     workload = Feature("eval", None).prepare(materialise(seeds=(4,)))
-    expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
+    expected = linear_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(workload.deployables[0].head.weight, expected.weight)
     assert torch.equal(workload.deployables[0].head.bias, expected.bias)
 

@@ -8,7 +8,7 @@ import torch
 
 from tl_experiments.data.batches import ImageBatches
 from tl_experiments.engine.optimizers import make_optimizer
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Workload
@@ -117,7 +117,7 @@ def test_a_phase_sees_images_and_yields_logits_with_a_member_axis(materialise: C
 def test_the_head_begins_as_under_feature_extraction(materialise: Callable[..., Materials]) -> None:
     tuned = finetune("train", 1.0).prepare(materialise(seeds=(4,))).deployables[0]
     probed = Feature("eval", None).prepare(materialise(seeds=(4,))).deployables[0]
-    expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
+    expected = linear_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(tuned.head.weight, expected.weight)
     assert torch.equal(tuned.head.weight, probed.head.weight)
     assert tuned.backbone.body.conv_stem.weight.equal(probed.backbone.body.conv_stem.weight)

@@ -11,7 +11,7 @@ from tests.watching import Notes
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import ImageBatches
 from tl_experiments.data.feature_batches import FeatureBatches
-from tl_experiments.models.heads import make_head
+from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import derive_seed
@@ -139,7 +139,7 @@ def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> 
 
 def test_the_head_begins_as_under_the_other_strategies_and_the_rates_are_scaled(materialise: Materialise) -> None:
     workload = last_stages(1, "train", 0.1).prepare(materialise(seeds=(4,)))
-    expected = make_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
+    expected = linear_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(workload.deployables[0].head.weight, expected.weight)
     assert {group.name: group.lr_scale for group in workload.groups} == {
         "backbone/decay": 0.1,

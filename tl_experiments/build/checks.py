@@ -15,9 +15,9 @@ from tl_experiments.build.parts import (
 )
 from tl_experiments.build.records import build_tracker
 from tl_experiments.build.targets import check_target, instantiate_group
-from tl_experiments.config.checks import lookup
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
+from tl_experiments.config.ranges import lookup
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.errors import SettingError

@@ -8,9 +8,9 @@ import torch
 from torch.optim import Optimizer
 
 from tl_experiments.build.targets import instantiate_group
-from tl_experiments.config.checks import AUTO
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
+from tl_experiments.config.ranges import AUTO
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.class_weights import class_weights, require_classes
 from tl_experiments.data.dataset_images import DatasetImages

@@ -9,9 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from tl_experiments.config.checks import check, lookup
+from tl_experiments.config.checks import check
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import GROUPS
+from tl_experiments.config.ranges import lookup
 from tl_experiments.config.record import checked_record
 
 MAY_CHANGE = ("runtime.", "checkpoint.", "dataset.root", "dataset.download")  # keys, or groups with a dot behind them

@@ -84,6 +84,13 @@ class Cosine(HeadKind):
         )
 
 
+def linear_head(*, feature_dim: int, num_classes: int, seed: int) -> nn.Linear:
+    """Make what most heads are: one linear layer, nothing left out."""
+    head = Linear(dropout=0.0).make(feature_dim=feature_dim, num_classes=num_classes, seed=seed)
+    assert isinstance(head, nn.Linear)
+    return head
+
+
 class LinearHead(nn.Linear):
     """Dropout before a linear layer, whose tensors have the names that they have without it."""
 

@@ -1,4 +1,4 @@
-"""Linear heads: one alone, or a bank of K that train side by side."""
+"""A bank of K linear heads that train side by side."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tl_experiments.runtime.seeding import seeded
-
-
-def make_head(*, feature_dim: int, num_classes: int, seed: int) -> nn.Linear:
-    """Make a linear head with PyTorch's own initialisation under a seed; no other generator moves."""
-    with seeded(seed):
-        return nn.Linear(feature_dim, num_classes)
-
+from tl_experiments.models.head_kinds import linear_head
 
 # A batched product of one rounds otherwise than one of two, three or fifty, which agree; a lone head is computed twice.
 SMALLEST_PRODUCT = 2
@@ -32,7 +25,7 @@ class HeadBank(nn.Module):
             seeds: one per head.
         """
         super().__init__()
-        heads = [make_head(feature_dim=feature_dim, num_classes=num_classes, seed=seed) for seed in seeds]
+        heads = [linear_head(feature_dim=feature_dim, num_classes=num_classes, seed=seed) for seed in seeds]
         self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
         self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
 

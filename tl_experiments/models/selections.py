@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -25,10 +25,24 @@ def matching_parameters(backbone: Backbone, patterns: Sequence[str]) -> frozense
         SettingError: a pattern matches nothing.
     """
     names = [name for name, _ in backbone.body.named_parameters()]
+    return frozenset(matching(names, patterns, unmatched=lambda pattern: _unmatched(backbone, pattern, names)))
+
+
+def matching(names: Sequence[str], patterns: Sequence[str], *, unmatched: Callable[[str], str]) -> list[str]:
+    """Return the names that match any pattern, in order.
+
+    Args:
+        names: to choose from.
+        patterns: as `fnmatch` takes them.
+        unmatched: what to say of a pattern that matches nothing.
+
+    Raises:
+        SettingError: a pattern matches nothing.
+    """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise SettingError(_unmatched(backbone, pattern, names))
-    return frozenset(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+            raise SettingError(unmatched(pattern))
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _unmatched(backbone: Backbone, pattern: str, names: Sequence[str]) -> str:

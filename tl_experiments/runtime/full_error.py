@@ -20,17 +20,22 @@ def borrow() -> None:
 
 def give_back() -> None:
     """Set the variable as the user had it."""
-    if _users_value is None:
-        os.environ.pop(VARIABLE, None)
-    else:
-        os.environ[VARIABLE] = _users_value
+    _set(_users_value)
 
 
 @contextmanager
 def given_back() -> Iterator[None]:
     """Inside, and in every process that is started inside, the variable is as the user had it."""
+    before = os.environ.get(VARIABLE)
     give_back()
     try:
         yield
     finally:
-        borrow()
+        _set(before)
+
+
+def _set(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = value

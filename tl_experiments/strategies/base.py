@@ -283,10 +283,14 @@ class Strategy(ABC):
 
 def changed_tensors(model: Model, phases: Sequence[Phase]) -> frozenset[str]:
     """Return the names of a lone member's tensors that its phases change: parameters, and BatchNorm's statistics."""
+    return moving_statistics(model, phases).union(*(phase.trained for phase in phases))
+
+
+def moving_statistics(model: Model, phases: Sequence[Phase]) -> frozenset[str]:
+    """Return the names of BatchNorm's statistics that follow the batches of any phase, without any gradient."""
     layers = [layer for phase in phases for layer in moving_norms(phase)]
     moving = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
-    statistics = {name for name, buffer in model.named_buffers() if id(buffer) in moving}
-    return frozenset(statistics).union(*(phase.trained for phase in phases))
+    return frozenset(name for name, buffer in model.named_buffers() if id(buffer) in moving)
 
 
 def moving_norms(phase: Phase) -> tuple[nn.Module, ...]:
@@ -303,13 +307,3 @@ def names(module: nn.Module) -> frozenset[str]:
 def batchnorm_modules(module: nn.Module) -> tuple[nn.Module, ...]:
     """Return the layers whose running statistics move in train mode."""
     return tuple(child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm))
-
-
-def running_statistics(module: nn.Module, *, prefix: str) -> frozenset[str]:
-    """Return the names of BatchNorm's buffers, which move in train mode without any gradient."""
-    return frozenset(
-        f"{prefix}{name}.{buffer}"
-        for name, child in module.named_modules()
-        if isinstance(child, nn.modules.batchnorm._BatchNorm)
-        for buffer, _ in child.named_buffers(recurse=False)
-    )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.features.extract import View
-from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, running_statistics
+from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, moving_statistics
 from tl_experiments.strategies.on_features import FrozenBackbone, open_features
 from tl_experiments.strategies.trained_heads import TrainedHeads, new_heads
 
@@ -43,13 +43,11 @@ class Feature(Strategy):
         heads = new_heads(materials)
         constant = self.uses_features(materials.augmentation) and not materials.mixing.is_on
         phase = self._on_features(materials, heads) if constant else self._on_images(materials, heads)
-        drifts = self.batchnorm == "train"
-        drifting = running_statistics(materials.backbone, prefix="backbone.") if drifts else frozenset()
         return Workload(
             phases=(phase,),
             groups=heads.groups,
             deployables=heads.models,
-            trained=heads.tensors | drifting,
+            trained=heads.tensors | moving_statistics(heads.models[0], [phase]),
         )
 
     def _on_images(self, materials: Materials, heads: TrainedHeads) -> Phase:

@@ -32,13 +32,15 @@ class Knn(Solved):
     temperature: float
 
     def prepare(self, materials: Materials) -> Workload:
-        """Put a head that remembers behind the backbone; one member at a time."""
+        """Put a head that remembers the training images behind the backbone; one member at a time."""
         num_images = len(materials.images.train)
         ks = sorted({min(k, num_images) for k in self.num_neighbours})
         kind = Neighbours(num_images=num_images, most=ks[-1], temperature=self.temperature)
         head = kind.make(feature_dim=materials.backbone.feature_dim, num_classes=materials.num_classes, seed=0)
         assert isinstance(head, NeighboursHead)
         model = Model(materials.backbone.requires_grad_(False), head.to(materials.compute.device))
+        features = open_features(materials, in_order=True)
+        head.remember(*whole_split(features.train))
 
         def solve(_: Batches, epoch: int) -> None:
             head.k.fill_(ks[epoch - 1])
@@ -48,14 +50,14 @@ class Knn(Solved):
             _Votes(head),
             name="knn",
             values={"k": ks},
-            open=lambda: _open_neighbours(materials, head),
+            open=lambda: _find_neighbours(materials, head, features),
             solve=solve,
         )
         return Workload(
             phases=(phase,),
             groups=(),
             deployables=(model,),
-            trained=frozenset(f"head.{name}" for name in head.state_dict()),
+            trained=frozenset({"head.k"}),  # what is remembered follows from frozen weights: no checkpoint need hold it
             head={"_target_": f"{Neighbours.__module__}.{Neighbours.__qualname__}", **asdict(kind)},
         )
 
@@ -73,13 +75,14 @@ class _Votes(nn.Module):
 
 
 @torch.no_grad()
-def _open_neighbours(materials: Materials, head: NeighboursHead) -> SplitBatches:
-    """Have the head remember the training images, and find everybody's neighbours once, for all k.
+def _find_neighbours(materials: Materials, head: NeighboursHead, opened: SplitBatches) -> SplitBatches:
+    """Find everybody's neighbours once, for all k; a training image is not its own, so that train/acc says something.
 
-    A training image is not its own neighbour, so that train/acc says something.
+    Args:
+        materials: of a lone member.
+        head: that remembers the training images.
+        opened: the features of all splits, of train in order.
     """
-    opened = open_features(materials, in_order=True)
-    head.remember(*whole_split(opened.train))
 
     def batches(of: Batches, *, are_own: bool = False) -> FeatureBatches:
         features, labels = whole_split(of)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tl_experiments.data.batches import Batches
-from tl_experiments.models.head_kinds import Linear
+from tl_experiments.models.head_kinds import Linear, linear_head
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Workload
@@ -42,10 +42,9 @@ class Logistic(Solved):
         values = np.geomspace(self.min_c, self.max_c, self.num_c).tolist()
         [seed] = materials.seeds
         backbone = materials.backbone.requires_grad_(False)
-        head = Linear(dropout=0.0).make(
+        head = linear_head(
             feature_dim=backbone.feature_dim, num_classes=materials.num_classes, seed=derive_seed(seed, "head")
         )
-        assert isinstance(head, nn.Linear)
         model = Model(backbone, head.to(materials.compute.device))
 
         def solve(train: Batches, epoch: int) -> None:

@@ -8,7 +8,6 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import Part, param_groups
+from tl_experiments.models.selections import matching
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.seeding import derive_seed, seeded
 from tl_experiments.strategies.base import Materials, Strategy, Workload, batchnorm_modules, names
@@ -127,17 +127,14 @@ def _projections(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 def _matching(modules: dict[str, nn.Module], patterns: Sequence[str], backbone: str) -> dict[str, nn.Module]:
     kinds = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
-    fitting = {name: module for name, module in modules.items() if isinstance(module, kinds)}
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in fitting):
-            ends = f"{next(iter(fitting))} ... {list(fitting)[-1]}" if fitting else "none"
-            raise SettingError(
-                f"strategy.targets: {pattern} matches no linear layer, convolution or attention of {backbone}; "
-                f"its names are {ends}"
-            )
-    layers: dict[str, nn.Module] = {
-        name: fitting[name] for name in fitting if any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    fitting = [name for name, module in modules.items() if isinstance(module, kinds)]
+    ends = f"{fitting[0]} ... {fitting[-1]}" if fitting else "none"
+
+    def unmatched(pattern: str) -> str:
+        what = f"{pattern} matches no linear layer, convolution or attention of {backbone}"
+        return f"strategy.targets: {what}; its names are {ends}"
+
+    layers = {name: modules[name] for name in matching(fitting, patterns, unmatched=unmatched)}
     if grouped := [name for name, module in layers.items() if getattr(module, "groups", 1) > 1]:
         raise SettingError(
             f"strategy.targets: {grouped[0]} of {backbone} is a grouped convolution, into which nothing can be merged; "

@@ -1,10 +1,11 @@
-"""The curve of a range test, as files."""
+"""The curve of a range test, as files; a run that goes on reads its own again."""
 
+import csv
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tl_experiments.engine.lr_finder import RangeTest
+from tl_experiments.engine.lr_finder import RangeTest, suggest
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.tracking.pictures import LR_COLOR, TRAIN_COLOR, save_picture
 
@@ -14,10 +15,21 @@ PICTURE, CURVE = "lr_finder.png", "lr_finder.csv"
 def write_range(found: RangeTest, folder: Path) -> tuple[Path, ...]:
     """Write the curve into `folder`, as a picture and as numbers; returns the paths."""
     rows = zip(found.rates, found.losses, found.smoothed, strict=True)
-    lines = ["lr,loss,smoothed", *(f"{rate:.6g},{loss:.6g},{smoothed:.6g}" for rate, loss, smoothed in rows)]
+    lines = ["lr,loss,smoothed", *(f"{rate!r},{loss!r},{smoothed!r}" for rate, loss, smoothed in rows)]
     publish_text(folder / CURVE, "\n".join(lines) + "\n")
     save_picture(range_picture(found), folder / PICTURE)
     return folder / PICTURE, folder / CURVE
+
+
+def read_range(folder: Path) -> RangeTest | None:
+    """Return what `write_range` wrote into `folder`, to the bit; None where it wrote nothing."""
+    path = folder / CURVE
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rates, losses, smoothed = (tuple(float(row[name]) for row in rows) for name in ("lr", "loss", "smoothed"))
+    return RangeTest(rates, losses, smoothed, suggest(rates, smoothed))
 
 
 def range_picture(found: RangeTest) -> Figure:

@@ -29,7 +29,7 @@ from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
 from tl_experiments.tracking.plan_table import write_plan
-from tl_experiments.tracking.rate_picture import write_range
+from tl_experiments.tracking.rate_picture import CURVE, read_range, write_range
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 from tl_experiments.tracking.tags import config_digest, run_fingerprint, run_tags
 from tl_experiments.tracking.tracker import Tracker
@@ -148,6 +148,7 @@ class RunLog:
         remove_unfinished(self.folder)
         (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         if not self._record.is_saved(self.folder):
+            (self.folder / CURVE).unlink(missing_ok=True)
             publish_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
             self._record.save(self.folder)
 
@@ -235,6 +236,11 @@ class RunLog:
         """
         for path in write_plan(self.folder, plan.of_member(self._member)):
             self.tracker.log_file(path)
+
+    @property
+    def found_rate(self) -> RangeTest | None:
+        """What `lr=auto` came to when the run began; None of one that begins now."""
+        return read_range(self.folder)
 
     def rate(self, found: RangeTest) -> None:
         """Record what `lr=auto` came to; the curve is in the run's folder."""

@@ -8,10 +8,10 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from tl_experiments.config.checks import lookup
 from tl_experiments.config.command_line import require_values
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, label
+from tl_experiments.config.ranges import lookup
 from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.sweep.hydra_files import write_hydra_files
 from tl_experiments.sweep.ledger import RUNNING
