@@ -1,18 +1,20 @@
-"""What several rooms share: a member as the door would make it, folders of images, one thread for small networks."""
+"""What several rooms share: a member as the door would make it, folders of images, one thread for each process."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tl_experiments.config.compose import compose_member
 from tl_experiments.config.member import Member
 
+# Tests run side by side, and so do the commands that they type: more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CONF = Path(__file__).parent.parent / "conf"
-SMALL_NETWORKS = ("models", "features", "strategies")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,16 +23,6 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TL_CACHE_DIR", str(tmp_path_factory.mktemp("caches")))
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Where images are small, threads would spend their time waiting for each other."""
-    before = torch.get_num_threads()
-    if request.path.parent.name in SMALL_NETWORKS:
-        torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from typing import Any
 
 import pytest
 
+from tests.commands import take_signals
+
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_SECONDS = 120
 MOST_BYTES = 60_000  # of a request
@@ -69,11 +71,11 @@ class Program:
             self.code = self.server.request({"poll": self.pid})["code"]
         return self.code is not None
 
-    def wait(self) -> int:
+    def wait(self, *, limit_seconds: float = LIMIT_SECONDS) -> int:
         """Return the exit code; a signal's is negative. What takes too long is killed."""
         with suppress(ProcessLookupError):  # it has ended, and perhaps been asked for
             handle = os.pidfd_open(self.pid)
-            ready, _, _ = select.select([handle], [], [], LIMIT_SECONDS)
+            ready, _, _ = select.select([handle], [], [], limit_seconds)
             os.close(handle)
             if not ready:
                 self.signal(signal.SIGABRT)
@@ -105,7 +107,9 @@ class Server:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         program = [sys.executable, "-m", "tests.faults.processes", str(theirs.fileno())]
-        self._process = subprocess.Popen(program, pass_fds=[theirs.fileno()], cwd=ROOT, env=environment)
+        self._process = subprocess.Popen(
+            program, pass_fds=[theirs.fileno()], cwd=ROOT, env=environment, preexec_fn=take_signals
+        )
         theirs.close()
         self._count = 0
         self._lock = threading.Lock()
