@@ -54,6 +54,7 @@ def auto_compute(name: str, image_size: int, *, trains_backbone: bool, device: t
         backbone=name,
         image_size=image_size,
         trains_backbone=trains_backbone,
+        learns_from_features=False,
         train_precision=precision.AUTO,
         infer_precision=precision.AUTO,
         memory_format=precision.AUTO,

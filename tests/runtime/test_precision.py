@@ -21,6 +21,7 @@ PAIRS = [f"{name}/{layout}" for name in PRECISIONS for layout in MEMORY_FORMATS]
 def chosen(backbone: str = "efficientnet_lite0", image_size: int = 224, device: torch.device = CPU, **asked) -> Compute:
     options: dict[str, Any] = {
         "trains_backbone": False,
+        "learns_from_features": False,
         "train_precision": "auto",
         "infer_precision": "auto",
         "memory_format": "auto",
@@ -137,8 +138,9 @@ def test_a_kind_without_rows_of_its_own_takes_those_of_its_type(monkeypatch: pyt
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_are_float32_unless_bf16_is_asked_for(kind: str, on_kind) -> None:
     device = on_kind(kind)
-    assert chosen(device=device).infer.name == "fp32"
-    assert chosen(device=device, infer_precision="bf16").infer.name == "bf16"
+    for how in ({"trains_backbone": False}, {"trains_backbone": True, "learns_from_features": True}):
+        assert chosen(device=device, **how).infer.name == "fp32"
+        assert chosen(device=device, **how, infer_precision="bf16").infer.name == "bf16"
 
 
 def test_where_the_backbone_is_frozen_nothing_trains_in_bf16() -> None:

@@ -227,8 +227,8 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
     materialise: Callable[..., Materials], notes: Any, train: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategy, materials = Feature("eval", VIEWS), materialise(augmentation=RANDOM, epochs=2)
-    assert strategy.uses_features(RANDOM)
-    assert not Feature("eval", None).uses_features(RANDOM)
+    assert strategy.trains_bank(RANDOM)
+    assert not Feature("eval", None).trains_bank(RANDOM)
     workload = strategy.prepare(materials)
     (phase,) = workload.phases
     assert notes.titles == []

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tl_experiments.strategies.base import Materials, Strategy, Workload
 from tl_experiments.strategies.feature import Feature
@@ -26,9 +27,7 @@ class Faulty(Strategy):
     batchnorm: str
     views: int | None
 
-    @property
-    def trains_backbone(self) -> bool:
-        return False
+    trains_backbone: ClassVar[bool] = False
 
     def prepare(self, materials: Materials) -> Workload:
         [seed] = materials.seeds

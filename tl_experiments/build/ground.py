@@ -54,6 +54,7 @@ def build_compute(member: Member, *, device: torch.device, backbone: Backbone, s
         backbone=backbone.name,
         image_size=backbone.input_spec.size,
         trains_backbone=strategy.trains_backbone,
+        learns_from_features=strategy.learns_from_features,
         train_precision=runtime["train_precision"],
         infer_precision=runtime["infer_precision"],
         memory_format=runtime["memory_format"],
@@ -66,18 +67,18 @@ def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
     return dataset.crop_pct or backbone.input_spec.crop_pct
 
 
-def keeps_features(member: Member, *, strategy: Strategy, augmentation: Augmentation, watch: Watch) -> bool:
+def keeps_features(member: Member, *, strategy: Strategy, watch: Watch) -> bool:
     """Whether features are kept from run to run: those of code of one's own are not, as no key shows its changes.
 
     Args:
         member: names the code.
-        strategy, augmentation: tell whether there are features at all.
+        strategy: tells whether there are features at all.
         watch: told where they are not kept although that is wanted.
     """
     wanted = member.config["runtime"]["cache"]
     targets = [member.config[group]["_target_"] for group in ("backbone", "augmentation")]
     own = [target for target in targets if not target.startswith("tl_experiments.")]
-    if wanted and own and strategy.uses_features(augmentation) and not build_mixing(member).is_on:
+    if wanted and own and strategy.learns_from_features:
         watch.notice(f"features are not kept: no cache key would show that {' or '.join(own)} was changed")
     return wanted and not own
 
@@ -162,7 +163,7 @@ def build_materials(members: Sequence[Member], ground: Ground, *, watch: Watch) 
         epochs=shared.config["epochs"],
         seeds=tuple(member.config["seed"] for member in members),
         compute=compute,
-        cache=keeps_features(shared, strategy=ground.strategy, augmentation=ground.augmentation, watch=watch),
+        cache=keeps_features(shared, strategy=ground.strategy, watch=watch),
         memory_bytes=memory_bytes(shared),
         watch=watch,
         mirrors=ground.mirrors,

@@ -93,6 +93,7 @@ def choose(
     backbone: str,
     image_size: int,
     trains_backbone: bool,
+    learns_from_features: bool,
     train_precision: str,
     infer_precision: str,
     memory_format: str,
@@ -104,15 +105,17 @@ def choose(
         device: where the run computes.
         backbone: its name; one that was not measured takes the rows of `*`.
         image_size: in pixels; the nearest measured size counts.
-        trains_backbone: whether the layout is chosen for training or for inference; without, training is fp32, and auto
-            means fp32 for the features too, since bf16 loses accuracy that can be measured (benchmarks/accuracy.py).
+        trains_backbone: whether the layout is chosen for training or for inference; without, training is fp32.
+        learns_from_features: whether a head learns from the frozen backbone's features. Then, and where the backbone is
+            not trained at all, auto means fp32 for inference: bf16 loses accuracy that can be measured
+            (benchmarks/accuracy.py).
         train_precision: auto, fp32 or bf16.
         infer_precision: the same.
         memory_format: auto, contiguous or channels_last.
         infer_batch_size: None is what `fast_batch_size` gives.
     """
     row = _nearest_row(device, backbone, image_size)
-    if infer_precision == AUTO and not trains_backbone:
+    if infer_precision == AUTO and (learns_from_features or not trains_backbone):
         infer_precision = "fp32"
     purpose, wanted = ("train", train_precision) if trains_backbone else ("infer", infer_precision)
     layouts = tuple(MEMORY_FORMATS) if memory_format == AUTO else (memory_format,)

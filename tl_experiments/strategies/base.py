@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -236,26 +236,19 @@ class Workload:
 
 
 class Strategy(ABC):
-    """How pretrained weights are reused; what most strategies answer is the default."""
+    """How pretrained weights are reused; what most strategies answer is the default.
 
-    @property
-    def pretrained(self) -> bool:
-        """Whether the backbone begins with its weights, or with random ones."""
-        return True
+    Attributes:
+        pretrained: whether the backbone begins with its weights, or with random ones.
+        trains_backbone: whether the backbone's speed in training matters.
+        learns_from_features: whether a head learns from what the frozen backbone says, whose precision counts then.
+        takes_steps: whether weights are learnt by gradient steps, for which loss, sampler, mixing and kind of head are.
+    """
 
-    @property
-    def trains_backbone(self) -> bool:
-        """Whether the backbone's speed in training matters."""
-        return True
-
-    @property
-    def takes_steps(self) -> bool:
-        """Whether weights are learnt by gradient steps, so that loss, sampler, mixing and kind of head matter."""
-        return True
-
-    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
-        """Whether the frozen backbone's features are computed once, and can be kept from run to run."""
-        return False
+    pretrained: ClassVar[bool] = True
+    trains_backbone: ClassVar[bool] = True
+    learns_from_features: ClassVar[bool] = False
+    takes_steps: ClassVar[bool] = True
 
     def trains_bank(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
         """Whether heads that differ elsewhere can be trained together."""

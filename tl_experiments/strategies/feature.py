@@ -6,7 +6,7 @@ statistics drift, and `track_running_stats=False` normalises by the batch (Kornb
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.features.extract import View
@@ -25,23 +25,19 @@ class Feature(Strategy):
             draws a new view in every epoch, for which the backbone runs each time. Without augmentation there is one.
     """
 
+    trains_backbone: ClassVar[bool] = False
+    learns_from_features: ClassVar[bool] = True
+
     batchnorm: Literal["eval", "train"]
     views: int | None
 
-    @property
-    def trains_backbone(self) -> bool:
-        return False
-
-    def uses_features(self, augmentation: Augmentation) -> bool:
-        return self.batchnorm == "eval" and (not augmentation.is_random or self.views is not None)
-
     def trains_bank(self, augmentation: Augmentation) -> bool:
-        return self.uses_features(augmentation)
+        return self.batchnorm == "eval" and (not augmentation.is_random or self.views is not None)
 
     def prepare(self, materials: Materials) -> Workload:
         """Compute the features once, unless every epoch sees other images or other statistics."""
         heads = new_heads(materials)
-        constant = self.uses_features(materials.augmentation) and not materials.mixing.is_on
+        constant = self.trains_bank(materials.augmentation) and not materials.mixing.is_on
         phase = self._on_features(materials, heads) if constant else self._on_images(materials, heads)
         return Workload(
             phases=(phase,),

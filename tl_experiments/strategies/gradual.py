@@ -5,8 +5,8 @@ Howard & Ruder 2018 (ULMFiT) thaw one layer an epoch, so that what was learnt in
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.errors import SettingError
@@ -23,10 +23,9 @@ class Gradual(BackboneTraining):
         every_epochs: after so many epochs another stage thaws; epochs that are left when all are thawed train all.
     """
 
-    every_epochs: int
+    learns_from_features: ClassVar[bool] = True
 
-    def uses_features(self, augmentation: Augmentation) -> bool:
-        return not augmentation.is_random
+    every_epochs: int
 
     def check(self, sketch: Callable[[], Backbone]) -> None:
         super().check(sketch)

@@ -4,8 +4,8 @@ Fine-tuning from a random head distorts pretrained features before the head has 
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.strategies.backbone_training import BackboneTraining
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.strategies.thawing import head_phase, whole_phase
@@ -20,11 +20,10 @@ class LpFt(BackboneTraining):
         probe_lr_scale: the probe's lr is this times `lr`.
     """
 
+    learns_from_features: ClassVar[bool] = True
+
     probe_epochs: int
     probe_lr_scale: float
-
-    def uses_features(self, augmentation: Augmentation) -> bool:
-        return not augmentation.is_random
 
     def prepare(self, materials: Materials) -> Workload:
         """Put a new head behind the backbone; one member at a time."""

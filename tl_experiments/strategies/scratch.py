@@ -1,6 +1,7 @@
 """The control: the same architecture from random weights, which says what the pretrained ones were worth."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.strategies.base import Materials, Strategy, Workload, changed_tensors
@@ -11,9 +12,7 @@ from tl_experiments.strategies.thawing import whole_phase
 class Scratch(Strategy):
     """Train all layers from random weights, drawn under the run's seed."""
 
-    @property
-    def pretrained(self) -> bool:
-        return False
+    pretrained: ClassVar[bool] = False
 
     def prepare(self, materials: Materials) -> Workload:
         """Put a new head behind the backbone; one member at a time."""

@@ -1,10 +1,10 @@
 """Heads that are solved for, without gradient steps, on a frozen backbone's features of the images as they are."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
-from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches
 from tl_experiments.strategies.base import Materials, Phase, SplitBatches, Strategy
 
@@ -12,16 +12,9 @@ from tl_experiments.strategies.base import Materials, Phase, SplitBatches, Strat
 class Solved(Strategy):
     """What strategies that solve for their head have in common."""
 
-    @property
-    def trains_backbone(self) -> bool:
-        return False
-
-    @property
-    def takes_steps(self) -> bool:
-        return False
-
-    def uses_features(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - of the images as they are
-        return True
+    trains_backbone: ClassVar[bool] = False
+    learns_from_features: ClassVar[bool] = True
+    takes_steps: ClassVar[bool] = False
 
 
 def solved_phase(
