@@ -153,7 +153,7 @@ def test_the_loss_is_what_was_asked_for(make_member: MakeMember) -> None:
         ("cutmix_alpha=1.0", "cutmix_alpha=1.0: "),
         ("ema_decay=0.9", "ema_decay=0.9: .* expected ema_decay=null$"),
         ("early_stopping.patience=3", "early_stopping.patience=3: "),
-        ("head=mlp", "head=mlp: strategy=knn has a head of its own; expected head=linear$"),
+        ("head=mlp", "head=mlp: strategy=knn decides the head itself; expected head=linear$"),
         ("head.dropout=0.1", "head.dropout=0.1: "),
         ("lr=auto", "lr=auto: "),
     ],

@@ -115,5 +115,5 @@ def test_dropout_that_cannot_be_had_is_refused() -> None:
 
 def test_a_missing_library_is_told_in_one_line(pretrained: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SettingError, match="needs peft; expected pip install"):
+    with pytest.raises(SettingError, match="peft is not installed; install it by: pip install"):
         lora().check(lambda: pretrained)

@@ -49,7 +49,7 @@ def _check_options(member: Member, strategy: Strategy) -> None:
         return
     name = member.choices["strategy"]
     if (head := member.choices["head"]) != "linear":
-        raise ConfigError(f"head={head}: strategy={name} has a head of its own; expected head=linear")
+        raise ConfigError(f"head={head}: strategy={name} decides the head itself; expected head=linear")
     if dropout := member.config["head"]["dropout"]:
         raise ConfigError(f"head.dropout={dropout}: strategy={name} takes no gradient steps; expected head.dropout=0")
     if seeks_rate(member):

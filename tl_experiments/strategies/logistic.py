@@ -11,9 +11,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from tl_experiments.data.batches import Batches
-from tl_experiments.models.head_kinds import Linear, linear_head
-from tl_experiments.models.model import Model
-from tl_experiments.runtime.seeding import derive_seed
 from tl_experiments.strategies.base import Materials, Workload
 from tl_experiments.strategies.on_features import OneHead, open_features, whole_split
 from tl_experiments.strategies.solved import Solved, solved_phase
@@ -40,12 +37,9 @@ class Logistic(Solved):
     def prepare(self, materials: Materials) -> Workload:
         """Put a linear head behind the backbone; one member at a time."""
         values = np.geomspace(self.min_c, self.max_c, self.num_c).tolist()
-        [seed] = materials.seeds
-        backbone = materials.backbone.requires_grad_(False)
-        head = linear_head(
-            feature_dim=backbone.feature_dim, num_classes=materials.num_classes, seed=derive_seed(seed, "head")
-        )
-        model = Model(backbone, head.to(materials.compute.device))
+        model = materials.new_model()
+        head = model.head
+        assert isinstance(head, nn.Linear)  # the only kind that is admitted where no steps are taken
 
         def solve(train: Batches, epoch: int) -> None:
             features, labels = whole_split(train)
@@ -64,7 +58,6 @@ class Logistic(Solved):
             groups=(),
             deployables=(model,),
             trained=frozenset({"head.weight", "head.bias"}),
-            head={"_target_": f"{Linear.__module__}.{Linear.__qualname__}", "dropout": 0.0},
         )
 
 

@@ -1,6 +1,6 @@
 """LoRA: frozen layers get trained additions of low rank, which are merged into them at the end (Hu et al. 2022).
 
-By the `peft` library, an extra, whose import takes seconds: `pip install 'tl_experiments[lora]'`.
+By the `peft` library, an extra, whose import takes seconds: `pip install -e '.[lora]'`.
 """
 
 import copy
@@ -49,7 +49,7 @@ class Lora(Strategy):
 
     def check(self, sketch: Callable[[], Backbone]) -> None:
         if importlib.util.find_spec("peft") is None:
-            raise SettingError("strategy=lora: needs peft; expected pip install 'tl_experiments[lora]'")
+            raise SettingError("strategy=lora: peft is not installed; install it by: pip install -e '.[lora]'")
         self._layers(sketch())
 
     def prepare(self, materials: Materials) -> Workload:
