@@ -21,7 +21,8 @@ from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
+from tl_experiments.strategies.base import Phase, Workload, names
+from tl_experiments.strategies.materials import SplitBatches
 
 BATCH_SIZE, LOG_EVERY_STEPS, VAL_FRACTION = 32, 20, 0.1  # as the default run
 SPEC = InputSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear", crop_pct=1.0)
@@ -101,7 +102,7 @@ def _make_workload(data: MadeUp, bank: HeadBank, *, seeds: Sequence[int], epochs
         open=lambda: SplitBatches(
             train=_make_batches(data, len(data.labels), num_members=len(seeds), seeds=tuple(seeds)),
             val=val,
-            test=val,
+            at_the_end=lambda: (val, val),
         ),
         train_precision=precision,
         infer_precision=precision,

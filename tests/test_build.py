@@ -7,6 +7,7 @@ import torch
 
 from tests.watching import Notes
 from tl_experiments import build
+from tl_experiments.build.ground import keeps_features
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.data.augmentation import Augmentation
@@ -103,7 +104,7 @@ def test_features_of_code_whose_changes_nobody_knows_are_not_kept(
 ) -> None:
     notes, member = Notes(), make_member(*overrides)
     strategy = build.build_strategy(member)
-    assert build.keeps_features(member, strategy=strategy, watch=notes) is keeps
+    assert keeps_features(member, strategy=strategy, watch=notes) is keeps
     assert [" was changed" in note for note in notes.notices] == [True] * told
 
 

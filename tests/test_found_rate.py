@@ -42,6 +42,24 @@ def test_a_run_trains_with_the_rate_that_it_found_and_keeps_it_when_it_goes_on(
     assert head_rate(found.folder) == rate
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("grid=strategies", "grid=strategies: a sweep, not one run; "),
+        (f"batch_size={'9' * 5000}", ""),
+        ("strategy=../../outside", "strategy=../../outside: "),
+        ("strategy=knn", "lr=auto: strategy=knn takes no gradient steps; "),
+    ],
+)
+def test_the_command_takes_what_a_run_would_take(
+    typed: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["lr-find", typed]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {told}")
+
+
 def test_the_command_says_the_rate_that_a_run_would_take(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -17,7 +17,6 @@ from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
 from tl_experiments.inference import export
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.tracking.run_log import RunResult
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("dataset.train_size=100", "epochs=2", "backbone.image_size=32")
@@ -50,35 +49,8 @@ def tracked(sweep: Path) -> list[Run]:
     )
 
 
-@pytest.fixture
-def run(make_member: Callable[..., Member]) -> Callable[..., RunResult]:
-    """Run one experiment in this process."""
-
-    def run_one(*overrides: str) -> RunResult:
-        [result] = run_experiments([make_member(*SMALL, *overrides)])
-        return result
-
-    return run_one
-
-
 def result_of(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("job", "strategy"), [(0, "feature"), (1, "finetune")])
-def test_the_same_seed_gives_the_same_weights_alone_or_in_a_sweep_with_any_number_of_workers(
-    job: int, strategy: str, sweep: Path, run: Callable[..., RunResult]
-):
-    in_sweep = result_of(sweep / "jobs" / str(job))["weights_sha256"]
-    assert run(f"strategy={strategy}").weights_sha256 == in_sweep
-    assert run(f"strategy={strategy}", "seed=1").weights_sha256 != in_sweep
-
-
-@pytest.mark.slow
-def test_random_augmentation_repeats_too(run: Callable[..., RunResult]):
-    augmented = ("augmentation=standard", "dataset.train_size=40", "epochs=1")
-    assert run(*augmented).weights_sha256 == run(*augmented).weights_sha256
 
 
 @pytest.mark.slow

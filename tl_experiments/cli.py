@@ -1,4 +1,4 @@
-"""`tlx VERB`: what can be done with sweeps, runs and caches that are there already."""
+"""`tlx VERB`: what can be done beside training: with rates, images, sweeps, runs and caches."""
 
 import argparse
 import math
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     143 SIGTERM.
     """
     parser = argparse.ArgumentParser(
-        prog="tlx", description="Verbs for sweeps, runs and caches that are there already."
+        prog="tlx", description="Verbs beside training: learning rate, images, reports, records, caches."
     )
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     report = verbs.add_parser("report", help="compare the runs of a sweep again: table and report.html")
@@ -142,7 +142,7 @@ def _lr_find(options: argparse.Namespace) -> None:
     folder = (options.output or LR_FOLDER / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")).absolute()
     try:
         member = compose_member(["tracking=none", *options.overrides, "lr=auto"], folder=folder)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
         raise ConfigError(explain(error)) from error
     from tl_experiments.experiment import find_lr  # noqa: PLC0415 - a wrong value is told before that
 

@@ -52,7 +52,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         if build.seeks_rate(shared):
             found = logs[0].found_rate
             if found is None:
-                found = find_rate(workload, build.range_steps(shared, ground), console=console)
+                found = find_rate(workload, build.range_trainer_factory(shared, ground), console=console)
                 logs[0].rate(found)
             members = [build.at_rate(shared, found.suggestion)]
         trainer = build.build_trainer(members, workload, ground=ground)
@@ -84,7 +84,7 @@ def find_lr(member: Member) -> RangeTest:
         ground = build.build_ground(member, who=member.name, device=device, watch=console)
         with build.build_lack_notice(member, backbone=ground.backbone):
             workload = ground.strategy.prepare(build.build_materials([member], ground, watch=console))
-            found = find_rate(workload, build.range_steps(member, ground), console=console)
+            found = find_rate(workload, build.range_trainer_factory(member, ground), console=console)
         console.notice(f"curve  {write_range(found, member.folder)[0]}")
         return found
 

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision import datasets
 
 from tl_experiments import build
-from tl_experiments.build import Ground
+from tl_experiments.build.ground import Ground
 from tl_experiments.config.member import Member
 from tl_experiments.data.source import Dataset
 from tl_experiments.models.backbone import Backbone

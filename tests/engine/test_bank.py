@@ -23,7 +23,8 @@ from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Precision
-from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
+from tl_experiments.strategies.base import Phase, Workload, names
+from tl_experiments.strategies.materials import SplitBatches
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", "cpu")
@@ -75,7 +76,10 @@ class Task:
             open=lambda: SplitBatches(
                 train=self.split(self.num_train, stream=1, seeds=seeds, num_members=count),
                 val=self.split(self.num_val, stream=2, seeds=None, num_members=count),
-                test=self.split(self.num_val, stream=3, seeds=None, num_members=count),
+                at_the_end=lambda: (
+                    self.split(self.num_val, stream=2, seeds=None, num_members=count),
+                    self.split(self.num_val, stream=3, seeds=None, num_members=count),
+                ),
             ),
             train_precision=FP32,
             infer_precision=FP32,

@@ -18,10 +18,10 @@ from tl_experiments.models.param_groups import all_parts, param_groups
 
 
 def make(
-    module: torch.nn.Module, optimizer: Callable[..., Optimizer], *, clip: float | None, pull: float = 0.0
+    module: torch.nn.Module, optimizer: Callable[..., Optimizer], *, clip: float | None, l2_sp: float = 0.0
 ) -> Updates:
     count = module.num_members if isinstance(module, HeadBank) else 1
-    parts = {name: replace(part, pull=pull) for name, part in all_parts(module).items()}
+    parts = {name: replace(part, l2_sp=l2_sp) for name, part in all_parts(module).items()}
     updates = make_updates(
         param_groups(module, parts, has_member_axis=isinstance(module, HeadBank)),
         optimizers=[optimizer] * count,
@@ -99,7 +99,7 @@ def test_what_a_member_gets_does_not_depend_on_its_neighbours(task: Task, thread
 def test_the_pull_towards_the_pretrained_weights_is_clipped_too() -> None:
     layer = torch.nn.Linear(5, 4)
     start = layer.weight.detach().clone()
-    updates = make(layer, partial(SGD, lr=1.0), clip=1e-3, pull=1e3)
+    updates = make(layer, partial(SGD, lr=1.0), clip=1e-3, l2_sp=1e3)
     with torch.no_grad():
         layer.weight.add_(1.0)
     moved = layer.weight.detach().clone()

@@ -24,7 +24,8 @@ from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import seeded
-from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
+from tl_experiments.strategies.base import Phase, Workload, names
+from tl_experiments.strategies.materials import SplitBatches
 from tl_experiments.strategies.one_member import OneMember
 
 CPU = torch.device("cpu")
@@ -70,7 +71,7 @@ def make_workload(*, precision: str, memory_format: torch.memory_format) -> Work
         open=lambda: SplitBatches(
             train=batches,
             val=batches,
-            test=batches,
+            at_the_end=lambda: (batches, batches),
         ),
         train_precision=Precision(precision, "cpu"),
         infer_precision=Precision("fp32", "cpu"),

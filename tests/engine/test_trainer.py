@@ -29,7 +29,8 @@ from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import all_parts, param_groups
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Precision
-from tl_experiments.strategies.base import Phase, SplitBatches, Workload, names
+from tl_experiments.strategies.base import Phase, Workload, names
+from tl_experiments.strategies.materials import SplitBatches
 from tl_experiments.strategies.one_member import OneMember
 
 CPU = torch.device("cpu")
@@ -70,7 +71,10 @@ def make_workload(
             open=lambda: SplitBatches(
                 train=make_batches(TRAIN, stream=1, num_members=len(seeds), seeds=seeds),
                 val=make_batches(num_val, stream=2, num_members=len(seeds)),
-                test=make_batches(TEST, stream=3, num_members=len(seeds)),
+                at_the_end=lambda: (
+                    make_batches(num_val, stream=2, num_members=len(seeds)),
+                    make_batches(TEST, stream=3, num_members=len(seeds)),
+                ),
             ),
             train_precision=FP32,
             infer_precision=FP32,
@@ -148,7 +152,7 @@ def image_workload(*, held: bool) -> tuple[Workload, nn.BatchNorm2d]:
         open=lambda: SplitBatches(
             train=replace(batches, seed=0),
             val=batches,
-            test=batches,
+            at_the_end=lambda: (batches, batches),
         ),
         train_precision=FP32,
         infer_precision=FP32,
@@ -181,6 +185,18 @@ def test_every_step_and_every_epoch_is_reported_and_the_test_once() -> None:
     ]
     assert [(record.epoch, record.num_epochs) for record in fitted] == [(1, 2)] * 9 + [(2, 2)] * 9
     assert all(record.images_per_second > 0 for record in [*fitted, *tested[:-1]])
+
+
+def test_epochs_under_the_last_schedule_are_numbered() -> None:
+    workload = make_workload(epochs=(2, 3, 1))
+    first, second, third = workload.phases
+    for phases, numbers in (
+        ((first, second, third), [None, None, None, None, None, 1]),
+        ((first, second, replace(third, continues=True)), [None, None, 1, 2, 3, 4]),
+        ((first, replace(second, solve=lambda *_: None)), [None] * 5),
+    ):
+        records = epochs_of(list(make_trainer(replace(workload, phases=phases)).fit()))
+        assert [record.schedule_epoch for record in records] == numbers
 
 
 def test_loss_and_accuracy_are_given_at_log_intervals_and_at_the_end_of_the_epoch_only() -> None:

@@ -8,16 +8,16 @@ import pytest
 import rich.console
 
 from tests.engine.test_trainer import image_workload, make_workload
-from tl_experiments.engine.plan import PartPlan, PhasePlan, Plan, make_plan
+from tl_experiments.engine.training_plan import PartPlan, PhasePlan, TrainingPlan, make_training_plan
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.plan_table import plan_line, plan_text, write_plan
 
 
 def part(name: str, scale: float, count: int = 10) -> PartPlan:
-    return PartPlan(name, count, scale, weight_decay=True, pull=0.0)
+    return PartPlan(name, count, scale, weight_decay=True, l2_sp=0.0)
 
 
-MANY = Plan(
+MANY = TrainingPlan(
     phases=(
         PhasePlan("probe", 1, 3, (part("head", 10.0),), "eval", by_steps=True),
         PhasePlan(
@@ -36,7 +36,7 @@ MANY = Plan(
 
 
 def test_the_parameters_of_one_member_count_and_rates_span_all() -> None:
-    plan = make_plan(make_workload((0, 1), epochs=(2, 3)), lrs=[0.1, 0.4])
+    plan = make_training_plan(make_workload((0, 1), epochs=(2, 3)), lrs=[0.1, 0.4])
     assert [(phase.first_epoch, phase.last_epoch) for phase in plan.phases] == [(1, 2), (3, 5)]
     assert [phase.num_params for phase in plan.phases] == [6 * 3 + 3] * 2
     assert plan.num_params == 6 * 3 + 3
@@ -47,8 +47,8 @@ def test_the_parameters_of_one_member_count_and_rates_span_all() -> None:
 @pytest.mark.parametrize(("held", "mode"), [(False, "train"), (True, "eval")])
 def test_batchnorm_is_as_the_phase_has_it(held: bool, mode: str) -> None:
     workload, _ = image_workload(held=held)
-    assert make_plan(workload, lrs=[0.1]).phases[0].batchnorm == mode
-    assert make_plan(make_workload(), lrs=[0.1]).phases[0].batchnorm == "none"
+    assert make_training_plan(workload, lrs=[0.1]).phases[0].batchnorm == mode
+    assert make_training_plan(make_workload(), lrs=[0.1]).phases[0].batchnorm == "none"
 
 
 def test_a_table_has_a_row_for_each_phase() -> None:
@@ -72,6 +72,6 @@ def test_each_members_files_hold_its_own_rates(tmp_path: Path) -> None:
     written = json.loads(as_json.read_text())
     assert [phase["num_trained_params"] for phase in written["phases"]] == [10, 5010, 0]
     assert written["phases"][0]["parts"] == [
-        {"name": "head", "num_params": 10, "lr_scale": 10.0, "weight_decay": True, "pull": 0.0, "peak_lr": 1.0}
+        {"name": "head", "num_params": 10, "lr_scale": 10.0, "weight_decay": True, "l2_sp": 0.0, "peak_lr": 1.0}
     ]
     assert as_text.read_text() == plan_text(MANY.of_member(1))

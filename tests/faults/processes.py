@@ -29,6 +29,7 @@ import pytest
 from tests.commands import take_signals
 
 ROOT = Path(__file__).parent.parent.parent
+PATHS = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "sweep")))  # of the program, and of code that goes wrong
 LIMIT_SECONDS = 120
 MOST_BYTES = 60_000  # of a request
 STEPS = "steps"  # the file, where a run is typed, that gets a line for every step: process, epoch, step
@@ -61,6 +62,7 @@ class Program:
 
     pid: int
     log: Path
+    errors: Path
     server: "Server" = field(repr=False)
     start: float = field(default_factory=time.monotonic)
     code: int | None = None
@@ -105,7 +107,7 @@ class Server:
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": PATHS}
         program = [sys.executable, "-m", "tests.faults.processes", str(theirs.fileno())]
         self._process = subprocess.Popen(
             program, pass_fds=[theirs.fileno()], cwd=ROOT, env=environment, preexec_fn=take_signals
@@ -120,27 +122,31 @@ class Server:
         cwd: Path,
         strike: Strike | None = None,
         environment: Mapping[str, str] | None = None,
+        logs: Path | None = None,
     ) -> Program:
         """Type `python run.py ARGUMENTS` in a folder.
 
         Args:
             arguments: of the program.
-            cwd: where it is typed; its output goes to a file there.
+            cwd: where it is typed.
             strike: that befalls it.
             environment: variables beside this process's own.
+            logs: folder for what it says, its output and its errors apart; None is one file of both in `cwd`.
         """
         with self._lock:
             self._count += 1
-            log = cwd / f"typed-{self._count}.log"
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+            log = (logs or cwd) / f"typed-{self._count}.log"
+        errors = log.with_suffix(".errors") if logs else log
+        variables = {**os.environ, "PYTHONPATH": PATHS, **(environment or {})}
         request = {
             "arguments": arguments,
             "cwd": str(cwd),
             "environment": variables,
             "log": str(log),
+            "errors": str(errors),
             "strike": None if strike is None else asdict(strike),
         }
-        return Program(self.request(request)["pid"], log, self)
+        return Program(self.request(request)["pid"], log, errors, self)
 
     def close(self) -> None:
         self._control.close()
@@ -220,13 +226,12 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
-    for name, flags, descriptors in (
-        (os.devnull, os.O_RDONLY, (0,)),
-        (request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, (1, 2)),
+    appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for descriptor, (name, flags) in enumerate(
+        ((os.devnull, os.O_RDONLY), (request["log"], appended), (request["errors"], appended))
     ):
         opened = os.open(name, flags, 0o644)
-        for descriptor in descriptors:
-            os.dup2(opened, descriptor)
+        os.dup2(opened, descriptor)
         os.close(opened)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     util.spawnv_passfds = functools.partial(_fork_in_place_of_spawn, util.spawnv_passfds)  # type: ignore[attr-defined]

@@ -150,6 +150,7 @@ ORDINARY = [
     ("feature", "cached"),
     ("feature", "in a sweep, after others"),
     ("finetune", "workers 2"),
+    ("finetune", "in a sweep, two at a time"),
     ("finetune, dropout", "resumed twice"),
     ("lp_ft", "resumed between phases"),
     ("gradual", "resumed between phases"),

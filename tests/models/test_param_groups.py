@@ -15,7 +15,7 @@ from tl_experiments.models.torchvision_backbones import torchvision_backbone
 
 TORCHVISION = ("resnet18", "vgg16", "inception_v3", "mobilenet_v3_large", "vit_b_16")
 # test_vit4 has timm's own RMSNorm, test_efficientnet_evos an activation in its norm and test_convnext layer scales.
-TIMM = ("test_vit4", "test_efficientnet_evos", "test_efficientnet_gn", "test_convnext")
+TIMM = ("test_vit", "test_vit4", "test_efficientnet_evos", "test_efficientnet_gn", "test_convnext")
 FACTORIES = {
     **dict.fromkeys(TORCHVISION, torchvision_backbone),
     **dict.fromkeys(TIMM, timm_backbone),
@@ -70,6 +70,17 @@ def test_the_weights_of_convolutions_and_linear_layers_decay(model: Model) -> No
     assert not spared & weights
 
 
+@pytest.mark.parametrize("name", ["test_vit", "vit_b_16"])
+def test_neither_tokens_nor_positions_decay(name: str) -> None:
+    with torch.device("meta"):
+        model = make_model(name)
+    groups = param_groups(model, parts(model), has_member_axis=False)
+    decaying = {name for group in groups if group.weight_decay for name in group.param_names}
+    tables = [name for name, _ in model.named_parameters() if name.endswith(("token", "pos_embed", "pos_embedding"))]
+    assert len(tables) == 2
+    assert not decaying & {*tables}
+
+
 def test_each_part_has_its_rate() -> None:
     model = make_model("resnet18")
     groups = param_groups(model, parts(model), has_member_axis=False)
@@ -92,7 +103,7 @@ def test_a_bank_of_heads_has_a_bias_that_does_not_decay() -> None:
 
 def test_what_is_pulled_does_not_decay() -> None:
     model = make_model("resnet18")
-    pulled = {name: Part("all", pull=0.1) for name in parts(model)}
+    pulled = {name: Part("all", l2_sp=0.1) for name in parts(model)}
     assert not any(group.weight_decay for group in param_groups(model, pulled, has_member_axis=False))
 
 

@@ -25,7 +25,8 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.head_kinds import Linear
 from tl_experiments.runtime.precision import Compute, Precision
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials
 
 Materialise = Callable[..., Materials]
 Train = Callable[..., None]

@@ -8,7 +8,8 @@ import pytest
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials
 
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -15,8 +15,10 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.models.heads import HeadBank
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Workload
-from tl_experiments.strategies.feature import Feature, FrozenBackbone
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.feature import Feature
+from tl_experiments.strategies.materials import Materials
+from tl_experiments.strategies.on_features import FrozenBackbone
 
 HEAD = {"head.weight", "head.bias"}
 RANDOM = Augmentation(hflip_prob=0.0, rotation_degrees=15.0, scale=(0.7, 1.0), ratio=(0.9, 1.1), erase_prob=0.0)
@@ -87,7 +89,7 @@ def test_a_backbone_that_must_run_in_every_epoch_says_why(
     assert reason in notice
     assert notes.titles == []
     batches = phase.open()
-    assert all(isinstance(split, ImageBatches) for split in (batches.train, batches.val, batches.test))
+    assert all(isinstance(split, ImageBatches) for split in (batches.train, batches.val, *batches.at_the_end()))
     first, second = (next(batches.train.epoch(epoch)).inputs for epoch in (1, 2))
     assert not torch.equal(first, second)
 
@@ -100,13 +102,11 @@ def test_constant_images_are_seen_by_the_backbone_once(materialise: Callable[...
     assert notes.titles == []
     batches = phase.open()
     assert notes.notices == []
-    assert sorted(notes.titles) == [
-        "extracting features of 10 test images",
-        "extracting features of 10 val images",
-        "extracting features of 20 train images",
-    ]
-    assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val, batches.test))
-    assert [split.num_samples for split in (batches.train, batches.val, batches.test)] == [20, 10, 10]
+    assert sorted(notes.titles) == ["extracting features of 10 val images", "extracting features of 20 train images"]
+    splits = (batches.train, *batches.at_the_end())
+    assert notes.titles[2:] == ["extracting features of 10 test images"]
+    assert all(isinstance(split, FeatureBatches) for split in splits)
+    assert [split.num_samples for split in splits] == [20, 10, 10]
     for epoch in range(3):
         for batch in batches.train.epoch(epoch):
             phase.module(batch.inputs)
@@ -120,7 +120,7 @@ def test_features_give_the_logits_that_images_give(materialise: Callable[..., Ma
     (phase,) = workload.phases
     behind = FrozenBackbone(materials.backbone, phase.module).eval()
     batches = materials.image_batches(materials.images.test)
-    for cached, images in zip(phase.open().test.epoch(1), batches.epoch(1), strict=True):
+    for cached, images in zip(phase.open().at_the_end()[1].epoch(1), batches.epoch(1), strict=True):
         logits = phase.module(cached.inputs)
         assert torch.equal(cached.labels, images.labels)
         torch.testing.assert_close(logits, behind(images.inputs), rtol=1e-4, atol=1e-4)
@@ -240,10 +240,9 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
     assert {*extracted} == {
         *(f"extracting features of 20 train images, view {number} of 3" for number in (1, 2, 3)),
         "extracting features of 10 val images",
-        "extracting features of 10 test images",
     }
-    assert len(extracted) == 5
-    assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val, batches.test))
+    assert len(extracted) == 4
+    assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val))
     views = features_of(batches.train)
     assert views.shape == (VIEWS, 20, 1280)
     assert not any(torch.equal(views[a], views[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
@@ -292,7 +291,7 @@ def test_val_and_test_are_never_augmented(materialise: Callable[..., Materials],
     (views,) = Feature("eval", 2).prepare(materialise(augmentation=augmentation)).phases
     with_views, without = views.open(), plain.open()
     assert torch.equal(features_of(with_views.val), features_of(without.val))
-    assert torch.equal(features_of(with_views.test), features_of(without.test))
+    assert torch.equal(features_of(with_views.at_the_end()[1]), features_of(without.at_the_end()[1]))
     assert len(features_of(with_views.train)) == 2
 
 
@@ -327,13 +326,13 @@ def test_kept_features_are_those_that_are_computed(
     materialise: Callable[..., Materials], notes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path))
-    opened = [
-        Feature("eval", 2).prepare(materialise(augmentation=RANDOM, cache=cache)).phases[0].open()
-        for cache in (True, True, False)
-    ]
+    opened = []
+    for cache in (True, True, False):
+        batches = Feature("eval", 2).prepare(materialise(augmentation=RANDOM, cache=cache)).phases[0].open()
+        opened.append((batches.train, *batches.at_the_end()))
     extracted = [title for title in notes.titles if title.startswith("extracting")]
     assert len(extracted) == 4 + 0 + 4, "the second run finds all of them"
-    for split in ("train", "val", "test"):
-        kept, found, computed = (features_of(getattr(batches, split)) for batches in opened)
+    for split in zip(*opened, strict=True):
+        kept, found, computed = map(features_of, split)
         assert torch.equal(kept, computed)
         assert torch.equal(found, computed)

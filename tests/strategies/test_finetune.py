@@ -11,9 +11,10 @@ from tl_experiments.engine.optimizers import make_optimizer
 from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
 from tl_experiments.strategies.feature import Feature
 from tl_experiments.strategies.finetune import Finetune
+from tl_experiments.strategies.materials import Materials
 
 Statistics = Callable[[Workload], set[str]]
 Moved = Callable[[Workload, Callable[[], object]], set[str]]
@@ -107,7 +108,7 @@ def test_a_phase_sees_images_and_yields_logits_with_a_member_axis(materialise: C
     (phase,) = workload.phases
     assert (phase.name, phase.epochs, workload.num_members) == ("finetune", 3, 1)
     batches = phase.open()
-    assert all(isinstance(split, ImageBatches) for split in (batches.train, batches.val, batches.test))
+    assert all(isinstance(split, ImageBatches) for split in (batches.train, *batches.at_the_end()))
     batch = next(batches.val.epoch(1))
     logits = phase.module.eval()(batch.inputs)
     assert logits.shape == (1, 8, 10)

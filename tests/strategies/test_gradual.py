@@ -9,15 +9,15 @@ import torch
 
 from tests.watching import Notes
 from tl_experiments.engine.options import TrainingOptions
-from tl_experiments.engine.plan import make_plan
 from tl_experiments.engine.records import EpochRecord
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.training_plan import make_training_plan
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.strategies.base import Materials
 from tl_experiments.strategies.gradual import Gradual
+from tl_experiments.strategies.materials import Materials
 
 Materialise = Callable[..., Materials]
 HEAD = {"head.weight", "head.bias"}
@@ -75,7 +75,7 @@ def test_epochs_add_up_and_those_that_are_left_train_all(
     every_epochs: int, epochs: int, ends: list[int], materialise: Materialise
 ) -> None:
     workload = gradual(every_epochs).prepare(materialise(epochs=epochs))
-    assert [phase.last_epoch for phase in make_plan(workload, lrs=[1e-3]).phases] == ends
+    assert [phase.last_epoch for phase in make_training_plan(workload, lrs=[1e-3]).phases] == ends
     assert [phase.continues for phase in workload.phases] == [False] + [True] * (len(ends) - 1)
     grows = [len(phase.trained) for phase in workload.phases]
     assert grows == sorted({*grows})
@@ -83,10 +83,20 @@ def test_epochs_add_up_and_those_that_are_left_train_all(
     assert in_groups == workload.phases[-1].trained, "what never thaws is in no group"
 
 
+@pytest.mark.parametrize(
+    ("epochs", "told"), [(5, ["gradual: 1 of 5 stages never thaw; expected epochs above 5 for all"]), (6, [])]
+)
+def test_stages_that_never_thaw_are_told(epochs: int, told: list[str], materialise: Materialise, notes: Notes) -> None:
+    gradual().prepare(materialise(epochs=epochs))
+    assert [notice for notice in notes.notices if "thaw" in notice] == told
+
+
 def test_batchnorm_of_what_is_frozen_stands_still(materialise: Materialise) -> None:
-    modes = [phase.batchnorm for phase in make_plan(gradual().prepare(materialise(epochs=6)), lrs=[1e-3]).phases]
+    modes = [
+        phase.batchnorm for phase in make_training_plan(gradual().prepare(materialise(epochs=6)), lrs=[1e-3]).phases
+    ]
     assert modes == ["eval", "mixed", "mixed", "mixed", "mixed", "train"]
-    kept = make_plan(gradual(batchnorm="eval").prepare(materialise(epochs=6)), lrs=[1e-3])
+    kept = make_training_plan(gradual(batchnorm="eval").prepare(materialise(epochs=6)), lrs=[1e-3])
     assert {phase.batchnorm for phase in kept.phases} == {"eval"}
 
 

@@ -9,8 +9,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tl_experiments.models import neighbours
 from tl_experiments.models.neighbours import Neighbours, NeighboursHead
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
 from tl_experiments.strategies.knn import Knn
+from tl_experiments.strategies.materials import Materials
 
 TEMPERATURE = 0.07
 

@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tl_experiments.models.timm_backbone import timm_backbone
-from tl_experiments.strategies.base import Materials
 from tl_experiments.strategies.finetune import Finetune
+from tl_experiments.strategies.materials import Materials
 
 LR, DECAY = 0.05, 0.1
 

@@ -15,8 +15,9 @@ from tl_experiments.engine.records import EpochRecord, FinalRecord
 from tl_experiments.engine.schedulers import constant
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
 from tl_experiments.strategies.logistic import Logistic, solve_logistic
+from tl_experiments.strategies.materials import Materials
 
 
 @pytest.fixture

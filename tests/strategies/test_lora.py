@@ -10,8 +10,9 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
 from tl_experiments.strategies.lora import Lora
+from tl_experiments.strategies.materials import Materials
 
 Statistics = Callable[[Workload], set[str]]
 BACKBONES: dict[str, Callable[..., Backbone]] = {

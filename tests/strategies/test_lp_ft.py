@@ -9,9 +9,9 @@ import torch
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import ImageBatches
 from tl_experiments.data.feature_batches import FeatureBatches
-from tl_experiments.engine.plan import make_plan
-from tl_experiments.strategies.base import Materials
+from tl_experiments.engine.training_plan import make_training_plan
 from tl_experiments.strategies.lp_ft import LpFt
+from tl_experiments.strategies.materials import Materials
 
 MIRROR = Augmentation(hflip_prob=0.5, rotation_degrees=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase_prob=0.0)
 
@@ -45,7 +45,7 @@ def test_fine_tuning_begins_with_the_head_that_was_probed(
 
 
 def test_the_plan_says_what_each_phase_is(materialise: Callable[..., Materials]) -> None:
-    plan = make_plan(lp_ft().prepare(materialise(epochs=3)), lrs=[0.01])
+    plan = make_training_plan(lp_ft().prepare(materialise(epochs=3)), lrs=[0.01])
     probe, finetune = plan.phases
     assert (probe.part_names, probe.num_params, probe.batchnorm) == (("head",), 12_810, "eval")
     assert (finetune.part_names, finetune.num_params) == (("backbone", "head"), plan.num_params)

@@ -21,10 +21,11 @@ from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.features.activations import activations_bytes
 from tl_experiments.models.stages import cut
-from tl_experiments.strategies.base import Materials, Strategy, Workload
+from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.feature import Feature
 from tl_experiments.strategies.finetune import Finetune
 from tl_experiments.strategies.lp_ft import LpFt
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.partial import Partial
 
 Materialise = Callable[..., Materials]

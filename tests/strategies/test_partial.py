@@ -15,7 +15,8 @@ from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.precision import Precision
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.partial import Partial
 
 Materialise = Callable[..., Materials]
@@ -69,7 +70,7 @@ def test_what_is_frozen_is_computed_once(materialise: Materialise, notes: Notes,
     calls: list[int] = []
     materials.backbone.body.conv_stem.register_forward_hook(lambda *_: calls.append(1))
     batches = phase.open()
-    assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val, batches.test))
+    assert all(isinstance(split, FeatureBatches) for split in (batches.train, *batches.at_the_end()))
     once = len(calls)
     train(replace(workload, phases=(replace(phase, open=lambda: batches),)))
     assert len(calls) == once
@@ -117,12 +118,13 @@ def test_keeping_them_does_not_change_what_is_learned(layout: str, materialise: 
 
 
 def test_what_is_kept_is_what_each_epoch_would_compute(materialise: Materialise) -> None:
-    """In the precision of training, whatever features are extracted in."""
+    """Training images in the precision of training, the others in that of evaluation."""
     materials = materialise()
     materials = replace(materials, compute=replace(materials.compute, infer=Precision("bf16", "cpu")))
     [phase] = last_stages(1, "eval", 1.0).prepare(materials).phases
     batches = phase.open()
     assert next(batches.train.epoch(1)).inputs.dtype == torch.float32
+    assert {next(split.epoch(1)).inputs.dtype for split in (batches.val, *batches.at_the_end())} == {torch.bfloat16}
 
 
 def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> None:
@@ -130,7 +132,7 @@ def test_the_phase_and_the_deployable_say_the_same(materialise: Materialise) -> 
     workload = last_stages(2, "eval", 1.0).prepare(materials)
     [phase] = workload.phases
     batches = phase.open()
-    from_activations = torch.cat([phase.module.eval()(batch.inputs)[0] for batch in batches.test.epoch(0)])
+    from_activations = torch.cat([phase.module.eval()(batch.inputs)[0] for batch in batches.at_the_end()[1].epoch(0)])
     images = materials.image_batches(materials.images.test)
     model = workload.deployables[0].eval()
     from_images = torch.cat([model(batch.inputs) for batch in images.epoch(0)])

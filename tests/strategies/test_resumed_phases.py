@@ -16,9 +16,10 @@ from tl_experiments.engine.state import TrainerState
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import make_updates
 from tl_experiments.models.timm_backbone import timm_backbone
-from tl_experiments.strategies.base import Materials, Strategy, Workload
+from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.gradual import Gradual
 from tl_experiments.strategies.lp_ft import LpFt
+from tl_experiments.strategies.materials import Materials
 
 SETTINGS: dict[str, Any] = {"batchnorm": "train", "backbone_lr_scale": 0.5, "layer_decay": 0.7, "l2_sp": 0.01}
 LAYERS = {

@@ -13,8 +13,9 @@ from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.strategies.base import Materials, Strategy, Workload
+from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.bias_only import BiasOnly
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.norm_only import NormOnly
 from tl_experiments.strategies.partial import Partial
 

@@ -11,10 +11,11 @@ from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.mixing import Mixing
 from tl_experiments.data.sampling import balanced
 from tl_experiments.models.head_kinds import Cosine, HeadKind, Linear, Mlp
-from tl_experiments.strategies.base import Materials, Strategy, Workload
+from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.feature import Feature
 from tl_experiments.strategies.gradual import Gradual
 from tl_experiments.strategies.lp_ft import LpFt
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.partial import Partial
 
 BACKBONE: dict[str, Any] = {"batchnorm": "eval", "backbone_lr_scale": 1.0, "layer_decay": 1.0, "l2_sp": 0.0}
@@ -37,14 +38,14 @@ HEADS: dict[str, HeadKind] = {
 def test_nothing_is_kept_of_images_that_are_mixed_and_the_reason_is_told(
     name: str, materialise: Callable[..., Materials], notes: Any
 ) -> None:
-    [plain, *_] = STRATEGIES[name].prepare(materialise()).phases
+    [plain, *_] = STRATEGIES[name].prepare(materialise(epochs=6)).phases  # enough for all stages to thaw
     assert isinstance(plain.open().train, FeatureBatches)
     assert notes.notices == []
     [phase, *_] = STRATEGIES[name].prepare(materialise(mixing=MIXUP)).phases
     opened = phase.open()
     assert isinstance(opened.train, ImageBatches)
     assert all(batch.mixed for batch in opened.train.epoch(1))
-    assert not [batch for split in (opened.val, opened.test) for batch in split.epoch(1) if batch.mixed]
+    assert not [batch for split in opened.at_the_end() for batch in split.epoch(1) if batch.mixed]
     [notice] = [note for note in notes.notices if note.startswith((f"{phase.name}: ", "the frozen backbone"))]
     assert notice.endswith("because images are mixed (mixup_alpha, cutmix_alpha)")
 

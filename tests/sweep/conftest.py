@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.commands import Ended, take_signals
+from tests.faults.processes import PATHS, server
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = ("dataset.train_size=100", "epochs=1", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1")
@@ -32,7 +34,7 @@ class Desk:
 
     def start(self, *arguments: str, tiny: bool = True) -> subprocess.Popen[str]:
         """Begin a sweep in a process group of its own, as a shell does."""
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
+        environment = os.environ | {"PYTHONPATH": PATHS}
         command = [sys.executable, str(ROOT / "run.py"), "-m", *(TINY if tiny else ()), *arguments]
         return subprocess.Popen(
             command,
@@ -46,8 +48,12 @@ class Desk:
         )
 
     def sweep(self, *arguments: str, tiny: bool = True) -> Ended:
-        """Run a sweep to its end."""
-        return wait(self.start(*arguments, tiny=tiny))
+        """Run a sweep to its end, forked from a process that has imported: that takes the most of a short one."""
+        with tempfile.TemporaryDirectory() as logs:
+            command = ("-m", *(TINY if tiny else ()), *arguments)
+            program = server().start(*command, cwd=self.folder, logs=Path(logs))
+            code = program.wait(limit_seconds=LIMIT_SECONDS)
+            return Ended(code, program.output, program.errors.read_text())
 
     @property
     def sweep_folder(self) -> Path:

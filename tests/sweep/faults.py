@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tl_experiments.strategies.base import Materials, Strategy, Workload
+from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.feature import Feature
+from tl_experiments.strategies.materials import Materials
 
 RAISES, EXITS, IS_KILLED, CRASHES, HANGS = 101, 102, 103, 104, 105
 

@@ -100,6 +100,14 @@ def test_a_key_that_no_swept_option_has_is_an_error(typed: list[str], error: str
         plan_of(*typed)
 
 
+def test_a_key_that_all_options_have_goes_to_all_though_one_has_more(plan_of: Planner) -> None:
+    plan = plan_of("augmentation=light,randaugment", "augmentation.erase_prob=0.25,0.5", "augmentation.num_ops=3,4")
+    made = [job.config["augmentation"] for job in plan.jobs]
+    assert [(augmentation["erase_prob"], augmentation.get("num_ops")) for augmentation in made] == [
+        (0.25, None), (0.5, None), (0.25, 3), (0.25, 4), (0.5, 3), (0.5, 4),
+    ]  # fmt: skip
+
+
 def test_one_bad_value_of_twenty_is_named_with_its_job(plan_of: Planner) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_of("lr=" + ",".join(["1e-3"] + [f"{number}e-4" for number in range(1, 19)] + ["-1"]))

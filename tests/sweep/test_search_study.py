@@ -1,14 +1,17 @@
 """What a search tries next and which jobs it stops: a function of its seed and the jobs before."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tl_experiments.sweep.ledger import FAILED, FINISHED, PRUNED, RUNNING
+from tl_experiments.sweep.outcome import Outcome
 from tl_experiments.sweep.search.settings import Parameter, Search
-from tl_experiments.sweep.search.trials import Trial
+from tl_experiments.sweep.search.trials import Trial, read_val_acc
 
 optuna = pytest.importorskip("optuna")
 
@@ -90,6 +93,13 @@ def test_the_median_stops_what_is_below_it_once_enough_have_finished() -> None:
 def test_jobs_that_were_stopped_do_not_count_for_the_median() -> None:
     stopped = [Trial(index, {"lr": "0.1"}, PRUNED, val_acc=(0.01,)) for index in range(2, 6)]
     assert Judge(SEARCH, earlier=[finished(0.3, 0.6), finished(0.5, 0.8), *stopped], index=6).prunes(1, 0.39)
+
+
+def test_epochs_that_other_strategies_have_not_are_compared_with_none(tmp_path: Path) -> None:
+    probe, tuned = ({"epoch": n, "schedule_epoch": at, "val/acc": 0.9} for n, at in ((1, None), (2, 1)))
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(probe)}\n{json.dumps(tuned | {'val/acc': 0.5})}\n")
+    job: Any = None  # whose files these are
+    assert read_val_acc(Outcome(job, tmp_path, RUNNING, cause=None, result={})) == (0.5,)
 
 
 def test_hyperband_stops_at_its_rungs_alone_and_spares_the_best() -> None:

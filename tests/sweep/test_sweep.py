@@ -10,7 +10,9 @@ import pytest
 from tests.commands import Ended
 from tests.sweep.conftest import FAULTY, Desk, wait
 from tests.sweep.faults import RAISES
-from tl_experiments.cli import main
+from tl_experiments.cli import SWEEPS, main
+from tl_experiments.sweep.folder import find_sweep
+from tl_experiments.sweep.report_again import folder_of
 
 
 @pytest.mark.slow
@@ -57,24 +59,20 @@ def test_the_plan_comes_first_and_the_table_last(several: tuple[Desk, Ended]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("named", ["latest", "folder", "parent's id", "job's id"])
 def test_the_report_is_made_again_by_any_name_of_the_sweep(
-    named: str, several: tuple[Desk, Ended], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    several: tuple[Desk, Ended], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     desk, _ = several
-    names = {
-        "latest": "latest",
-        "folder": str(desk.sweep_folder),
-        "parent's id": desk.runs("sweep")[0].info.run_id,
-        "job's id": desk.runs("run")[2].info.run_id,
-    }
+    monkeypatch.chdir(desk.folder)
+    ids = desk.runs("sweep")[0].info.run_id, desk.runs("run")[2].info.run_id
+    assert {folder_of(run_id, None) for run_id in ids} == {desk.sweep_folder}
+    assert find_sweep(str(desk.sweep_folder), sweeps=SWEEPS) == desk.sweep_folder
     report, table = desk.sweep_folder / "report.html", desk.sweep_folder / "table.md"
     before_table = table.read_text()
     report.unlink()
     table.unlink()
     before = [(run.info.status, run.info.end_time) for run in desk.runs("sweep")]
-    monkeypatch.chdir(desk.folder)
-    assert main(["report", names[named]]) == 0
+    assert main(["report", "latest"]) == 0
     assert report.exists()
     assert table.read_text() == before_table
     assert "best by val/acc: lr=" in capsys.readouterr().out

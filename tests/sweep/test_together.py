@@ -59,14 +59,6 @@ def test_each_has_its_own_files_and_its_own_run(together: tuple[Desk, Ended]) ->
     assert desk.parent().info.status == "FAILED"
 
 
-def test_each_has_the_bits_that_it_has_alone(together: tuple[Desk, Ended], several: tuple[Desk, Ended]) -> None:
-    jobs, alone = together[0].results(), several[0].results()
-    assert "together" not in several[1].out
-    for job, same in ((0, 0), (1, 2)):  # lr=0.001 and lr=0.01 with seed=0
-        for key in ("weights_sha256", "fingerprint", "test/loss", "val/acc_best"):
-            assert jobs[job][key] == alone[same][key], key
-
-
 def test_time_that_is_spent_together_is_shared(together: tuple[Desk, Ended]) -> None:
     desk, _ = together
     entries = [entry for entry in desk.ledger() if entry["state"] in ("RUNNING", "FINISHED")]

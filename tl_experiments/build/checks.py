@@ -20,6 +20,7 @@ from tl_experiments.config.member import Member
 from tl_experiments.config.ranges import lookup
 from tl_experiments.engine.bank_rules import read_settings
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.head_kinds import Linear
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.base import Strategy
 from tl_experiments.tracking.params import OF_STEPS, as_text
@@ -48,8 +49,9 @@ def _check_options(member: Member, strategy: Strategy) -> None:
     if strategy.takes_steps:
         return
     name = member.choices["strategy"]
-    if (head := member.choices["head"]) != "linear":
-        raise ConfigError(f"head={head}: strategy={name} decides the head itself; expected head=linear")
+    if type(build_head(member)) is not Linear:
+        asked = member.choices["head"]
+        raise ConfigError(f"head={asked}: strategy={name} decides the head itself; expected head=linear")
     if dropout := member.config["head"]["dropout"]:
         raise ConfigError(f"head.dropout={dropout}: strategy={name} takes no gradient steps; expected head.dropout=0")
     if seeks_rate(member):

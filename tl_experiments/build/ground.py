@@ -38,7 +38,8 @@ from tl_experiments.engine.updates import Updates, make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import describe_device, process_context
-from tl_experiments.strategies.base import Materials, Strategy, Workload
+from tl_experiments.strategies.base import Strategy, Workload
+from tl_experiments.strategies.materials import Materials
 
 
 def build_process(member: Member) -> AbstractContextManager[torch.device]:
@@ -177,7 +178,7 @@ def build_trainer(members: Sequence[Member], workload: Workload, *, ground: Grou
     return Trainer(workload, updates=updates, device=ground.compute.device, options=options)
 
 
-def range_steps(member: Member, ground: Ground) -> MakeTrainer:
+def range_trainer_factory(member: Member, ground: Ground) -> MakeTrainer:
     """Return what makes the trainer of a range test: the member's own optimizer and loss, under another schedule."""
     options = replace(
         _build_options(member, ground),
@@ -226,7 +227,10 @@ def _absolute_root(member: Member) -> dict[str, str]:
 
 
 def resolved_config(member: Member, ground: Ground) -> dict[str, Any]:
-    """Return the configuration with every `auto`, and every null that means "decide for me", as it was decided."""
+    """Return the configuration with what the machine or the data decide for `auto` and null, as it was decided.
+
+    `lr=auto` and `class_weights=auto` are rules, which stay.
+    """
     compute = ground.compute
     runtime = member.config["runtime"] | {
         "device": str(compute.device),

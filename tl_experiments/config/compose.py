@@ -6,8 +6,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tl_experiments.config.command_line import require_values
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.config.member import Member, checked, chosen_options, make_uid, run_name
+from tl_experiments.config.member import Member, checked, chosen_options, make_uid, require_no_sweep, run_name
 from tl_experiments.config.register import register
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -21,16 +22,20 @@ def compose_member(overrides: Sequence[str], *, folder: Path) -> Member:
         folder: where the run would write.
 
     Raises:
-        ConfigError: a value is wrong, or the configuration files are not beside the package.
-        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: they cannot be composed.
+        ConfigError: a value is wrong, would run code, or is a sweep's, or the configuration files are not beside the
+            package.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException, ValueError, OverflowError: they cannot be
+            composed.
     """
     if not CONF.is_dir():
         raise ConfigError(f"{CONF}: no such folder; expected the configuration files of a source checkout")
+    require_values(overrides)
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(overrides), return_hydra_config=True)
     choices = chosen_options(config.hydra)
     OmegaConf.set_struct(config, False)
     config.pop("hydra")
-    values, _ = checked(config, folder=folder)
+    values, sweep = checked(config, folder=folder)
+    require_no_sweep(sweep, choices=choices)
     return Member(config=values, choices=choices, folder=folder, name=run_name(overrides), uid=make_uid())

@@ -16,13 +16,15 @@ SHARED_SCHEMAS = {"torchvision": ("cifar10", "cifar100", "fashion_mnist")}  # a 
 def key_owners() -> dict[str, list[str]]:
     """Return every key as it is typed (`lr`, `optimizer.momentum`), with the options that have it, if they differ."""
     owners: dict[str, list[str]] = {item.name: [] for item in fields(Run)}
+    of_all = set()  # keys that a schema of the whole group has; those of single options repeat them
     for path, schema in SCHEMAS.items():
         group, _, option = path.partition("/")
         for item in fields(schema) if path != "run" else ():
+            key = f"{group}.{item.name}"
             if not item.name.startswith("_"):
-                options = SHARED_SCHEMAS.get(option, (option,) if option else ())
-                owners.setdefault(f"{group}.{item.name}", []).extend(options)
-    return owners
+                owners.setdefault(key, []).extend(SHARED_SCHEMAS.get(option, (option,) if option else ()))
+                of_all |= set() if option else {key}
+    return owners | {key: [] for key in of_all}
 
 
 def _nearest(word: str, candidates: list[str]) -> str:

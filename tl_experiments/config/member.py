@@ -128,12 +128,13 @@ def check_before_folder(config: DictConfig) -> None:
         _, sweep = checked(task, folder=folder)
     finally:
         state.cfg = before
-    _require_no_sweep(sweep, choices=config.hydra.runtime.choices)
+    require_no_sweep(sweep, choices=config.hydra.runtime.choices)
     if sweep["group"] is not None:
         raise ConfigError("sweep.group is for the processes that a sweep starts; expected -m with sweep.resume=PATH")
 
 
-def _require_no_sweep(sweep: Mapping[str, Any], *, choices: Mapping[str, Any]) -> None:
+def require_no_sweep(sweep: Mapping[str, Any], *, choices: Mapping[str, Any]) -> None:
+    """Raise ConfigError where something was asked of a sweep and one run is meant."""
     if recipe := choices.get("grid"):
         raise ConfigError(f"grid={recipe}: a sweep, not one run; expected -m beside it")
     if sweep["resume"] is not None or sweep["dry_run"]:
@@ -151,7 +152,7 @@ def current_member(config: DictConfig) -> Member:
     folder = Path(hydra.runtime.output_dir).absolute()
     values, sweep = checked(config, folder=folder)
     if hydra.mode != RunMode.MULTIRUN:
-        _require_no_sweep(sweep, choices=hydra.runtime.choices)
+        require_no_sweep(sweep, choices=hydra.runtime.choices)
     return Member(
         config=values,
         choices=chosen_options(hydra),

@@ -35,6 +35,9 @@ def rule_problems(config: Mapping[str, Any]) -> Iterator[str]:
     if least is not None and most is not None and least > most:
         yield f"strategy.min_c={least}: expected no more than strategy.max_c={most}"
     yield from _mixing_problems(config)
+    weights = lookup(config, "backbone.weights")
+    if lookup(config, "strategy._target_") == SCRATCH and weights not in (None, "default"):
+        yield f"backbone.weights={weights}: strategy=scratch begins with random weights; expected null or default"
     if config["class_weights"] == "auto" and config["sampler"] == "balanced":
         yield "class_weights=auto: sampler=balanced makes up for rare classes already; expected one of the two"
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
@@ -49,7 +52,7 @@ def rule_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("mixup_alpha", "cutmix_alpha"):
         if config[key]:
-            if config["batch_size"] == 1:
+            if config["batch_size"] * config["accumulate_steps"] == 1:
                 yield f"{key}={config[key]}: a batch of one has nothing to be mixed with; expected batch_size above 1"
             if lookup(config, "strategy.views") is not None:
                 yield f"{key}={config[key]}: images are mixed anew in every epoch; expected strategy.views=null"
@@ -70,6 +73,8 @@ def _schedule_free_problems(config: Mapping[str, Any]) -> Iterator[str]:
     optimizer, scheduler = config["optimizer"]["_target_"], lookup(config, "scheduler._target_")
     if scheduler != CONSTANT:
         yield f"scheduler: {optimizer} goes without a schedule (Defazio et al. 2024); expected scheduler=constant"
+    if (betas := lookup(config, "optimizer.betas")) and not betas[0]:
+        yield f"optimizer.betas={betas}: {optimizer} divides by the first; expected it above 0"
     if config["ema_decay"] is not None:
         yield f"ema_decay={config['ema_decay']}: {optimizer} makes its own average; expected null"
     if _trains_norms(config):

@@ -51,7 +51,7 @@ class Sampling(Enum):
     balanced = "balanced"
 
 
-class Sampler(Enum):
+class SearchSampler(Enum):
     """Who says what the next job of a search tries."""
 
     tpe = "tpe"
@@ -409,7 +409,7 @@ class NoTracking:
 class OptunaSweeper:
     _target_: str = MISSING
     num_trials: int = MISSING
-    sampler: Sampler = MISSING
+    sampler: SearchSampler = MISSING
     n_startup_trials: int = MISSING
     pruner: Pruner = MISSING
     min_trials: int = MISSING

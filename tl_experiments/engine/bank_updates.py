@@ -36,7 +36,7 @@ class BankUpdates:
             schedulers: of K members.
             clip_grad_norm: what the norm of each member's gradient is at most; None lets it be.
         """
-        if any(group.pull for group in groups):
+        if any(group.l2_sp for group in groups):
             raise ValueError("heads have no pretrained weights to be pulled to")
         self._groups = groups
         self._rule = rule

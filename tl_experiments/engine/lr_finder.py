@@ -16,7 +16,8 @@ from tl_experiments.engine.records import Progress
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.runtime.errors import RunFailed, SettingError
-from tl_experiments.strategies.base import Phase, SplitBatches, Workload
+from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.materials import SplitBatches
 
 FIRST, LAST = 1e-7, 10.0  # rates
 NUM_STEPS = 100

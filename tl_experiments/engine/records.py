@@ -42,6 +42,7 @@ class EpochRecord:
     images_per_second: float  # training only
     seconds: float  # training and validation
     candidate: Mapping[str, float] = field(default_factory=dict)  # what was tried, where weights were solved for
+    schedule_epoch: int | None = None  # from 1, under the last schedule; None before it, or solved
     num_skipped: tuple[int, ...] = ()  # steps that changed no weight, because a loss or gradient was not finite
 
     def metrics(self, member: int) -> dict[str, float]:

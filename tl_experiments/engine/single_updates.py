@@ -35,9 +35,9 @@ class SingleUpdates:
         self._looks_itself = looks_itself(self._optimizer)
         # Where the pulled ones are now: training has not begun, and one that goes on is loaded later.
         self._pulls = [
-            (group.pull, group.params, [parameter.detach().clone() for parameter in group.params])
+            (group.l2_sp, group.params, [parameter.detach().clone() for parameter in group.params])
             for group in groups
-            if group.pull
+            if group.l2_sp
         ]
 
     @property

@@ -17,16 +17,17 @@ from tl_experiments.engine.members import Members, patience_in
 from tl_experiments.engine.metrics import Means, Sums
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.options import TrainingOptions
-from tl_experiments.engine.plan import Plan, make_plan
 from tl_experiments.engine.rates import Done
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Halved, Progress, Record, Stage
 from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
+from tl_experiments.engine.training_plan import TrainingPlan, make_training_plan
 from tl_experiments.engine.updates import Updates
 from tl_experiments.runtime.seeding import seed_step
-from tl_experiments.strategies.base import Phase, SplitBatches, Workload
+from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.materials import SplitBatches
 
 
 class Trainer:
@@ -64,6 +65,8 @@ class Trainer:
         self._averages = Averages(trained, decay=options.ema_decay)
         self._evaluated = Evaluated(trained, averages=self._averages, updates=updates)
         self._num_epochs = sum(phase.epochs for phase in phases)
+        *_, last = stretches(phases)
+        self._last_schedule = last.schedule_start
         self._members = Members(count, device=device, patience=patience_in(phases, epochs=options.patience))
         self._steps = 0  # optimizer updates so far
         self._epochs = 0  # that are over, over all phases
@@ -74,9 +77,9 @@ class Trainer:
         self._phase = phases[0].name
         self._opened: tuple[Phase, SplitBatches] | None = None  # the phase that goes on, and its batches
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainingPlan:
         """Say what is going to be trained; asked before it is."""
-        return make_plan(self._workload, lrs=self._updates.lr)
+        return make_training_plan(self._workload, lrs=self._updates.lr)
 
     def fit(self) -> Iterator[Record]:
         """Train all phases, or what is left of them, while any member goes on.
@@ -220,12 +223,17 @@ class Trainer:
             val_acc=validation.means.acc,
             lr=self._updates.lr if phase.solve is None else (),
             candidate=phase.candidates[epoch - stretch.start - 1] if phase.candidates else {},
+            schedule_epoch=self._schedule_epoch(stretch, epoch),
             improved=improved,
             images_per_second=num_seen / train_seconds,
             seconds=time.perf_counter() - start,
             num_skipped=train.num_skipped,
         )
         yield from self._members.newly_stopped(self._best.epoch, epochs=epoch)
+
+    def _schedule_epoch(self, stretch: Stretch, epoch: int) -> int | None:
+        is_last = stretch.schedule_start == self._last_schedule and stretch.phase.solve is None
+        return epoch - stretch.schedule_start if is_last else None
 
     def _train_epoch(self, phase: Phase, module: nn.Module, *, epoch: int) -> Iterator[Record]:
         module.train()

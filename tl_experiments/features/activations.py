@@ -8,11 +8,13 @@ from torch import nn
 
 from tl_experiments.data.images import Images
 from tl_experiments.data.watch import Work
-from tl_experiments.features.extract import Extractor, Mirrored
+from tl_experiments.features.extract import Extractor, Mirrored, View
 from tl_experiments.runtime.precision import Compute
 
 
-def activations(extractor: Extractor, images: Images, *, work: Work, view: Mirrored | None = None) -> torch.Tensor:
+def activations(
+    extractor: Extractor, images: Images, *, work: Work, view: View | Mirrored | None = None
+) -> torch.Tensor:
     """Return the activations of all images, (N, ...) on the device, in the dtype that the network gives.
 
     Args:

@@ -1,9 +1,11 @@
 """Which parameters are trained how: learning-rate scale, weight decay and pull as data, fixed before step 0."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+
+TOKENS = ("class_token", "pos_embedding")  # of torchvision's transformers
 
 
 @dataclass(frozen=True)
@@ -13,12 +15,12 @@ class Part:
     Attributes:
         name: of the part, for people.
         lr_scale: times the base rate.
-        pull: strength of the pull towards the weights that training begins with, in place of weight decay; 0 is none.
+        l2_sp: strength of the pull towards the weights that training begins with, in place of weight decay; 0 is none.
     """
 
     name: str = "all"
     lr_scale: float = 1.0
-    pull: float = 0.0
+    l2_sp: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ParamGroup:
         lr_scale: times the base rate.
         weight_decay: whether the optimizer's weight decay applies.
         has_member_axis: whether the parameters are those of K members, (K, ...).
-        pull: towards the weights that training begins with: this times the distance is added to the gradient.
+        l2_sp: towards the weights that training begins with: this times the distance is added to the gradient.
     """
 
     name: str
@@ -41,7 +43,7 @@ class ParamGroup:
     lr_scale: float
     weight_decay: bool
     has_member_axis: bool
-    pull: float = 0.0
+    l2_sp: float = 0.0
 
 
 def all_parts(module: nn.Module, *, name: str = "all") -> dict[str, Part]:
@@ -50,7 +52,7 @@ def all_parts(module: nn.Module, *, name: str = "all") -> dict[str, Part]:
 
 
 def param_groups(module: nn.Module, parts: Mapping[str, Part], *, has_member_axis: bool) -> tuple[ParamGroup, ...]:
-    """Sort the parameters that are trained into groups; biases and the parameters of norms do not decay.
+    """Sort the parameters that are trained into groups; biases, norms, tokens and tables of positions do not decay.
 
     Args:
         module: whose parameters.
@@ -66,9 +68,10 @@ def param_groups(module: nn.Module, parts: Mapping[str, Part], *, has_member_axi
     if not parts:
         raise ValueError("nothing is trained")
     members: dict[tuple[Part, bool], list[str]] = {}
+    exempt = _exempt(module)
     for name, parameter in parameters.items():
         if name in parts:
-            decays = _decays(name, parameter) and not parts[name].pull
+            decays = _decays(name, parameter) and name not in exempt and not parts[name].l2_sp
             members.setdefault((parts[name], decays), []).append(name)
     return tuple(
         ParamGroup(
@@ -78,10 +81,23 @@ def param_groups(module: nn.Module, parts: Mapping[str, Part], *, has_member_axi
             lr_scale=part.lr_scale,
             weight_decay=decays,
             has_member_axis=has_member_axis,
-            pull=part.pull,
+            l2_sp=part.l2_sp,
         )
         for (part, decays), names in members.items()
     )
+
+
+def _exempt(module: nn.Module) -> frozenset[str]:
+    """Return the names of tokens and positions: what timm's networks say of themselves, and torchvision's."""
+    return frozenset(
+        f"{path}.{own}" if path else own
+        for path, child in module.named_modules()
+        for own in (*_told(child), *(name for name, _ in child.named_parameters(recurse=False) if name in TOKENS))
+    )
+
+
+def _told(module: nn.Module) -> Collection[str]:
+    return module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:

@@ -53,7 +53,7 @@ class BackboneTraining(Strategy):
                 depth = f".stage{stage + 1}" if stage < last else ".top"  # what follows the last stage
                 which = "backbone" if self.layer_decay == 1 else f"backbone{depth}"
                 scale = self.backbone_lr_scale * self.layer_decay ** (last - stage)
-                parts[name] = Part(which, lr_scale=scale, pull=self.l2_sp)
+                parts[name] = Part(which, lr_scale=scale, l2_sp=self.l2_sp)
         return parts
 
     def check(self, sketch: Callable[[], Backbone]) -> None:

@@ -5,14 +5,15 @@ statistics drift, and `track_running_stats=False` normalises by the batch (Kornb
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.features.extract import View
-from tl_experiments.strategies.base import Materials, Phase, Strategy, Workload, moving_statistics
-from tl_experiments.strategies.on_features import FrozenBackbone, open_features
-from tl_experiments.strategies.trained_heads import TrainedHeads, new_heads
+from tl_experiments.strategies.base import Strategy, Workload, moving_statistics
+from tl_experiments.strategies.materials import Materials
+from tl_experiments.strategies.on_features import frozen_phase, open_features
+from tl_experiments.strategies.trained_heads import new_heads
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,18 @@ class Feature(Strategy):
     def prepare(self, materials: Materials) -> Workload:
         """Compute the features once, unless every epoch sees other images or other statistics."""
         heads = new_heads(materials)
-        constant = self.trains_bank(materials.augmentation) and not materials.mixing.is_on
-        phase = self._on_features(materials, heads) if constant else self._on_images(materials, heads)
+        phase = frozen_phase(
+            materials,
+            heads.module,
+            name="feature",
+            trained=heads.trained,
+            features=lambda: open_features(
+                materials, num_members=len(heads.models), views=self._views(materials.augmentation)
+            ),
+            runs_because=self._runs_because(materials),
+        )
+        if self.batchnorm == "train":
+            phase = replace(phase, held_in_eval=())
         return Workload(
             phases=(phase,),
             groups=heads.groups,
@@ -46,36 +57,14 @@ class Feature(Strategy):
             trained=heads.tensors | moving_statistics(heads.models[0], [phase]),
         )
 
-    def _on_images(self, materials: Materials, heads: TrainedHeads) -> Phase:
-        reason = materials.varies_because
+    def _runs_because(self, materials: Materials) -> str | None:
         if self.batchnorm == "train":
-            reason = "strategy.batchnorm=train changes the backbone's statistics"
-        elif not materials.mixing.is_on:
-            reason = f"{reason} (strategy.views=4 keeps the features of four views instead)"
-        materials.watch.notice(f"the frozen backbone runs in every epoch, because {reason}")
-        return Phase(
-            name="feature",
-            module=FrozenBackbone(materials.backbone, heads.module),
-            trained=heads.trained,
-            held_in_eval=(materials.backbone,) if self.batchnorm == "eval" else (),
-            epochs=materials.epochs,
-            open=materials.open_images,
-            train_precision=materials.compute.infer,
-            infer_precision=materials.compute.infer,
-        )
-
-    def _on_features(self, materials: Materials, heads: TrainedHeads) -> Phase:
-        views = self._views(materials.augmentation)
-        return Phase(
-            name="feature",
-            module=heads.module,
-            trained=heads.trained,
-            held_in_eval=(),
-            epochs=materials.epochs,
-            open=lambda: open_features(materials, num_members=len(heads.models), views=views),
-            train_precision=materials.compute.train,
-            infer_precision=materials.compute.infer,
-        )
+            return "strategy.batchnorm=train changes the backbone's statistics"
+        if materials.mixing.is_on:
+            return materials.varies_because
+        if self.trains_bank(materials.augmentation):
+            return None
+        return f"{materials.varies_because} (strategy.views=4 keeps the features of four views instead)"
 
     def _views(self, augmentation: Augmentation) -> Sequence[View | None]:
         if self.views is None or not augmentation.is_random:

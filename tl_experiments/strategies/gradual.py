@@ -11,7 +11,8 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import Model
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.backbone_training import BackboneTraining
-from tl_experiments.strategies.base import Materials, Phase, Workload
+from tl_experiments.strategies.base import Phase, Workload
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.thawing import head_phase, last_stages_phase, whole_phase
 
 
@@ -42,6 +43,11 @@ class Gradual(BackboneTraining):
             phase = self._phase(materials, model, thawed=thawed)
             phases.append(replace(phase, epochs=epochs, continues=thawed > 0))
             left -= epochs
+        if late := num_stages + 1 - len(phases):
+            materials.watch.notice(
+                f"gradual: {late} of {num_stages} stages never thaw; "
+                f"expected epochs above {num_stages * self.every_epochs} for all"
+            )
         return self.workload(model, *phases)
 
     def _phase(self, materials: Materials, model: Model, *, thawed: int) -> Phase:

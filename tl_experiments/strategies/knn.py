@@ -13,7 +13,8 @@ from tl_experiments.data.batches import Batches
 from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.models.model import Model
 from tl_experiments.models.neighbours import Neighbours, NeighboursHead
-from tl_experiments.strategies.base import Materials, SplitBatches, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials, SplitBatches
 from tl_experiments.strategies.on_features import open_features, whole_split
 from tl_experiments.strategies.solved import Solved, solved_phase
 
@@ -98,12 +99,7 @@ def _find_neighbours(materials: Materials, head: NeighboursHead, opened: SplitBa
         val, test = opened.at_the_end()
         return batches(val), batches(test)
 
-    return SplitBatches(
-        train=batches(opened.train, are_own=True),
-        val=batches(opened.val),
-        test=batches(opened.test),
-        mirrored=at_the_end if materials.mirrors else None,
-    )
+    return SplitBatches(train=batches(opened.train, are_own=True), val=batches(opened.val), at_the_end=at_the_end)
 
 
 def _mirrored(batches: Batches) -> torch.Tensor | None:

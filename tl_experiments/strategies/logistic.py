@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from tl_experiments.data.batches import Batches
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.on_features import OneHead, open_features, whole_split
 from tl_experiments.strategies.solved import Solved, solved_phase
 

@@ -19,7 +19,8 @@ from tl_experiments.models.param_groups import Part, param_groups
 from tl_experiments.models.selections import matching
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.seeding import derive_seed, seeded
-from tl_experiments.strategies.base import Materials, Strategy, Workload, batchnorm_modules, names
+from tl_experiments.strategies.base import Strategy, Workload, batchnorm_modules, names
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.thawing import whole_phase
 
 PREFIX = "lora_"  # of the modules that peft adds

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tl_experiments.strategies.backbone_training import BackboneTraining
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.thawing import head_phase, whole_phase
 
 

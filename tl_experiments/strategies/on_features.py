@@ -1,6 +1,6 @@
 """A frozen backbone and what learns from its features: computed once where they stay the same, else in every epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,8 @@ from tl_experiments.features.extract import Mirrored, View
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import classify
-from tl_experiments.strategies.base import Materials, SplitBatches
+from tl_experiments.strategies.base import Phase
+from tl_experiments.strategies.materials import Materials, SplitBatches
 
 
 class FrozenBackbone(nn.Module):
@@ -42,10 +43,44 @@ class OneHead(nn.Module):
         return classify(self.head, features[0])[None]
 
 
+def frozen_phase(
+    materials: Materials,
+    heads: nn.Module,
+    *,
+    name: str,
+    trained: frozenset[str],
+    features: Callable[[], SplitBatches],
+    runs_because: str | None,
+) -> Phase:
+    """Train heads behind the frozen backbone: on features that are computed once, or on images.
+
+    Args:
+        materials: what there is.
+        heads: features (1, B, D) → logits (K, B, C).
+        name: of the phase.
+        trained: names of the heads' parameters.
+        features: opens them.
+        runs_because: why the backbone runs in every epoch, which is told; None where features are kept.
+    """
+    runs = runs_because is not None
+    if runs:
+        materials.watch.notice(f"{name}: the frozen backbone runs in every epoch, because {runs_because}")
+    return Phase(
+        name=name,
+        module=FrozenBackbone(materials.backbone, heads) if runs else heads,
+        trained=trained,
+        held_in_eval=(materials.backbone,) if runs else (),
+        epochs=materials.epochs,
+        open=materials.open_images if runs else features,
+        train_precision=materials.compute.infer,  # of the backbone; heads compute in float32
+        infer_precision=materials.compute.infer,
+    )
+
+
 def open_features(
     materials: Materials, *, num_members: int = 1, views: Sequence[View | None] = (None,), in_order: bool = False
 ) -> SplitBatches:
-    """Return the features of all splits, from the cache where they are known.
+    """Return the pretrained backbone's features of all splits, from the cache where they are known.
 
     Args:
         materials: whose backbone is as it was pretrained.
@@ -64,31 +99,67 @@ def open_features(
         watch=materials.watch,
     )
 
-    def batches(images: Images, views: Sequence[View | None], seeds: tuple[int, ...] | None) -> FeatureBatches:
+    return frozen_splits(
+        materials,
+        lambda images, view: store.features(images, view=view),
+        num_members=num_members,
+        views=views,
+        in_order=in_order,
+        val_batch_size=materials.batch_size,
+    )
+
+
+def frozen_splits(
+    materials: Materials,
+    outputs: Callable[[Images, View | Mirrored | None], torch.Tensor],
+    *,
+    val_batch_size: int,
+    num_members: int = 1,
+    views: Sequence[View | None] = (None,),
+    in_order: bool = False,
+) -> SplitBatches:
+    """Return the batches of what a frozen network says of all splits.
+
+    Args:
+        materials: whose images these are.
+        outputs: given N images and how they are seen, returns (N, ...) on the device.
+        val_batch_size: samples at once where nothing is trained.
+        num_members, views, in_order: as of `open_features`.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+
+    def unseen(images: Images) -> FeatureBatches:
         return FeatureBatches(
-            features=torch.stack([store.features(images, view=view) for view in views]),
+            features=outputs(images, None)[None],
             labels=to_device(images.labels, materials.compute.device),
-            batch_size=materials.batch_size,
+            batch_size=val_batch_size,
             num_members=num_members,
-            seeds=seeds,
+            seeds=None,
             sampler=materials.sampler,
         )
 
-    images = materials.images
-    val, test = (batches(split, (None,), None) for split in (images.val, images.test))
+    images, val = materials.images, unseen(materials.images.val)
+    train = FeatureBatches(
+        features=torch.stack([outputs(images.train, view) for view in views]),
+        labels=to_device(images.train.labels, materials.compute.device),
+        batch_size=materials.batch_size,
+        num_members=num_members,
+        seeds=None if in_order else materials.seeds,
+        sampler=materials.sampler,
+    )
 
-    def mirrored() -> tuple[FeatureBatches, FeatureBatches]:
+    def at_the_end() -> tuple[FeatureBatches, FeatureBatches]:
+        test = unseen(images.test)
+        if not materials.mirrors:
+            return val, test
         return (
-            replace(val, mirrored=store.features(images.val, view=Mirrored())),
-            replace(test, mirrored=store.features(images.test, view=Mirrored())),
+            replace(val, mirrored=outputs(images.val, Mirrored())),
+            replace(test, mirrored=outputs(images.test, Mirrored())),
         )
 
-    return SplitBatches(
-        train=batches(images.train, views, None if in_order else materials.seeds),
-        val=val,
-        test=test,
-        mirrored=mirrored if materials.mirrors else None,
-    )
+    return SplitBatches(train=train, val=val, at_the_end=at_the_end)
 
 
 def whole_split(batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,8 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.selections import matching_parameters
 from tl_experiments.models.stages import require_stages
 from tl_experiments.strategies.backbone_training import BackboneTraining
-from tl_experiments.strategies.base import Materials, Workload
+from tl_experiments.strategies.base import Workload
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.selected import selected_phase
 from tl_experiments.strategies.thawing import last_stages_phase
 

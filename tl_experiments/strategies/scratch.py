@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tl_experiments.models.param_groups import all_parts, param_groups
-from tl_experiments.strategies.base import Materials, Strategy, Workload, changed_tensors
+from tl_experiments.strategies.base import Strategy, Workload, changed_tensors
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.thawing import whole_phase
 
 

@@ -13,7 +13,8 @@ from tl_experiments.models.selections import still_modules
 from tl_experiments.models.stages import stage_numbers
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.backbone_training import BackboneTraining
-from tl_experiments.strategies.base import Materials, Phase, Workload, names
+from tl_experiments.strategies.base import Phase, Workload, names
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.thawing import Held, last_stages_phase, whole_phase
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import nn
 
 from tl_experiments.data.batches import Batches
-from tl_experiments.strategies.base import Materials, Phase, SplitBatches, Strategy
+from tl_experiments.strategies.base import Phase, Strategy
+from tl_experiments.strategies.materials import Materials, SplitBatches
 
 
 class Solved(Strategy):

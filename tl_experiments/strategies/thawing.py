@@ -6,20 +6,20 @@ What the frozen stages say of an image does not change, so it is computed once w
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
-from tl_experiments.data.feature_batches import FeatureBatches
 from tl_experiments.data.images import Images
-from tl_experiments.data.transforms import to_device
 from tl_experiments.features.activations import activations, activations_bytes
-from tl_experiments.features.extract import Mirrored, make_extractor
+from tl_experiments.features.extract import Mirrored, View, make_extractor
 from tl_experiments.models.model import Model, classify
 from tl_experiments.models.stages import cut
 from tl_experiments.runtime.precision import Compute
-from tl_experiments.strategies.base import Materials, Phase, SplitBatches, names
-from tl_experiments.strategies.on_features import FrozenBackbone, OneHead, open_features
+from tl_experiments.strategies.base import Phase, names
+from tl_experiments.strategies.materials import Materials, SplitBatches
+from tl_experiments.strategies.on_features import OneHead, frozen_phase, frozen_splits, open_features
 from tl_experiments.strategies.one_member import OneMember
 
 Held = Callable[[nn.Module], tuple[nn.Module, ...]]  # what is trained → layers of it that stay in eval mode
@@ -57,20 +57,13 @@ def whole_phase(materials: Materials, model: Model, *, name: str, held: Held) ->
 
 def head_phase(materials: Materials, model: Model, *, name: str) -> Phase:
     """Train the head alone, on features that are kept, or on images where every epoch sees others."""
-    reason = materials.varies_because
-    still = reason is None
-    if not still:
-        materials.watch.notice(f"{name}: the frozen backbone runs in every epoch, because {reason}")
-    head = OneHead(model.head)
-    return Phase(
+    return frozen_phase(
+        materials,
+        OneHead(model.head),
         name=name,
-        module=head if still else FrozenBackbone(model.backbone, head),
         trained=frozenset(f"head.{own}" for own in names(model.head)),
-        held_in_eval=() if still else (model.backbone,),
-        epochs=materials.epochs,
-        open=(lambda: open_features(materials)) if still else materials.open_images,
-        train_precision=materials.compute.infer,
-        infer_precision=materials.compute.infer,
+        features=lambda: open_features(materials),
+        runs_because=materials.varies_because,
     )
 
 
@@ -96,12 +89,10 @@ def last_stages_phase(materials: Materials, model: Model, *, num_stages: int, na
     reason = materials.varies_because
     if reason is None:
         images = materials.images
-        needed = activations_bytes(
-            halves.prefix,
-            [images.train, *(2 if materials.mirrors else 1) * [images.val, images.test]],
-            size=materials.backbone.input_spec.size,
-            compute=_as_in_training(materials),
-        )
+        size = materials.backbone.input_spec.size
+        seen = (2 if materials.mirrors else 1) * [images.val, images.test]
+        needed = activations_bytes(halves.prefix, [images.train], size=size, compute=_as_in_training(materials))
+        needed += activations_bytes(halves.prefix, seen, size=size, compute=materials.compute)
         if needed <= materials.memory_bytes:
             memory_format = materials.compute.memory_format
             return replace(
@@ -117,39 +108,18 @@ def last_stages_phase(materials: Materials, model: Model, *, num_stages: int, na
 
 
 def _as_in_training(materials: Materials) -> Compute:
-    """What is kept is what each epoch would compute."""
+    """What is kept of the training images is what each epoch would compute."""
     return replace(materials.compute, infer=materials.compute.train)
 
 
 def _open_activations(materials: Materials, prefix: nn.Module) -> SplitBatches:
-    extractor = make_extractor(
-        prefix,
-        size=materials.backbone.input_spec.size,
-        normalise=materials.normalise,
-        compute=_as_in_training(materials),
-    )
+    extract = partial(make_extractor, prefix, size=materials.backbone.input_spec.size, normalise=materials.normalise)
+    compute = materials.compute
+    training = extract(compute=_as_in_training(materials))
+    inference = training if compute.train == compute.infer else extract(compute=compute)
 
-    def batches(images: Images, batch_size: int, seeds: tuple[int, ...] | None) -> FeatureBatches:
-        return FeatureBatches(
-            features=activations(extractor, images, work=materials.watch.work)[None],
-            labels=to_device(images.labels, materials.compute.device),
-            batch_size=batch_size,
-            num_members=1,
-            seeds=seeds,
-            sampler=materials.sampler,
-        )
+    def outputs(images: Images, view: View | Mirrored | None) -> torch.Tensor:
+        extractor = training if images is materials.images.train else inference
+        return activations(extractor, images, work=materials.watch.work, view=view)
 
-    images, at_once = materials.images, materials.compute.infer_batch_size
-    val, test = (batches(split, at_once, None) for split in (images.val, images.test))
-
-    def with_mirrors(plain: FeatureBatches, split: Images) -> FeatureBatches:
-        return replace(plain, mirrored=activations(extractor, split, work=materials.watch.work, view=Mirrored()))
-
-    return SplitBatches(
-        train=batches(images.train, materials.batch_size, materials.seeds),
-        val=val,
-        test=test,
-        mirrored=(lambda: (with_mirrors(val, images.val), with_mirrors(test, images.test)))
-        if materials.mirrors
-        else None,
-    )
+    return frozen_splits(materials, outputs, val_batch_size=compute.infer_batch_size)

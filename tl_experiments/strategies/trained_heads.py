@@ -8,7 +8,8 @@ from tl_experiments.models.heads import HeadBank
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import ParamGroup, Part, all_parts, param_groups
 from tl_experiments.runtime.seeding import derive_seed
-from tl_experiments.strategies.base import Materials, names
+from tl_experiments.strategies.base import names
+from tl_experiments.strategies.materials import Materials
 from tl_experiments.strategies.on_features import OneHead
 
 

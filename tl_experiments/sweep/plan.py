@@ -97,6 +97,13 @@ class Plan:
         return self.search is None or len(self.jobs) >= self.search.num_trials
 
     @property
+    def searched(self) -> Search:
+        """How jobs are found; of a plan that is a search alone."""
+        if self.search is None:
+            raise ValueError(f"{self.name}: no search")
+        return self.search
+
+    @property
     def varied(self) -> dict[str, tuple[str, ...]]:
         """The keys that vary, with their different values in the order in which they come."""
         searched = self.search.space if self.search else ()

@@ -46,8 +46,7 @@ def _write_study(plan: Plan, folder: Path) -> None:
         from tl_experiments.sweep.search.study import write_study  # noqa: PLC0415 - Optuna is optional
     except ConfigError:
         return
-    assert plan.search is not None
-    write_study(folder / STUDY, plan.search, read_trials(plan, folder, number=len(plan.jobs)))
+    write_study(folder / STUDY, plan.searched, read_trials(plan, folder, number=len(plan.jobs)))
 
 
 def record_results(tracker: Tracker, comparison: Comparison, folder: Path) -> None:
@@ -83,4 +82,5 @@ def time_line(outcomes: Sequence[Outcome], *, wall_seconds: float, n_jobs: int) 
     line = f"time    {wall_seconds:.1f} s, of which {own:.1f} s were the own time of {len(outcomes)} jobs"
     if n_jobs > 1:
         return f"{line}, {own / wall_seconds:.1f} at a time"
-    return f"{line}; the sweep's overhead is {(wall_seconds - own) / max(len(outcomes), 1):.1f} s a job"
+    overhead = max(0.0, wall_seconds - own)  # a job that went on brings the seconds of its earlier life
+    return f"{line}; the sweep's overhead is {overhead / max(len(outcomes), 1):.1f} s a job"

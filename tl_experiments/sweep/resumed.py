@@ -16,8 +16,8 @@ from tl_experiments.tracking.result import finished_line, is_finished, read_resu
 from tl_experiments.tracking.run_record import CONFIG, RunRecord
 
 KEY = "resume"
-# What may be typed beside it: where and how the run goes on. Another device or number of threads changes bits, and is
-# told; everything else would make it another run.
+# What may be typed beside it: where and how the run goes on. Another device or number of threads changes bits, and so
+# does memory in which activations fit no longer; that is told. Everything else would make it another run.
 MAY_CHANGE = (
     *("runtime.device", "runtime.threads", "runtime.workers", "runtime.image_memory_gb", "runtime.cache"),
     *("runtime.log_every_steps", "runtime.on_oom", "checkpoint.", "dataset.root", "dataset.download", "tracking.uri"),

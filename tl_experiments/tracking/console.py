@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tl_experiments.engine import records
 from tl_experiments.engine.evaluate import LOOKED_AT
-from tl_experiments.engine.plan import Plan
+from tl_experiments.engine.training_plan import TrainingPlan
 from tl_experiments.runtime.signals import obey
 from tl_experiments.tracking.plan_table import plan_line, plan_table
 from tl_experiments.tracking.run_log import RunResult
@@ -93,7 +93,7 @@ class Console:
             fields["seconds_left"] = self._seconds_left(record) if record.stage == "train" else None
         self._show(title, record.step, record.num_steps, **fields)
 
-    def plan(self, plan: Plan, *, brief: bool) -> None:
+    def plan(self, plan: TrainingPlan, *, brief: bool) -> None:
         """Print what is going to be trained: a table, or one line where it is one of many."""
         if brief:
             self.notice(plan_line(plan))

@@ -8,14 +8,14 @@ import rich.console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tl_experiments.engine.plan import PhasePlan, Plan
+from tl_experiments.engine.training_plan import PhasePlan, TrainingPlan
 from tl_experiments.runtime.files import publish_text
 
 NAMES_SHOWN = 3
 WIDTH = 120
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: TrainingPlan) -> Table:
     """Draw a plan; where members or parts have several rates, the lowest and the highest are shown."""
     right = [Column(title, justify="right", no_wrap=True) for title in ("parameters", "peak lr", "epochs")]
     table = Table(Column("phase"), Column("trains", overflow="fold"), *right, Column("BatchNorm"))
@@ -24,7 +24,7 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def _cells(plan: Plan, phase: PhasePlan) -> tuple[str, ...]:
+def _cells(plan: TrainingPlan, phase: PhasePlan) -> tuple[str, ...]:
     share = f"{phase.num_params:,} of {plan.num_params:,}"
     return phase.name, _names(phase.part_names), share, _peaks(plan, phase), _epochs(phase), phase.batchnorm
 
@@ -43,7 +43,7 @@ def _names(names: tuple[str, ...]) -> str:
     return ", ".join([f"{stages[0]} … {stages[-1].removeprefix('backbone.')}", *others])
 
 
-def _peaks(plan: Plan, phase: PhasePlan) -> str:
+def _peaks(plan: TrainingPlan, phase: PhasePlan) -> str:
     peaks = plan.peaks(phase)
     if peaks is None:
         return "solved" if not phase.by_steps else "–"
@@ -51,17 +51,17 @@ def _peaks(plan: Plan, phase: PhasePlan) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def plan_line(plan: Plan) -> str:
+def plan_line(plan: TrainingPlan) -> str:
     """Say in one line what a table would: for one run of many."""
     return f"plan: {', then '.join(_phase(plan, phase) for phase in plan.phases)}"
 
 
-def _phase(plan: Plan, phase: PhasePlan) -> str:
+def _phase(plan: TrainingPlan, phase: PhasePlan) -> str:
     names = _names(phase.part_names) or "nothing"
     return f"{phase.name} ({names}; {phase.num_params:,} parameters; lr {_peaks(plan, phase)}; epochs {_epochs(phase)})"
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: TrainingPlan) -> str:
     """Return the table as plain text."""
     console = rich.console.Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
     console.print(plan_table(plan))
@@ -69,7 +69,7 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
-def write_plan(folder: Path, plan: Plan) -> tuple[Path, Path]:
+def write_plan(folder: Path, plan: TrainingPlan) -> tuple[Path, Path]:
     """Write `training_plan.json` and `training_plan.txt` into a run's folder; returns both."""
     as_json, as_text = folder / "training_plan.json", folder / "training_plan.txt"
     publish_text(as_json, json.dumps(plan.as_dict(), indent=2) + "\n")

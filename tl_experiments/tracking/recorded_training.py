@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tl_experiments.engine.checkpoint import Checkpoints
-from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, Halved, Record, Stopped
 from tl_experiments.engine.trainer import Trainer
+from tl_experiments.engine.training_plan import TrainingPlan
 from tl_experiments.runtime.files import disk_fault, sync_files
 from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, wait_longer
 from tl_experiments.tracking.console import Console
@@ -15,7 +15,7 @@ from tl_experiments.tracking.run_log import RunLog
 Prunes = Callable[[int, float], bool]  # epoch from 1, val/acc → whether a run stops there
 
 
-def show_plan(plan: Plan, *, console: Console, logs: Sequence[RunLog]) -> None:
+def show_plan(plan: TrainingPlan, *, console: Console, logs: Sequence[RunLog]) -> None:
     """Show and keep what is going to be trained; a job of a sweep that trains alone says it in a line."""
     console.plan(plan, brief=len(logs) == 1 and logs[0].in_sweep)
     for log in logs:
@@ -61,9 +61,10 @@ def train(
 
 
 def _is_pruned(record: EpochRecord, prunes: Prunes | None) -> bool:
-    """Ask after every epoch; candidates are all to be seen, and after the last there is nothing left to spare."""
-    asked = prunes is not None and not record.candidate and prunes(record.epoch, record.val_acc[0])
-    return asked and record.epoch < record.num_epochs
+    """Ask after every epoch that is like those of other jobs; after the last there is nothing left to spare."""
+    if prunes is None or record.schedule_epoch is None:
+        return False
+    return prunes(record.schedule_epoch, record.val_acc[0]) and record.epoch < record.num_epochs
 
 
 def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:

@@ -16,8 +16,8 @@ from tl_experiments.data.bad_images import keep_list
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.images import Images
 from tl_experiments.engine.lr_finder import RangeTest
-from tl_experiments.engine.plan import Plan
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
+from tl_experiments.engine.training_plan import TrainingPlan
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import publish_text, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
@@ -228,7 +228,7 @@ class RunLog:
         facts = {key: str(value) for key, value in self._identity.items()}
         self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: TrainingPlan) -> None:
         """Keep what is going to be trained.
 
         Args:
@@ -268,7 +268,8 @@ class RunLog:
                 return
             metrics = record.metrics(self._member)
             self._num_epochs = record.num_epochs
-            self._rows.append({"epoch": record.epoch, "phase": record.phase, **metrics})
+            place = {"epoch": record.epoch, "phase": record.phase, "schedule_epoch": record.schedule_epoch}
+            self._rows.append({**place, **metrics})
             self.tracker.log_metrics(metrics, step=record.epoch)
             with suppress(OSError):  # of a disk that is full: the rows are kept, and tried again
                 self.write_rows()

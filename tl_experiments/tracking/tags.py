@@ -9,12 +9,16 @@ from tl_experiments.runtime.process import machine
 
 # What may change without changing the result of a run.
 WITHOUT_EFFECT = {
-    "runtime": ("workers", "image_memory_gb", "cache", "log_every_steps", "on_oom"),
+    "runtime": ("workers", "cache", "log_every_steps", "on_oom"),
     "dataset": ("root", "download"),
 }
 NOT_THE_RUN = ("tracking", "checkpoint", "allow_targets")
-# What the machine decides where it is left open; a run that goes on elsewhere has other bits from there on.
-OF_THE_MACHINE = ("device", "threads", "train_precision", "infer_precision", "memory_format", "infer_batch_size")
+# What the machine decides where it is left open, or that depends on its memory, by which activations of frozen stages
+# are kept or computed anew; a run that goes on elsewhere has other bits from there on.
+OF_THE_MACHINE = (
+    *("device", "threads", "train_precision", "infer_precision", "memory_format", "infer_batch_size"),
+    "image_memory_gb",
+)
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

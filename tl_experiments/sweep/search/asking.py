@@ -48,7 +48,7 @@ class Asker:
     check: Callable[[Member], None]
 
     def check_ends(self, search: Search) -> int:
-        """See that the ends of every parameter can be used, one after the other; returns the most epochs of any job.
+        """See that the ends of every parameter can be used; returns the most epochs of any job's last schedule.
 
         Raises:
             ConfigError: a line for each problem, with the first values that have it.
@@ -64,22 +64,20 @@ class Asker:
         if problems:
             raise ConfigError("\n".join(f"{values}: {line}" for line, values in problems.items()))
         require_one_place(jobs)
-        probe = max(lookup(job.config, "strategy.probe_epochs") or 0 for job in jobs)
-        return probe + max(job.config["epochs"] for job in jobs)  # no end need hold both
+        return max(job.config["epochs"] for job in jobs)
 
     def members_at_ends(self, plan: Plan) -> Iterator[Member]:
         """Yield the configurations of `check_ends` as jobs of a plan, which they are not."""
-        assert plan.search is not None
-        for values in corners(plan.search.space, swept=plan.search.choices):
-            yield plan.member(self._make(values, plan.search, index=0)[0], folder=self.folder)
+        search = plan.searched
+        for values in corners(search.space, swept=search.choices):
+            yield plan.member(self._make(values, search, index=0)[0], folder=self.folder)
 
     def ask(self, plan: Plan) -> tuple[Plan, dict[int, DictConfig]]:
         """Return the plan with one more batch of jobs, and what Hydra composed for them; nothing is written.
 
         The plan of a search that has no other configuration is whole with the jobs that it has.
         """
-        search = plan.search
-        assert search is not None
+        search = plan.searched
         number = len(plan.jobs)
         trials = read_trials(plan, self.folder, number=number)
         configs: dict[int, DictConfig] = {}
@@ -114,8 +112,7 @@ class Asker:
         """Return the next job, None where none was found, and the plan with it, or with why others were left out."""
         from tl_experiments.sweep.search.study import propose  # noqa: PLC0415 - Optuna is optional
 
-        search, index = plan.search, len(plan.jobs)
-        assert search is not None
+        search, index = plan.searched, len(plan.jobs)
         tried = [job.values for job in plan.jobs]
         for attempt in range(MOST_ATTEMPTS):
             values = propose(search, trials, attempt=attempt)
@@ -161,8 +158,7 @@ class Asker:
     def _require_same(self, plan: Plan) -> None:
         """See that the files still give the first job; raises ConfigError."""
         first = plan.jobs[0]
-        assert plan.search is not None
-        again, _ = self._make(first.values, plan.search, index=0)
+        again, _ = self._make(first.values, plan.searched, index=0)
         if again.digest != first.digest:
             changed = ", ".join(_different(first.config, again.config))
             raise ConfigError(
@@ -173,8 +169,7 @@ class Asker:
 
 def at_home(compose: Compose, plan: Plan) -> Compose:
     """Return a `compose` that keeps new jobs tracked, and their images found, where those of the plan are."""
-    assert plan.search is not None
-    first, searched = plan.jobs[0].config, plan.search.choices
+    first, searched = plan.jobs[0].config, plan.searched.choices
     kept = ("tracking.uri", *(() if "dataset" in searched or "dataset.root" in searched else ("dataset.root",)))
     places = {key: place for key in kept if (place := lookup(first, key)) is not None}
 

@@ -9,7 +9,9 @@ from tl_experiments.sweep.search.trials import read_trials, read_val_acc
 
 
 def pruning(plan: Plan, folder: Path, *, index: int) -> Callable[[int, float], bool] | None:
-    """Return what says after an epoch, from 1, and its val/acc whether a job stops; None where no job ever does.
+    """Return what says after an epoch and its val/acc whether a job stops; None where no job ever does.
+
+    Epochs are numbered from 1 under a job's last schedule, which is where jobs of different strategies are alike.
 
     It compares with the jobs of earlier batches, which have ended: not with those at its side, so that the answer does
     not depend on which of them is the faster.

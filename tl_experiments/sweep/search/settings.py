@@ -86,7 +86,7 @@ class Search:
         min_trials: jobs that have finished before the median stops any.
         min_epochs: epochs that every job may train.
         seed: of the search; jobs have their own.
-        max_epochs: most epochs of any job, for Hyperband.
+        max_epochs: most epochs of any job's last schedule, for Hyperband.
         space: what is searched, in typed order.
         starts: index of the first job of each batch; the jobs of a batch were asked for together.
     """

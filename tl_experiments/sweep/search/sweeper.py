@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.config.schema import Pruner, Sampler
+from tl_experiments.config.schema import Pruner, SearchSampler
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planning import empty_plan
 from tl_experiments.sweep.search.settings import Search
@@ -29,7 +29,7 @@ class OptunaSweeper(PlannedSweeper):
         self,
         *,
         num_trials: int,
-        sampler: Sampler,
+        sampler: SearchSampler,
         n_startup_trials: int,
         pruner: Pruner,
         min_trials: int,

@@ -19,7 +19,7 @@ class Trial:
         values: searched key → value as Hydra takes it, of those that the job accepts.
         state: FINISHED, PRUNED, RUNNING while it is not known how it ends, or anything else for one that failed.
         score: best val/acc of one that finished.
-        val_acc: of its epochs, from the first; NaN where it was not finite.
+        val_acc: of its epochs under its last schedule, from the first; NaN where it was not finite.
     """
 
     index: int
@@ -35,8 +35,12 @@ def read_trials(plan: Plan, folder: Path, *, number: int) -> list[Trial]:
 
 
 def read_val_acc(outcome: Outcome) -> tuple[float, ...]:
-    """Return val/acc of every epoch that a job has trained, from the first."""
-    return tuple(math.nan if row.get("val/acc") is None else row["val/acc"] for row in read_epochs(outcome))
+    """Return val/acc of every epoch that a job has trained under its last schedule, from the first.
+
+    Those before, such as LP-FT's probe, and candidates that are solved for have no like in other strategies.
+    """
+    rows = (row for row in read_epochs(outcome) if row.get("schedule_epoch") is not None)
+    return tuple(math.nan if row.get("val/acc") is None else row["val/acc"] for row in rows)
 
 
 def _trial(outcome: Outcome) -> Trial:

@@ -21,14 +21,14 @@ class PartPlan:
         num_params: of one member.
         lr_scale: the group's times the phase's: its peak is this times a member's lr.
         weight_decay: whether the optimizer's applies.
-        pull: towards the weights that training begins with.
+        l2_sp: towards the weights that training begins with.
     """
 
     name: str
     num_params: int
     lr_scale: float
     weight_decay: bool
-    pull: float
+    l2_sp: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PhasePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """All phases of members that train side by side.
 
     Attributes:
@@ -107,7 +107,7 @@ class Plan:
         return {"peak_lr": rates if len(rates) > 1 else rates[0]}
 
 
-def make_plan(workload: Workload, *, lrs: Sequence[float]) -> Plan:
+def make_training_plan(workload: Workload, *, lrs: Sequence[float]) -> TrainingPlan:
     """Say what a workload is going to do.
 
     Args:
@@ -126,7 +126,7 @@ def make_plan(workload: Workload, *, lrs: Sequence[float]) -> Plan:
         )
         for stretch in stretches(workload.phases)
     )
-    return Plan(phases, num_params=sum(parameter.numel() for parameter in model.parameters()), lrs=tuple(lrs))
+    return TrainingPlan(phases, num_params=sum(parameter.numel() for parameter in model.parameters()), lrs=tuple(lrs))
 
 
 def _parts(groups: Sequence[ParamGroup], phase: Phase) -> list[PartPlan]:
@@ -136,14 +136,14 @@ def _parts(groups: Sequence[ParamGroup], phase: Phase) -> list[PartPlan]:
         if trained:
             count = sum(parameter[0].numel() if group.has_member_axis else parameter.numel() for parameter in trained)
             name, scale = group.name.rpartition("/")[0], group.lr_scale * phase.lr_scale
-            parts.append(PartPlan(name, count, scale, weight_decay=group.weight_decay, pull=group.pull))
+            parts.append(PartPlan(name, count, scale, weight_decay=group.weight_decay, l2_sp=group.l2_sp))
     return parts
 
 
 def _solved(workload: Workload) -> list[PartPlan]:
     """What is solved for is in no group, as no optimizer has a part in it."""
     name = ", ".join(sorted({name.partition(".")[0] for name in workload.trained}))
-    return [PartPlan(name, workload.num_trained_params(0), lr_scale=1.0, weight_decay=False, pull=0.0)]
+    return [PartPlan(name, workload.num_trained_params(0), lr_scale=1.0, weight_decay=False, l2_sp=0.0)]
 
 
 def _mode(model: Model, phase: Phase) -> Mode:
