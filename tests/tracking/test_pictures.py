@@ -34,6 +34,15 @@ def test_learning_curves_draw_every_series(count: int, tmp_path: Path) -> None:
     saved(figure, tmp_path)
 
 
+def test_where_another_phase_begins_there_is_a_line(tmp_path: Path) -> None:
+    rows = [row | {"phase": "probe" if row["epoch"] <= 4 else "finetune"} for row in epochs(10)]
+    figure = learning_curves(rows)
+    for axes in figure.axes:
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [4.5]
+    assert [text.get_text() for text in figure.axes[2].texts] == ["finetune"]
+    saved(figure, tmp_path)
+
+
 @pytest.mark.parametrize(("same_loss", "best"), [(False, 10), (True, 5)])
 def test_the_epoch_whose_weights_are_kept_is_marked(same_loss: bool, best: int) -> None:
     """Highest val/acc; of equal ones lowest val/loss; of those the first, as `BestWeights` keeps them."""

@@ -1,6 +1,7 @@
 """The plots of a run: learning curves and confusion matrix."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ DPI = 120
 COMPRESSION = 1  # of 9: larger files, written three times as fast
 MOST_ANNOTATED = 20  # classes; beyond it the counts in the cells cannot be read
 MOST_TICKS = 40
+MOST_NAMED = 3  # phases; more names would cover each other
 NAME_LENGTH = 18
 
 
@@ -26,10 +28,10 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw loss, accuracy and learning rate by epoch; where weights were solved for, what each epoch tried.
+    """Draw loss, accuracy and learning rate by epoch, and where phases begin; of what is solved, what was tried.
 
     Args:
-        epochs: one row an epoch with "epoch" and the metrics; a value may be None or missing.
+        epochs: one row an epoch with "epoch", "phase" and the metrics; a value may be None or missing.
     """
     figure = Figure(figsize=(12, 3.8))
     figure.subplots_adjust(left=0.045, right=0.985, bottom=0.13, top=0.91, wspace=0.2)  # a layout engine draws twice
@@ -43,6 +45,8 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     else:
         _curves(right, epochs, {"lr": ("lr", LR_COLOR)}, title="Learning rate at the end of the epoch")
     _mark_best(middle, epochs)
+    for axes in (left, middle, right):
+        _mark_phases(axes, epochs, named=axes is right)
     left.legend(frameon=False)
     middle.legend(frameon=False)
     right.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -65,6 +69,17 @@ def _curves(
     axes.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mark_phases(axes: Axes, epochs: Sequence[Mapping[str, Any]], *, named: bool) -> None:
+    """Draw a line before the first epoch of each phase but the first; at their tops the names, if there is room."""
+    begins = [now for before, now in pairwise(epochs) if before.get("phase") != now.get("phase")]
+    for row in begins:
+        axes.axvline(row["epoch"] - 0.5, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+        if named and len(begins) <= MOST_NAMED:
+            place = (row["epoch"] - 0.5, 1.0)
+            offset = {"xytext": (3, -9), "textcoords": "offset points", "xycoords": ("data", "axes fraction")}
+            axes.annotate(row["phase"], place, fontsize=8, color="0.4", **offset)
 
 
 def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
