@@ -39,7 +39,7 @@
     return {
       traces: [trace],
       layout: {
-        xaxis: { ...axis, title: { text: "predicted" }, constrain: "domain" },
+        xaxis: { ...axis, tickangle: -40, title: { text: "predicted" }, constrain: "domain" },
         yaxis: { ...axis, title: { text: "true" }, autorange: "reversed", scaleanchor: "x", constrain: "domain" },
         margin: { l: 40, r: 8, t: 8, b: 40 },
       },
