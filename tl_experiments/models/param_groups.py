@@ -97,7 +97,8 @@ def _exempt(module: nn.Module) -> frozenset[str]:
 
 
 def _told(module: nn.Module) -> Collection[str]:
-    return module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()
+    told = getattr(module, "no_weight_decay", None)
+    return told() if callable(told) else ()
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
