@@ -1,6 +1,6 @@
 """Which parameters are trained how: learning-rate scale, weight decay and pull as data, fixed before step 0."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -97,8 +97,8 @@ def _exempt(module: nn.Module) -> frozenset[str]:
 
 
 def _told(module: nn.Module) -> Collection[str]:
-    told = getattr(module, "no_weight_decay", None)
-    return told() if callable(told) else ()
+    told: Callable[[], Collection[str]] | None = getattr(module, "no_weight_decay", None)
+    return () if told is None else told()
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
