@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme.pages import GUIDE, README, ROOT, UI, commands, run_on_little, runs
+from tests.readme.pages import GUIDE, README, ROOT, UI, commands, runs, shows_its_end, type_on_little
 
 # What `.ci/run` does itself, before and while this test runs.
 INSTALLATION = ["pip install -e .", 'pip install -e ".[dev]"', "pytest"]
@@ -32,7 +32,9 @@ def test_every_command_is_of_a_kind_that_is_run():
 @pytest.mark.slow
 @pytest.mark.parametrize("command", runs(README))
 def test_run(command: str, images: Path, desk: Path):
-    run_on_little(command, images=images, desk=desk, in_a_fork=command != FIRST)
+    code, told = type_on_little(command, images=images, desk=desk, in_a_fork=command != FIRST)
+    assert code == 0, told
+    assert shows_its_end(told), told
 
 
 @pytest.mark.slow

@@ -32,6 +32,10 @@ def _probability(value: float) -> bool:
     return 0 <= value <= 1
 
 
+def _below_one(value: float) -> bool:
+    return 0 <= value < 1
+
+
 def _at_least_one(value: float) -> bool:
     return math.isfinite(value) and value >= 1
 
@@ -82,11 +86,11 @@ RANGES: tuple[Check, ...] = (
     ("epochs", _up_to(1_000_000), "1 to 1000000"),
     ("batch_size", _up_to(65_536), "1 to 65536"),
     ("seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
-    ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("label_smoothing", _below_one, "in [0, 1)"),
     ("class_weights", _class_weights, "auto, null, or numbers above 0 by the names of classes, as {cat: 2.0}"),
     ("mixup_alpha", _up_to_hundred, "0 to 100; 0 is off"),
     ("cutmix_alpha", _up_to_hundred, "0 to 100; 0 is off"),
-    ("head.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("head.dropout", _below_one, "in [0, 1)"),
     ("head.hidden_dim", _up_to(65_536), "1 to 65536"),
     ("head.scale", _positive, "a number above 0"),
     ("accumulate_steps", _up_to(65_536), "1 to 65536"),
@@ -109,12 +113,12 @@ RANGES: tuple[Check, ...] = (
     ("strategy.temperature", _positive, "a number above 0"),
     ("strategy.rank", _up_to(4096), "1 to 4096"),
     ("strategy.alpha", _positive, "a number above 0"),
-    ("strategy.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("strategy.dropout", _below_one, "in [0, 1)"),
     ("strategy.targets", _patterns, "one pattern or more, such as [*.qkv], or null"),
     ("strategy.every_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("optimizer.weight_decay", _non_negative, "0 or more"),
-    ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
-    ("optimizer.alpha", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("optimizer.momentum", _below_one, "in [0, 1)"),
+    ("optimizer.alpha", _below_one, "in [0, 1)"),
     ("optimizer.eps", _positive, "a number above 0"),
     ("optimizer.warmup_steps", _up_to(MOST_STEPS, least=0), "0 to 10^9 steps"),
     ("optimizer.betas", lambda value: len(value) == 2 and all(0 <= v < 1 for v in value), "two numbers in [0, 1)"),

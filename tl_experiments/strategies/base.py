@@ -162,9 +162,9 @@ def moving_norms(phase: Phase) -> tuple[nn.Module, ...]:
     return tuple(layer for layer in batchnorm_modules(phase.module) if id(layer) not in held)
 
 
-def names(module: nn.Module) -> frozenset[str]:
-    """Return the names of all parameters."""
-    return frozenset(name for name, _ in module.named_parameters())
+def names(module: nn.Module, *, prefix: str = "") -> frozenset[str]:
+    """Return the names of all parameters, as they are in a model that has the module at `prefix`."""
+    return frozenset(f"{prefix}{name}" for name, _ in module.named_parameters())
 
 
 def batchnorm_modules(module: nn.Module) -> tuple[nn.Module, ...]:

@@ -61,9 +61,9 @@ class Lora(Strategy):
         with seeded(derive_seed(seed, "lora")):
             self._inject(model.backbone.body, layers)
         _require_mergeable(model.backbone, materials)
-        added = {name for name in names(model.backbone) if PREFIX in name}
-        parts = {f"backbone.{name}": Part("lora", lr_scale=self.backbone_lr_scale) for name in added}
-        parts |= {f"head.{name}": Part("head") for name in names(model.head)}
+        added = [name for name in names(model.backbone, prefix="backbone.") if PREFIX in name]
+        parts = dict.fromkeys(added, Part("lora", lr_scale=self.backbone_lr_scale))
+        parts |= dict.fromkeys(names(model.head, prefix="head."), Part("head"))
         phase = whole_phase(materials, model, name="lora", held=batchnorm_modules)
         phase = replace(phase, trained=frozenset(parts))
         return Workload(

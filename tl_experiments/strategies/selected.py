@@ -72,9 +72,7 @@ def selected_phase(materials: Materials, model: Model, *, trained: Collection[st
     still = still_modules(model.backbone, {id(own[parameter]) for parameter in trained})
     return replace(
         phase,
-        trained=frozenset(
-            {f"backbone.body.{parameter}" for parameter in trained} | {f"head.{own}" for own in names(model.head)}
-        ),
+        trained=frozenset({f"backbone.body.{parameter}" for parameter in trained} | names(model.head, prefix="head.")),
         held_in_eval=(*phase.held_in_eval, *still),
     )
 

@@ -61,7 +61,7 @@ def head_phase(materials: Materials, model: Model, *, name: str) -> Phase:
         materials,
         OneHead(model.head),
         name=name,
-        trained=frozenset(f"head.{own}" for own in names(model.head)),
+        trained=names(model.head, prefix="head."),
         features=lambda: open_features(materials),
         runs_because=materials.varies_because,
     )
@@ -77,9 +77,7 @@ def last_stages_phase(materials: Materials, model: Model, *, num_stages: int, na
     phase = Phase(
         name=name,
         module=OneMember(model),
-        trained=frozenset(
-            {f"backbone.body.{own}" for own in names(halves.suffix)} | {f"head.{own}" for own in names(model.head)}
-        ),
+        trained=names(halves.suffix, prefix="backbone.body.") | names(model.head, prefix="head."),
         held_in_eval=(halves.prefix, *held(halves.suffix)),
         epochs=materials.epochs,
         open=materials.open_images,

@@ -35,7 +35,7 @@ class TrainedHeads:
     @property
     def tensors(self) -> frozenset[str]:
         """Names of a model's tensors that training changes."""
-        return frozenset(f"head.{name}" for name in names(self.models[0].head))
+        return names(self.models[0].head, prefix="head.")
 
 
 def new_heads(materials: Materials) -> TrainedHeads:
@@ -46,7 +46,7 @@ def new_heads(materials: Materials) -> TrainedHeads:
     """
     if not materials.head.joins_bank:
         model = materials.new_model()
-        parts = {f"head.{name}": Part() for name in names(model.head)}
+        parts = dict.fromkeys(names(model.head, prefix="head."), Part())
         return TrainedHeads(OneHead(model.head), param_groups(model, parts, has_member_axis=False), (model,))
     backbone = materials.backbone.requires_grad_(False)
     bank = HeadBank(
