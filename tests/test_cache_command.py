@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tl_experiments.cli import main
+from tl_experiments.cli.verbs import main
 
 
 @pytest.fixture(autouse=True)
@@ -179,6 +179,8 @@ def test_a_wrong_limit_of_the_environment_is_named(
 
 
 def test_nothing_heavy_is_imported() -> None:
-    look = "import sys; from tl_experiments.cli import main; main(['cache', 'list']); print('torch' in sys.modules)"
+    look = (
+        "import sys; from tl_experiments.cli.verbs import main; main(['cache', 'list']); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tl_experiments.cli import main
+from tl_experiments.cli.verbs import main
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from tl_experiments.cli import main
+from tl_experiments.cli.verbs import main
 
 sys.exit(main())

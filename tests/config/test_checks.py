@@ -291,7 +291,7 @@ def test_a_rule_across_groups_lets_the_rest_pass(overrides: list[str], make_memb
 
 FOREIGN = ["os.system", "builtins.open", "torch.load", "torch.optimx.SGD", "tl_experimentsx.run", "x", "", "."]
 OURS_BUT_NOT_THE_GROUPS = [
-    "tl_experiments.cli.main",
+    "tl_experiments.cli.verbs.main",
     "tl_experiments.runtime.files.publish_text",
     "tl_experiments.sweep.folder.claimed",
     "tl_experiments.config.checks.os.system",

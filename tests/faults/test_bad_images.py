@@ -20,7 +20,7 @@ from tests.data.golden import FLOAT_TIFF, GOLDEN, encoded, png
 from tests.faults.scorecard import record
 from tests.watching import Notes
 from tl_experiments import build
-from tl_experiments.cli import main
+from tl_experiments.cli.verbs import main
 from tl_experiments.config.member import Member
 from tl_experiments.data.decoding import check, decode
 from tl_experiments.experiment import run_experiments

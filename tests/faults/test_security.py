@@ -105,7 +105,7 @@ IN_A_GROUP = [
     "strategy._target_=os.mkdir +strategy.path=MARK",
     "tracking._target_=builtins.open +tracking.file=MARK +tracking.mode=w",
     "tracking._target_=tl_experiments.runtime.files.publish_text +tracking.path=MARK +tracking.text=x",
-    "strategy._target_=tl_experiments.cli.main",
+    "strategy._target_=tl_experiments.cli.verbs.main",
     "strategy._target_=tl_experiments.strategies.base.torch.os.mkdir +strategy._args_=[MARK]",
     "strategy._target_=tl_experiments.strategies.base.torch.os.mkdir +strategy.path=MARK",
     "optimizer._target_=torch.optim.adam.torch.hub.os.mkdir +optimizer.path=MARK",

@@ -10,7 +10,8 @@ import pytest
 from tests.commands import Ended
 from tests.sweep.conftest import FAULTY, Desk, wait
 from tests.sweep.faults import RAISES
-from tl_experiments.cli import SWEEPS, main
+from tl_experiments.cli.report import SWEEPS
+from tl_experiments.cli.verbs import main
 from tl_experiments.sweep.folder import find_sweep
 from tl_experiments.sweep.report_again import folder_of
 

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.conftest import compose_test_member
-from tl_experiments.cli import main
+from tl_experiments.cli.verbs import main
 from tl_experiments.experiment import run_experiments
 from tl_experiments.verify.recorded import read_recorded
 from tl_experiments.verify.reproduce import FILE, reproduce

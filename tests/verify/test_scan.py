@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tl_experiments.cli import main
+from tl_experiments.cli.verbs import main
 
 Scanned = Callable[..., tuple[int, dict[str, tuple[str, str]], str]]
 SIX = {f"{split}/{name}": 4 for split in ("train", "val", "test") for name in ("cat", "dog")}
