@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
-from tl_experiments.inference import export
+from tl_experiments.inference import saved_model
 from tl_experiments.runtime.errors import RunFailed
 
 ROOT = Path(__file__).parent.parent
@@ -113,14 +113,14 @@ def test_what_befalls_one_head_is_nothing_to_those_that_were_written_before(
     make_member: Callable[..., Member], monkeypatch: pytest.MonkeyPatch
 ):
     members = [make_member(*SMALL, "dataset.train_size=40", "epochs=1", f"lr={lr}") for lr in (1e-3, 1e-2, 3e-3)]
-    publish = export.published_folder
+    publish = saved_model.published_folder
 
     def refuse(path: Path):
         if path.parent == members[1].folder:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return publish(path)
 
-    monkeypatch.setattr(export, "published_folder", refuse)
+    monkeypatch.setattr(saved_model, "published_folder", refuse)
     start = time.perf_counter()
     with pytest.raises(RunFailed, match=r"ENOSPC: No space left on device .*model"):
         run_experiments(members)

@@ -7,7 +7,8 @@ from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.engine.lr_finder import RangeTest
-from tl_experiments.inference.export import save_model
+from tl_experiments.inference.examples import example_canvases
+from tl_experiments.inference.saved_model import save_model
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
@@ -118,15 +119,17 @@ def _keep(
     """Write one member's model and its result."""
     model = workload.finish(workload.deployables[index])
     digest = tensors_sha256(model.state_dict())
-    save_model(
+    examples = example_canvases(images.test)
+    description = build.describe_model(
+        shared,
         model,
-        log.folder / "model",
+        head=workload.head,
         class_names=class_names,
-        backbone=shared.config["backbone"],
-        head=workload.head or shared.config["head"],
-        canvas=images.canvas,
-        weights_sha256=digest,
+        images=images,
+        num_examples=len(examples),
         temperature=log.temperature,
-        mirrors=shared.config["tta"] == "flip",
+        weights_sha256=digest,
     )
+    card = build.write_card(shared, description, name=log.name, images=images, metrics=log.metrics)
+    save_model(model, log.folder / "model", description=description, examples=examples, card=card)
     return log.finish(weights_sha256=digest, images=images.test, class_names=class_names)

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from tl_experiments.data.transforms import Canvas
-from tl_experiments.inference.export import save_model
+from tl_experiments.data.transforms import Canvas, Normalise
+from tl_experiments.inference.description import Description
+from tl_experiments.inference.saved_model import save_model
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.head_kinds import linear_head
@@ -289,17 +290,20 @@ def test_an_exported_model_can_be_the_weights_of_a_backbone(name: str, tmp_path:
         for child in trained.modules():
             if isinstance(child, nn.BatchNorm2d):
                 child.running_mean.normal_()
-    save_model(
-        Model(trained, linear_head(feature_dim=trained.feature_dim, num_classes=3, seed=0)),
-        tmp_path / "model",
-        class_names=("a", "b", "c"),
+    model = Model(trained, linear_head(feature_dim=trained.feature_dim, num_classes=3, seed=0))
+    description = Description(
         backbone={"name": name, "image_size": None},
         head={"_target_": "tl_experiments.models.head_kinds.Linear", "dropout": 0.0},
+        class_names=("a", "b", "c"),
         canvas=Canvas(size=32, crop=32, interpolation="bilinear"),
-        weights_sha256="",
-        temperature=1.0,
+        normalise=Normalise((0, 0, 0), (1, 1, 1)),
         mirrors=False,
+        temperature=1.0,
+        weights_sha256="",
+        versions={},
+        examples=(),
     )
+    save_model(model, tmp_path / "model", description=description, examples=(), card="")
     backbone = build(str(tmp_path / "model" / "model.safetensors"), 2)
     assert same(backbone, trained.body.state_dict())
     assert backbone.weights_id == "file:model.safetensors"

@@ -1,11 +1,12 @@
 """A run is found by the names that people give it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.tracking.named_run import RUNS, is_run_id, run_folder
+from tl_experiments.tracking.named_run import RUNS, SWEEPS, is_run_id, model_folder, run_folder
 from tl_experiments.tracking.run_record import FILE, GROUPS, RunRecord
 
 RUN_ID = "0123456789abcdef" * 2
@@ -17,10 +18,16 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def begin(name: str, *, began: str) -> None:
-    folder = RUNS / name
+def begin(name: str, *, began: str = "2026-01-01", place: Path = RUNS) -> Path:
+    folder = place / name
     folder.mkdir(parents=True)
     RunRecord(uid=name, name=name, choices=dict.fromkeys(GROUPS, "x"), sweep_id=None, began=began).save(folder)
+    return folder
+
+
+def end(folder: Path, *, val_acc: float, status: str = "FINISHED", uid: str | None = None) -> None:
+    result = {"uid": uid or folder.name, "status": status, "val/acc_best": val_acc}
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 def test_the_latest_began_last_whatever_its_folder_is_called_and_whatever_lies_beside_it(desk: Path) -> None:
@@ -47,3 +54,36 @@ def test_a_folder_that_is_called_like_an_id_comes_first(desk: Path) -> None:
 @pytest.mark.parametrize("named", ["0123", "runs/a", f"{RUN_ID}0", RUN_ID.upper()])
 def test_what_is_no_id_is_a_path(named: str, desk: Path) -> None:
     assert run_folder(named) == desk / named
+
+
+def test_the_best_has_finished_with_the_highest_val_acc(desk: Path) -> None:
+    with pytest.raises(SettingError, match=r"^best: .*outputs: no run has finished there; expected"):
+        run_folder("best")
+    end(begin("a"), val_acc=0.5)
+    end(begin("failed"), val_acc=0.99, status="FAILED")
+    end(begin("pruned"), val_acc=0.98, status="PRUNED")
+    end(begin("other's"), val_acc=0.97, uid="of an earlier run in the same folder")
+    begin("unfinished")
+    assert run_folder("best") == desk / RUNS / "a"
+    end(begin("0", place=SWEEPS / "old"), val_acc=0.8)
+    end(begin("0", place=SWEEPS / "new", began="2026-02-01"), val_acc=0.6)
+    end(begin("1", place=SWEEPS / "new", began="2026-02-02"), val_acc=0.7)
+    assert run_folder("best") == desk / SWEEPS / "old" / "0"
+    assert run_folder("best:latest") == desk / SWEEPS / "new" / "1"
+    assert run_folder(f"best:{RUNS}") == desk / RUNS / "a"
+
+
+def test_a_model_is_found_by_its_run_and_by_its_own_folder(desk: Path) -> None:
+    folder = begin("a")
+    with pytest.raises(SettingError, match=r"^latest: there is no trained model \(it has not finished"):
+        model_folder("latest")
+    with pytest.raises(SettingError, match=r"^nowhere: there is no trained model \(no such folder\); expected"):
+        model_folder("nowhere")
+    (folder / "model").mkdir()
+    (folder / "model" / "model.json").write_text("{}")
+    assert (
+        model_folder("latest")
+        == model_folder(str(folder))
+        == model_folder(f"{folder}/model")
+        == desk / folder / "model"
+    )

@@ -5,6 +5,7 @@ from tl_experiments.build.checks import (
     check_buildable,
     shares_cpu,
 )
+from tl_experiments.build.described import describe_model, write_card
 from tl_experiments.build.ground import (
     build_ground,
     build_images,
@@ -34,6 +35,7 @@ from tl_experiments.build.records import (
     build_sweep_tracker,
     build_tracker,
 )
+from tl_experiments.build.trained import build_classifier, build_trained_model
 
 __all__ = [
     "at_rate",
@@ -41,6 +43,7 @@ __all__ = [
     "build_augmentation",
     "build_backbone",
     "build_checkpoints",
+    "build_classifier",
     "build_dataset",
     "build_ground",
     "build_images",
@@ -54,12 +57,15 @@ __all__ = [
     "build_strategy",
     "build_sweep_tracker",
     "build_tracker",
+    "build_trained_model",
     "build_trainer",
     "check_buildable",
     "data_source",
+    "describe_model",
     "range_trainer_factory",
     "resolved_config",
     "seeks_rate",
     "sees_mirrors",
     "shares_cpu",
+    "write_card",
 ]

@@ -1,7 +1,7 @@
 """From what a group names to an object: the only file that instantiates what a configuration names."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import isfunction
 from typing import Any, get_type_hints
 
@@ -35,8 +35,13 @@ MADE: dict[str, type] = {
 
 def instantiate_group(member: Member, group: str, **arguments: Any) -> Any:
     """Call what a group's `_target_` names with the group's values and what only the code knows."""
-    node = member.config[group]
-    check_target(member, group, supplied=arguments)
+    allowed = member.config["allow_targets"]
+    return instantiate_node(member.config[group], group, allow_targets=allowed, **arguments)
+
+
+def instantiate_node(node: Mapping[str, Any], group: str, *, allow_targets: Sequence[str], **arguments: Any) -> Any:
+    """Do so with a node that is no member's: what is said of a trained model is checked like what is typed."""
+    _check(node, group, allow_targets=allow_targets, supplied=arguments)
     try:
         return instantiate(node, **arguments, _convert_="all", _recursive_=False)
     except InstantiationException as error:
@@ -44,19 +49,23 @@ def instantiate_group(member: Member, group: str, **arguments: Any) -> Any:
 
 
 def check_target(member: Member, group: str, *, supplied: Mapping[str, Any]) -> None:
-    """Find the target, see where it lives, what it makes, and that it takes the keys; raises ConfigError.
+    """Find the target, see where it lives, what it makes, and that it takes the keys; raises ConfigError."""
+    _check(member.config[group], group, allow_targets=member.config["allow_targets"], supplied=supplied)
+
+
+def _check(node: Mapping[str, Any], group: str, *, allow_targets: Sequence[str], supplied: Mapping[str, Any]) -> None:
+    """See whether a target may be called, and takes what it is given; raises ConfigError.
 
     An allowed prefix is not enough: `tl_experiments.models.x.os.system` begins well and ends elsewhere, and
     `torch.optim.swa_utils.update_bn` ends well but is no optimizer.
     """
-    node = member.config[group]
     target = node["_target_"]
     try:
         found = get_object(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{group}._target_={target}: there is no such thing to call") from error
     home = f"{getattr(found, '__module__', None)}."
-    if not home.startswith(allowed_prefixes(group, member.config)):
+    if not home.startswith(allowed_prefixes(group, allow_targets)):
         raise ConfigError(f"{group}._target_={target}: leads to {home.rstrip('.')}, which is not allowed")
     if home.startswith(HOMES[group]) and not _makes(found, MADE[group]):
         raise ConfigError(f"{group}._target_={target}: expected what makes {MADE[group].__name__}")

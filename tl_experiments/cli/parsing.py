@@ -3,14 +3,14 @@
 import argparse
 from typing import TypeAlias
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from tl_experiments.tracking.named_run import NAMES
 
-RUN = "folder of a run, its MLflow id, or latest, of outputs/runs"
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Take RUN, as `tracking.named_run.run_folder` does."""
-    parser.add_argument("run", metavar="RUN", help=RUN)
+    parser.add_argument("run", metavar="RUN", help=NAMES)
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:

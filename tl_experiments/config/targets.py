@@ -1,14 +1,14 @@
 """Where the code of each group may come from: a target is code that will run, whoever wrote the configuration."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Group -> what its target may begin with. That it also ends there, and makes what the group is for, is seen in build.
 HOMES: dict[str, tuple[str, ...]] = {
     "backbone": ("tl_experiments.models.",),
     "strategy": ("tl_experiments.strategies.",),
-    "head": ("tl_experiments.models.head_kinds.",),
+    "head": ("tl_experiments.models.head_kinds.", "tl_experiments.models.neighbours."),
     "optimizer": ("torch.optim.", "schedulefree."),
     "scheduler": ("tl_experiments.engine.schedulers.",),
     "dataset": ("tl_experiments.data.",),
@@ -19,9 +19,9 @@ PARTIAL = ("optimizer", "scheduler")  # completed by the code
 DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # no part is private
 
 
-def allowed_prefixes(group: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+def allowed_prefixes(group: str, allow_targets: Sequence[str]) -> tuple[str, ...]:
     """Return what the `_target_` of a group may begin with, the user's own prefixes included; each ends with a dot."""
-    return HOMES.get(group, ()) + tuple(prefix.rstrip(".*") + "." for prefix in config["allow_targets"])
+    return HOMES.get(group, ()) + tuple(prefix.rstrip(".*") + "." for prefix in allow_targets)
 
 
 def target_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -31,7 +31,7 @@ def target_problems(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _special_keys({group: node})
             continue
         target = node.get("_target_")
-        prefixes = allowed_prefixes(group, config)
+        prefixes = allowed_prefixes(group, config["allow_targets"])
         if not isinstance(target, str) or not DOTTED.fullmatch(target) or not target.startswith(prefixes):
             listed = ", ".join(f"{prefix}*" for prefix in prefixes)
             yield (

@@ -19,6 +19,12 @@ from tl_experiments.runtime.errors import DataError
 
 # Raise it with any change after which the same bytes may become other pixels: images that were kept would stay wrong.
 DECODING = 1
+RULES = {  # for whoever decodes with other code
+    "exif_orientation": "applied",
+    "transparency": "composited on white",
+    "16_and_32_bit": "value / 257, clipped at 255",
+    "frame": "the first",
+}
 
 _EXTENSIONS = {
     "BMP": (".bmp",),

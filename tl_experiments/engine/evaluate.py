@@ -1,6 +1,5 @@
 """One pass over a split without gradients."""
 
-import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from torch import nn
 from tl_experiments.data.batches import Batches
 from tl_experiments.engine.metrics import Means, Sums, member_losses
 from tl_experiments.engine.records import Progress, Stage
+from tl_experiments.models.mirrors import mean_logits
 from tl_experiments.runtime.precision import Precision
 
 
@@ -40,7 +40,6 @@ class Evaluation:
     labels: torch.Tensor = field(repr=False)
 
 
-LOG_2 = math.log(2)
 LOOKED_AT: tuple[Stage, ...] = ("calibration", "test")  # stages whose logits are kept
 EvaluationSteps = Generator[Progress, None, Evaluation]
 
@@ -63,7 +62,7 @@ def evaluate(
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
             if batch.mirrored is not None:
-                outputs = mean_logits(outputs, module(batch.mirrored).float())
+                outputs = _mean_logits(outputs, module(batch.mirrored).float())
             sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
         if position.stage in LOOKED_AT:
             logits.append(outputs)
@@ -85,10 +84,6 @@ def evaluate(
     )
 
 
-def mean_logits(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the mean of the probabilities that two sets of logits (K, B, C) mean.
-
-    One member after another: these functions round otherwise at the end of a tensor than inside.
-    """
-    both = zip(logits, others, strict=True)
-    return torch.stack([torch.logaddexp(one.log_softmax(-1), other.log_softmax(-1)) for one, other in both]) - LOG_2
+def _mean_logits(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Join two sets of logits (K, B, C) member by member: these functions round otherwise at the end of a tensor."""
+    return torch.stack([mean_logits(one, other) for one, other in zip(logits, others, strict=True)])

@@ -1,12 +1,16 @@
 """A run that is named by its id in the tracking store, found on this machine's disk."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from tl_experiments.runtime.cache_folder import cache_folder
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.files import MANIFEST, published_folder
 from tl_experiments.tracking.address import absolute_uri, holds_secret, shown
 from tl_experiments.tracking.mlflow_store import existing_client
 
@@ -34,6 +38,59 @@ def folder_of_sweep(run_id: str, *, tracking_uri: str | None = None) -> Path | N
     if parent := tags.get(MLFLOW_PARENT_RUN_ID):
         run_id, tags = parent, tags_of_run(parent, tracking_uri=tracking_uri)
     return _folder(run_id, tags) if tags.get("tl.kind") == "sweep" else None
+
+
+def model_of_run(run_id: str, *, tracking_uri: str | None = None) -> Path:
+    """Return the folder of a run's trained model; it is fetched into the cache where the run is not on this machine.
+
+    Raises:
+        SettingError: there is no such run, or it has left no model.
+    """
+    folder = Path(tags_of_run(run_id, tracking_uri=tracking_uri).get("tl.run_dir", ""), "model")
+    if folder.is_absolute() and folder.is_dir():
+        return folder
+    fetched = cache_folder() / "models" / run_id
+    if not fetched.is_dir():
+        _fetch(run_id, fetched, tracking_uri=tracking_uri)
+    return fetched
+
+
+def _fetch(run_id: str, place: Path, *, tracking_uri: str | None) -> None:
+    address = absolute_uri(tracking_uri)
+    try:
+        with existing_client(address) as client, published_folder(place) as making, TemporaryDirectory() as folder:
+            found = Path(client.download_artifacts(run_id, "model", folder))
+            for file in found.iterdir():
+                if file.is_file() and file.name != MANIFEST:
+                    shutil.move(file, making / file.name)
+    except MlflowException as error:
+        raise SettingError(
+            f"{run_id}: it has left no model, on this machine or in {shown(address)}; expected a run that has finished"
+        ) from (None if holds_secret(address) else error)
+
+
+def best_of_experiment(name: str, *, tracking_uri: str | None) -> Path:
+    """Return the folder of an experiment's finished run with the highest val/acc.
+
+    Raises:
+        SettingError: there is no such experiment, none of its runs has finished, or the files are not on this machine.
+    """
+    address = absolute_uri(tracking_uri)
+    with existing_client(address) as client:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise SettingError(
+                f"best:{name}: neither a folder nor an experiment of {shown(address)}; expected one of these, or latest"
+            )
+        runs = client.search_runs(
+            [experiment.experiment_id],
+            "attributes.status = 'FINISHED' AND tags.`tl.kind` = 'run' AND metrics.`val/acc_best` >= 0",
+            order_by=["metrics.`val/acc_best` DESC", "attributes.start_time ASC"],
+            max_results=1,
+        )
+    if not runs:
+        raise SettingError(f"best:{name}: no run has finished in this experiment of {shown(address)}")
+    return _folder(runs[0].info.run_id, runs[0].data.tags)
 
 
 def tags_of_run(run_id: str, *, tracking_uri: str | None) -> Mapping[str, str]:

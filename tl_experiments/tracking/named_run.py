@@ -1,14 +1,17 @@
-"""A run as people name it: its folder, its id in the tracking store, or the latest. Nothing heavy is imported."""
+"""A run as people name it: by folder, id in the tracking store, the latest or the best. Nothing heavy is imported."""
 
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.tracking.run_record import FILE, RunRecord
+from tl_experiments.tracking.known_runs import KnownRun, best_of, runs_in
 
-LATEST = "latest"
-RUNS = Path("outputs/runs")
+LATEST, BEST = "latest", "best"
+OUTPUTS = Path("outputs")
+RUNS, SWEEPS = OUTPUTS / "runs", OUTPUTS / "sweeps"
+MODEL = "model"  # in a run's folder
+MODEL_FILE = "model.json"  # in a model's folder
+NAMES = "folder of a run or of its model, MLflow id, latest, best, best:latest (sweep), best:FOLDER or best:EXPERIMENT"
 
 
 def is_run_id(named: str) -> bool:
@@ -20,14 +23,18 @@ def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
     """Return the absolute folder of a run; that a run began there is for its reader to see.
 
     Args:
-        named: its path, its id in the tracking store, or `latest`: the run in `outputs/runs` that began last.
-        tracking_uri: where ids are looked for; None is $MLFLOW_TRACKING_URI, else the default store.
+        named: its path; its id in the tracking store; `latest`: the run in `outputs/runs` that began last; `best`: the
+            finished run in `outputs` with the highest val/acc; `best:` and a folder of runs, such as a sweep's,
+            `latest` for the latest sweep, or an MLflow experiment's name: the best of these.
+        tracking_uri: where ids and experiments are looked for; None is $MLFLOW_TRACKING_URI, else the default store.
 
     Raises:
         SettingError: there is no such run.
     """
     if named == LATEST:
         return _latest()
+    if named == BEST or named.startswith(f"{BEST}:"):
+        return _best(named.removeprefix(BEST).removeprefix(":"), tracking_uri=tracking_uri)
     if is_run_id(named):
         from tl_experiments.tracking.find_run import folder_of_run  # noqa: PLC0415 - MLflow is slow to import
 
@@ -35,12 +42,50 @@ def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
     return Path(named).expanduser().absolute()
 
 
+def model_folder(named: str, *, tracking_uri: str | None = None) -> Path:
+    """Return the absolute folder of a trained model.
+
+    Args:
+        named: a run, as `run_folder` takes it, or the model's own folder. A run that is in the tracking store and not
+            on this machine is fetched into the cache.
+        tracking_uri: as of `run_folder`.
+
+    Raises:
+        SettingError: there is no such run, or it has left no model.
+    """
+    if is_run_id(named):
+        from tl_experiments.tracking.find_run import model_of_run  # noqa: PLC0415 - MLflow is slow to import
+
+        return model_of_run(named, tracking_uri=tracking_uri)
+    folder = run_folder(named, tracking_uri=tracking_uri)
+    for place in (folder / MODEL, folder):
+        if (place / MODEL_FILE).is_file():
+            return place
+    told = "it has not finished, or was stopped by its search" if folder.is_dir() else "no such folder"
+    raise SettingError(f"{named}: there is no trained model ({told}); expected {NAMES}")
+
+
 def _latest() -> Path:
-    """Return the run that began last; what is no run's folder, or cannot be read, is none."""
-    began: dict[str, Path] = {}
-    for path in RUNS.glob(f"*/{FILE}"):
-        with suppress(SettingError):
-            began[RunRecord.load(path.parent).began] = path.parent
-    if not began:
+    runs = runs_in(RUNS)
+    if not runs:
         raise SettingError(f"latest: no run began in {RUNS.absolute()}; expected its folder instead")
-    return began[max(began)].absolute()
+    return runs[-1].folder
+
+
+def _best(place: str, *, tracking_uri: str | None) -> Path:
+    """Return the folder of the best run of a place: all of outputs, a folder, the latest sweep or an experiment."""
+    if not place:
+        return best_of(runs_in(OUTPUTS), named=f"best: {OUTPUTS.absolute()}").folder
+    if place == LATEST:
+        return best_of(_latest_sweep(), named="best:latest").folder
+    if Path(place).expanduser().is_dir():
+        return best_of(runs_in(Path(place).expanduser()), named=f"best:{place}").folder
+    from tl_experiments.tracking.find_run import best_of_experiment  # noqa: PLC0415 - as above
+
+    return best_of_experiment(place, tracking_uri=tracking_uri)
+
+
+def _latest_sweep() -> list[KnownRun]:
+    """Return the runs of the sweep in `outputs/sweeps` whose last run began last."""
+    sweeps = [runs for folder in SWEEPS.glob("*") if (runs := runs_in(folder))]
+    return max(sweeps, key=lambda runs: runs[-1].record.began, default=[])

@@ -283,6 +283,11 @@ class RunLog:
         return self._tested.scores[self._member].temperature
 
     @property
+    def metrics(self) -> Mapping[str, float]:
+        """What the best epoch and the test showed; known once the run was tested."""
+        return self._tested.metrics(self._member)
+
+    @property
     def _tested(self) -> FinalRecord:
         if self._final is None:
             raise RuntimeError("a run ends with the record of its test")
@@ -302,7 +307,7 @@ class RunLog:
         for path in self._draw(tested, images, class_names):
             self.tracker.log_file(path)
         self.tracker.log_model(self.folder / "model")
-        return self._end("FINISHED", tested.metrics(self._member), weights_sha256=weights_sha256)
+        return self._end("FINISHED", self.metrics, weights_sha256=weights_sha256)
 
     def prune(self) -> RunResult:
         """Record that a search stopped the run, whose epochs count and which was not tested; it has ended then."""
