@@ -1,0 +1,38 @@
+"""What MLflow runs when it loads this model, the same file for every run; tl_experiments must be installed there.
+
+Give it a table with a column `image` of the bytes of image files. `model_config` may say `device`, `precision` and
+`allow_targets`, the prefixes of code of your own that the model is built with.
+"""
+
+from contextlib import ExitStack
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from tl_experiments.use.image_answers import ImageAnswers, UserError
+
+
+class RunModel(PythonModel):
+    """The model of a run, loaded from safetensors and JSON."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self._open = ExitStack()  # ends with this process
+        self._model = self._open.enter_context(ImageAnswers.of(context.artifacts["model"], **context.model_config or {}))
+
+    def predict(
+        self,
+        context: PythonModelContext | None,  # noqa: ARG002 - MLflow gives it
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        try:
+            answers = self._model.answers(model_input["image"], top_k=(params or {}).get("top_k", 1))
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return pd.DataFrame(answers)
+
+
+set_model(RunModel())
