@@ -18,7 +18,7 @@ CODE = "mlflow_model.py"
 EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 REQUIREMENTS, ENVIRONMENT = "requirements.txt", "python_env.yaml"
 NAMES = frozenset((MODEL_FILE, CODE, EXAMPLE, SERVING_EXAMPLE, REQUIREMENTS, ENVIRONMENT))
-CONFIG = {"device": "auto", "precision": "fp32", "allow_targets": []}  # what `model_config` may say otherwise
+CONFIG = {"device": "auto", "precision": "fp32", "allow_targets": [], "labels_only": False}  # what `model_config` may say otherwise
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),
     outputs=Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "prob")]),
@@ -68,7 +68,7 @@ def write_model_files(model: Path, place: Path, *, artifact_path: str, run_id: s
 
 def _write_environment(place: Path, description: Description) -> None:
     """Ask for the packages that the model was made with; what came after `+` in a version is not in PyPI."""
-    wanted = {name: version(name) for name in ("tl_experiments", "mlflow")} | description.versions
+    wanted = {name: version(name) for name in ("tl_experiments", "mlflow")} | dict(description.versions)
     python = wanted.pop("python", None)
     lines = [f"{name}=={number.partition('+')[0]}\n" for name, number in wanted.items()]
     (place / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")

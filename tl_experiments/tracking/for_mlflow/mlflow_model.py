@@ -1,7 +1,8 @@
 """What MLflow runs when it loads this model, the same file for every run; tl_experiments must be installed there.
 
-Give it a table with a column `image` of the bytes of image files. `model_config` may say `device`, `precision` and
-`allow_targets`, the prefixes of code of your own that the model is built with.
+Give it a table with a column `image` of the bytes of image files. `model_config` may say `device`, `precision`,
+`allow_targets`, the prefixes of code of your own that the model is built with, and `labels_only`, for
+`mlflow.models.evaluate`, which takes no table of answers.
 """
 
 from contextlib import ExitStack
@@ -19,20 +20,22 @@ class RunModel(PythonModel):
     """The model of a run, loaded from safetensors and JSON."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        config = dict(context.model_config or {})
+        self._labels_only = config.pop("labels_only", False)
         self._open = ExitStack()  # ends with this process
-        self._model = self._open.enter_context(ImageAnswers.of(context.artifacts["model"], **context.model_config or {}))
+        self._model = self._open.enter_context(ImageAnswers.of(context.artifacts["model"], **config))
 
     def predict(
         self,
         context: PythonModelContext | None,  # noqa: ARG002 - MLflow gives it
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame | pd.Series:
         try:
-            answers = self._model.answers(model_input["image"], top_k=(params or {}).get("top_k", 1))
+            answers = self._model.answers(list(model_input["image"]), top_k=(params or {}).get("top_k", 1))
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame(answers)
+        return pd.Series(answers["label"]) if self._labels_only else pd.DataFrame(answers)
 
 
 set_model(RunModel())
