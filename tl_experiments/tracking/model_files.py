@@ -18,7 +18,9 @@ CODE = "mlflow_model.py"
 EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 REQUIREMENTS, ENVIRONMENT = "requirements.txt", "python_env.yaml"
 NAMES = frozenset((MODEL_FILE, CODE, EXAMPLE, SERVING_EXAMPLE, REQUIREMENTS, ENVIRONMENT))
-CONFIG = {"device": "auto", "precision": "fp32", "allow_targets": [], "labels_only": False}  # what `model_config` may say otherwise
+CONFIG = {  # what `model_config` may say otherwise
+    "device": "auto", "precision": "fp32", "allow_targets": [], "labels_only": False,
+}  # fmt: skip
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),
     outputs=Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "prob")]),
