@@ -13,6 +13,7 @@ from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.files import MANIFEST, published_folder
 from tl_experiments.tracking.address import absolute_uri, holds_secret, shown
 from tl_experiments.tracking.mlflow_store import existing_client
+from tl_experiments.tracking.model_files import NAMES as MLFLOWS_OWN
 
 
 def folder_of_run(run_id: str, *, tracking_uri: str | None = None) -> Path:
@@ -61,7 +62,7 @@ def _fetch(run_id: str, place: Path, *, tracking_uri: str | None) -> None:
         with existing_client(address) as client, published_folder(place) as making, TemporaryDirectory() as folder:
             found = Path(client.download_artifacts(run_id, "model", folder))
             for file in found.iterdir():
-                if file.is_file() and file.name != MANIFEST:
+                if file.is_file() and file.name not in {MANIFEST, *MLFLOWS_OWN}:
                     shutil.move(file, making / file.name)
     except MlflowException as error:
         raise SettingError(

@@ -3,17 +3,20 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_MODELS, MLFLOW_PARENT_RUN_ID
 
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking import journal
 from tl_experiments.tracking.journal import Entry, Header, inside
 from tl_experiments.tracking.links import is_server
 from tl_experiments.tracking.mlflow_store import Store
+from tl_experiments.tracking.model_files import write_model_files
 
 UID = "tl.uid"
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
@@ -157,22 +160,42 @@ class MlflowRun:
         self._confirm()
 
     def send_file(self, folder: Path, entry: Entry) -> None:
-        """Store a file of the run's folder as an artifact, or all files of a folder under its name.
+        """Store a file of the run's folder as an artifact, or a model's folder with what makes it one of MLflow's.
 
         A LoggedModel of MLflow would be one more copy of the weights, and the run's Artifacts page does not list it.
 
         Raises:
-            ValueError: it is not there any more, or leads out of the folder.
+            ValueError: it is not there any more, leads out of the folder, or is no model.
         """
         path = inside(folder, str(entry.get("path")))
-        files = [path] if entry["kind"] == journal.DATA_FILE else sorted(file for file in path.rglob("*"))
-        if entry["kind"] == journal.DATA_FILE and not path.is_file():
+        is_model = entry["kind"] == journal.MODEL
+        if not (path.is_dir() if is_model else path.is_file()):
             raise ValueError(f"{entry['path']} is not there any more")
-        for file in files:
-            if inside(folder, file.relative_to(folder).as_posix()).is_file():
-                place = None if file == path else file.parent.relative_to(path.parent).as_posix()
-                self._store.client.log_artifact(self.run_id, str(file), place)
+        if is_model:
+            self._send_model(folder, path)
+        else:
+            self._store.client.log_artifact(self.run_id, str(path))
         self._confirm()
+
+    def _send_model(self, folder: Path, model: Path) -> None:
+        place = model.name
+        for file in sorted(model.iterdir()):
+            if inside(folder, file.relative_to(folder).as_posix()).is_file():
+                self._store.client.log_artifact(self.run_id, str(file), place)
+        with TemporaryDirectory() as made:
+            try:
+                said = write_model_files(
+                    model,
+                    Path(made),
+                    artifact_path=place,
+                    run_id=self.run_id,
+                    uid=self._header.uid,
+                    time=self._header.time,
+                )
+            except SettingError as error:
+                raise ValueError(str(error)) from error
+            self._store.client.log_artifacts(self.run_id, made, place)
+        self._store.client.set_tag(self.run_id, MLFLOW_LOGGED_MODELS, json.dumps([said.get_tags_dict()]))
 
     def _confirm(
         self,

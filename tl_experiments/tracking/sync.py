@@ -138,20 +138,26 @@ class _Post:
         return self._stores[key]
 
     def _address(self, source: Journal) -> str:
-        """Return where a journal is to be delivered to; a folder may come from anywhere."""
-        if self._uri is not None:
-            return self._uri
-        environment = os.environ.get(VARIABLE)
-        kept = source.header.store
-        if kept is None:
-            if environment is None:
-                raise SettingError(
-                    f"{source.folder}: the address of its store holds a password, which is kept nowhere; "
-                    f"expected it in {VARIABLE} or as --tracking-uri"
-                )
-            return usable_uri(environment, source=VARIABLE)
-        require_own_server(kept, source=source.folder, expected="--tracking-uri {}")
-        return usable_uri(kept, source=f"{source.folder / journal.FILE}: store")
+        return self._uri or kept_address(source)
+
+
+def kept_address(source: Journal) -> str:
+    """Return where a journal is to be delivered to; a folder may come from anywhere.
+
+    Raises:
+        SettingError: only the environment may say it and does not, or a server would be sent the user's credentials.
+    """
+    environment = os.environ.get(VARIABLE)
+    kept = source.header.store
+    if kept is None:
+        if environment is None:
+            raise SettingError(
+                f"{source.folder}: the address of its store holds a password, which is kept nowhere; "
+                f"expected it in {VARIABLE} or as --tracking-uri"
+            )
+        return usable_uri(environment, source=VARIABLE)
+    require_own_server(kept, source=source.folder, expected="--tracking-uri {}")
+    return usable_uri(kept, source=f"{source.folder / journal.FILE}: store")
 
 
 def _journals(path: Path) -> Iterator[Path]:
