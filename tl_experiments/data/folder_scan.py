@@ -14,7 +14,7 @@ from tl_experiments.data.decoding import EXTENSIONS
 from tl_experiments.data.image_files import NOWHERE, leaves, leaving, printable
 from tl_experiments.runtime.errors import DataError
 
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _KNOWN = " ".join(EXTENSIONS)
 _EXPECTED = "train/CLASS/*.jpg or CLASS/*.jpg"
 
@@ -96,7 +96,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 def _scan_splits(walk: "_Walk") -> dict[str, dict[str, list[str]]]:
     """The classes of every split that has its own folder; a folder of classes alone is all train."""
     root, names = walk.root, walk.folders_in(walk.root)
-    folders = [(_SPLIT_NAMES[name.lower()], root / name) for name in names if name.lower() in _SPLIT_NAMES]
+    folders = [(SPLIT_NAMES[name.lower()], root / name) for name in names if name.lower() in SPLIT_NAMES]
     kinds = [kind for kind, _ in folders]
     has_classes = any(kind == "train" and walk.folders_in(folder) for kind, folder in folders)
     if (not has_classes and len(folders) < len(names)) or (not names and walk.problems):
