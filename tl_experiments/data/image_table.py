@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_experiments.data.folder_scan import SPLIT_NAMES
 from tl_experiments.data.image_files import printable
+from tl_experiments.data.naming import SPLIT_NAMES
 from tl_experiments.data.table_rows import Row, column_names, iter_rows, require_table, row_name
 from tl_experiments.runtime.errors import DataError
 

@@ -137,7 +137,7 @@ def _texts(path: Path, name: str, column: pa.Array, class_names: Sequence[str] |
     readable = (kinds.is_string, kinds.is_large_string, kinds.is_integer, kinds.is_boolean, kinds.is_null)
     if not any(holds(column.type) for holds in readable):
         raise DataError(f"{printable(path)}: {name} holds {column.type}; expected text, or whole numbers")
-    return ["" if value is None else value for value in column.cast(pa.large_string()).to_pylist()]
+    return ["" if value is None else str(value) for value in column.cast(pa.large_string()).to_pylist()]
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
