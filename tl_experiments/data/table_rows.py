@@ -133,7 +133,7 @@ def _texts(path: Path, name: str, column: pa.Array, class_names: Sequence[str] |
         column = column.dictionary_decode()
     if class_names is not None and kinds.is_integer(column.type):
         known = range(len(class_names))
-        return [class_names[value] if value in known else "" for value in column.to_pylist()]
+        return [str(class_names[value]) if value in known else "" for value in column.to_pylist()]
     readable = (kinds.is_string, kinds.is_large_string, kinds.is_integer, kinds.is_boolean, kinds.is_null)
     if not any(holds(column.type) for holds in readable):
         raise DataError(f"{printable(path)}: {name} holds {column.type}; expected text, or whole numbers")
