@@ -34,6 +34,8 @@ def read_image_file(path: Path, *, within: Path | None) -> bytes:
         if path.is_symlink() and error.errno in NOWHERE:
             raise ImageError(name, "link", "the link leads nowhere; repair or remove it") from error
         raise ImageError(name, "unreadable", f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # of a path with a null byte
+        raise ImageError(name, "unreadable", f"no file can be called so ({error})") from error
 
 
 def leaves(link: Path, folder: Path) -> bool:
