@@ -1,7 +1,5 @@
 """`tlx scan`: everything that is wrong with a folder of images, or with those that a table lists, in one table."""
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from tl_experiments.data.repeats import Place, Repeat, find_repeats
 from tl_experiments.data.source import Split
 from tl_experiments.data.tables import table_splits
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.process import num_cores
 from tl_experiments.tracking.console import Console
 
 
@@ -52,7 +51,7 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
         raise SettingError(f"--workers {workers}: expected 0 or more")
     place = Path(root).expanduser()
     place = place.absolute() if place.is_file() else resolved_root(root, named=root)
-    workers = _num_cores() if workers is None else workers
+    workers = num_cores() if workers is None else workers
     found = find_faults(place, follow_links=follow_links, workers=workers, console=console)
     if found.findings:
         console.rich.print(_table(found.findings))
@@ -134,8 +133,3 @@ def _summary(found: Scan) -> str:
     kinds = Counter(finding.kind for finding in found.findings)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
     return f"{total:,} images ({images}): {len(found.findings):,} findings: {counts}"
-
-
-def _num_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
