@@ -28,11 +28,8 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--images",
-        nargs="+",
-        type=Path,
-        default=[],
         metavar="SOURCE",
-        help="files and folders to check it on, the first 64; default: the images that go with the model",
+        help="to check it on, as of predict, the first 64 of them; default: the few that go with the model",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     add_allow_targets(parser)

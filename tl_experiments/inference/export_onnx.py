@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_experiments.inference.export_graph import INPUT, Loaded, Graph, trace
+from tl_experiments.inference.export_graph import INPUT, Graph, Loaded, trace
 from tl_experiments.models.weights import first_line
 from tl_experiments.runtime.errors import RunFailed, SettingError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tl_experiments.inference.export_graph import Loaded, Graph, trace
+from tl_experiments.inference.export_graph import Graph, Loaded, trace
 
 
 def write_pt2(graph: Graph, path: Path) -> None:

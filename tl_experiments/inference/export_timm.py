@@ -45,7 +45,7 @@ def write_timm(model: Model, folder: Path, *, description: Description) -> None:
             f"--format timm: timm's {given['architecture']} has more than one linear layer behind it; {INSTEAD}"
         )
     whole.load_state_dict({name: tensor.contiguous() for name, tensor in tensors.items()}, assign=True)
-    whole.pretrained_cfg = {**given, **_preprocessing(description)}
+    whole.pretrained_cfg = {**given, **_preprocessing(description)}  # type: ignore[assignment]
     labels = list(description.class_names)
     save_for_hf(whole, str(folder), model_config={"label_names": labels}, safe_serialization=True)
 

@@ -36,7 +36,8 @@ class GraphDrawing(nn.Module):
         kept = torch.arange(self.canvas.crop)[:, None] + first
         # Twice the distance of the centres of two pixels, on a ruler of length x resized: whole numbers, so exact.
         apart = (2 * torch.arange(length) + 1) * resized - (2 * kept + 1) * length
-        distances = apart.abs().float() / (2 * torch.sym_max(length, resized))
+        longer = cast(int, torch.sym_max(length, resized))
+        distances = apart.abs().float() / (2 * longer)
         weights = _bilinear(distances)
         if self.canvas.interpolation != ENLARGING:
             enlarges = torch.full((), shorter) < self.canvas.size

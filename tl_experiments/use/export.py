@@ -30,7 +30,7 @@ from tl_experiments.use.export_formats import FORMATS, Format, Trained
 from tl_experiments.use.sample_images import read_samples
 
 FACTS = "export.json"  # in a folder; `manifest.json` there holds the checksums of its files
-SAID = ("class_names", "decoding", "input", "tta", "temperature", "weights_sha256")  # of a description
+SAID = ("class_names", "decoding", "tta", "temperature", "weights_sha256")  # of a description
 MEANINGS = {
     "logits": "divided by the temperature, then softmax; with tta flip, of the mean probabilities of both images",
     "probabilities": "calibrated, rows sum to 1",
@@ -45,14 +45,14 @@ class Wanted:
         format: a key of FORMATS.
         output: a file or folder, as the format has it.
         preprocess: whether preprocessing and calibration go into the graph.
-        images: files and folders to check it on; empty takes the images that go with the model.
+        images: source of those to check it on; None takes the few that go with the model.
         overwrite: whether an earlier export may go.
     """
 
     format: str
     output: Path
     preprocess: bool
-    images: Sequence[Path]
+    images: str | None
     overwrite: bool
 
 
@@ -77,7 +77,7 @@ def export(
     _check_output(wanted, form)
     folder = model_folder(run, tracking_uri=tracking_uri)
     description = Description.load(folder)
-    samples = read_samples(description, folder, sources=wanted.images)
+    samples = read_samples(description, folder, source=wanted.images)
     model = build_trained_model(folder, description=description, allow_targets=allow_targets)
     network = ImageClassifier(model, description=description)
     trained = Trained(folder, description, network, wanted.preprocess, tuple(allow_targets))
@@ -85,7 +85,7 @@ def export(
     def make(path: Path) -> Check:
         console.notice(f"writing {wanted.format}")
         form.write(trained, path)
-        console.notice(f"checking it on {len(samples.images)} images")
+        console.notice(f"checking it on {len(samples)} images")
         return check(form.read(trained, path), network, samples, preprocess=wanted.preprocess)
 
     publish_it = _publish_folder if form.suffix is None else _publish_file
@@ -106,14 +106,20 @@ def _check_output(wanted: Wanted, form: Format) -> None:
         raise SettingError(f"--preprocess: {wanted.format} holds no graph; expected --format onnx or pt2")
     if form.suffix is not None and output.suffix != form.suffix:
         raise SettingError(f"{named}: expected a name that ends in {form.suffix}")
+    taken = [path for path in (output, _manifest(output)) if path.exists()]
+    if taken and not wanted.overwrite:
+        raise SettingError(f"{named}: {taken[0]} is there already; expected another name, or --overwrite")
     if not output.exists():
         return
-    if not wanted.overwrite:
-        raise SettingError(f"{named}: is there already; expected another name, or --overwrite")
     if form.suffix is None and not (output / FACTS).is_file():
         raise SettingError(f"{named}: is no folder that was exported, and is not overwritten; expected another name")
     if form.suffix is not None and not output.is_file():
         raise SettingError(f"{named}: is no file; expected another name")
+
+
+def _manifest(output: Path) -> Path:
+    """Return the place of a file's manifest."""
+    return output.with_name(f"{output.name}.json")
 
 
 def _publish_file(output: Path, make: Callable[[Path], Check], facts: Mapping[str, Any]) -> Check:
@@ -124,7 +130,7 @@ def _publish_file(output: Path, make: Callable[[Path], Check], facts: Mapping[st
         with Path(file.name).open("rb") as written:
             own = {"file": output.name, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
         publish(file, output)
-    publish_text(output.with_name(f"{output.name}.json"), _as_text({**own, **facts, "check": found.as_json()}))
+    publish_text(_manifest(output), _as_text({**own, **facts, "check": found.as_json()}))
     return found
 
 
@@ -141,19 +147,21 @@ def _facts(trained: Trained, wanted: Wanted, form: Format) -> dict[str, Any]:
     return {
         "format": wanted.format,
         "run": _run_name(trained.folder),
-        "takes": {
+        "input": {
             "name": INPUT,
             "dtype": str(graph.example.dtype).removeprefix("torch."),
             "shape": graph.shape,
-            "values": "RGB as decoded, 0..255" if wanted.preprocess else "RGB, cropped and normalised as `input` says",
+            "values": "RGB as decoded, 0..255"
+            if wanted.preprocess
+            else "RGB, resized, cropped, normalised as `preprocessing` says",
         },
-        "gives": {
+        "output": {
             "name": graph.output,
             "dtype": "float32",
             "shape": ["batch", len(trained.description.class_names)],
             "meaning": MEANINGS[graph.output],
         },
-        "preprocessing_in_graph": wanted.preprocess,
+        "preprocessing": {"in_graph": wanted.preprocess, **said["input"]},
         **{key: said[key] for key in SAID},
         "versions": {**versions(), **form.versions()},
     }

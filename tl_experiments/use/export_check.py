@@ -63,11 +63,11 @@ class Check:
         return {"batch_sizes": list(BATCHES), **asdict(self.whole), "resized_in_graph": resized}
 
 
-def check(answer: Loaded, network: ImageClassifier, samples: Samples, *, preprocess: bool) -> Check:
+def check(loaded: Loaded, network: ImageClassifier, samples: Samples, *, preprocess: bool) -> Check:
     """Compare the answers to images, in batches of 1, 2 and 5, with those of the float32 model on the CPU.
 
     Args:
-        answer: of what was exported: probabilities of images if `preprocess`, else logits of normalised crops.
+        loaded: what was exported; it gives probabilities of images if `preprocess`, else logits of normalised crops.
         network: the model.
         samples: images.
         preprocess: which.
@@ -84,8 +84,8 @@ def check(answer: Loaded, network: ImageClassifier, samples: Samples, *, preproc
     wanted = expected.numpy()
     scale = 1.0 if preprocess else float(np.abs(wanted).max())
     found = Check(
-        whole=_in_batches(answer, inputs.numpy(), wanted, scale=scale),
-        resized=_of_other_sizes(answer, samples, wanted) if preprocess else None,
+        whole=_in_batches(loaded, inputs.numpy(), wanted, scale=scale),
+        resized=_of_other_sizes(loaded, samples, wanted) if preprocess else None,
     )
     for agreement in (found.whole, found.resized):
         if agreement is not None and not agreement.holds:
@@ -93,20 +93,20 @@ def check(answer: Loaded, network: ImageClassifier, samples: Samples, *, preproc
     return found
 
 
-def _in_batches(answer: Loaded, inputs: np.ndarray, wanted: np.ndarray, *, scale: float) -> Agreement:
+def _in_batches(loaded: Loaded, inputs: np.ndarray, wanted: np.ndarray, *, scale: float) -> Agreement:
     places = np.arange(max(len(inputs), max(BATCHES))) % len(inputs)  # few images fill a batch more than once
     parts = [places[:size] for size in BATCHES]
     parts += np.split(places, range(max(BATCHES), len(places), max(BATCHES)))
-    answers = np.concatenate([answer(inputs[part]) for part in parts])
+    answers = np.concatenate([loaded(inputs[part]) for part in parts])
     return _agreement(answers, wanted[np.concatenate(parts)], scale=scale, images=len(inputs), tolerance=TOLERANCE)
 
 
-def _of_other_sizes(answer: Loaded, samples: Samples, wanted: np.ndarray) -> Agreement | None:
+def _of_other_sizes(loaded: Loaded, samples: Samples, wanted: np.ndarray) -> Agreement | None:
     side = samples.canvases.shape[-1]
-    others = [index for index, image in enumerate(samples.images) if image.shape[:2] != (side, side)]
+    others = [index for index, size in enumerate(samples.sizes) if size != (side, side)]
     if not others:
         return None
-    answers = np.concatenate([answer(samples.images[index][None]) for index in others])
+    answers = np.concatenate([loaded(samples.image(index)[None]) for index in others])
     return _agreement(answers, wanted[others], scale=1.0, images=len(others), tolerance=RESIZED_TOLERANCE)
 
 

@@ -11,7 +11,7 @@ import torch
 from tl_experiments.build import build_trained_model
 from tl_experiments.inference.description import Description
 from tl_experiments.inference.export_folder import copy_model
-from tl_experiments.inference.export_graph import Loaded, Graph, logits_graph, probabilities_graph
+from tl_experiments.inference.export_graph import Graph, Loaded, logits_graph, probabilities_graph
 from tl_experiments.inference.export_onnx import OPSET, PACKAGES, read_onnx, write_onnx
 from tl_experiments.inference.export_pt2 import read_pt2, write_pt2
 from tl_experiments.inference.export_timm import read_timm, write_timm
