@@ -84,8 +84,9 @@ class Shown:
             named: its folder, as it is typed here.
         """
         if self.model is not None:
-            tracked = ("tlx ui",) if self.store else ()
-            return (*model_commands(named), f"tlx reproduce {shlex.quote(named)}", *tracked)
+            run = shlex.quote(named)
+            tracked = (f"tlx register {run} NAME --alias champion", "tlx ui") if self.store else ()
+            return (*model_commands(named), f"tlx reproduce {run}", *tracked)
         if self.run.status not in RESUMED or self.going_on:
             return ()
         if self.run.record.sweep_id:
