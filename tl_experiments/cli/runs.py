@@ -10,12 +10,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tl_experiments.cli.parsing import Verbs
-from tl_experiments.cli.showing import figure, finite, local_time, short_path, wide_console
+from tl_experiments.cli.showing import figure, finite, local_time, wide_console
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.record import read_values
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.known_runs import BEST, KnownRun, runs_in
-from tl_experiments.tracking.named_run import OUTPUTS
+from tl_experiments.tracking.named_run import OUTPUTS, short_path
 from tl_experiments.tracking.run_record import CONFIG
 
 STATES = ("FINISHED", "PRUNED", "FAILED", "KILLED", "UNFINISHED")

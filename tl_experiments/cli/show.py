@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tl_experiments.cli.parsing import Verbs, add_run, add_tracking_uri
-from tl_experiments.cli.showing import finite, local_time, short_path, wide_console
+from tl_experiments.cli.showing import finite, local_time, wide_console
+from tl_experiments.tracking.named_run import short_path
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,12 +21,6 @@ def wide_console() -> Console:
     if not console.is_terminal:
         console.width = FILE_WIDTH
     return console
-
-
-def short_path(path: Path) -> str:
-    """Return a path as it is typed here: from the working directory, where it lies below that."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def local_time(moment: str) -> str:

@@ -22,6 +22,12 @@ def is_run_id(named: str) -> bool:
     return re.fullmatch("[0-9a-f]{32}", named) is not None and not Path(named).exists()
 
 
+def short_path(path: Path) -> str:
+    """Return a path as it is typed here: from the working directory, where it lies below that."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
     """Return the absolute folder of a run; that a run began there is for its reader to see.
 

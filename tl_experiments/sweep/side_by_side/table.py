@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.sweep.side_by_side.gather import Answer, SideBySide
+from tl_experiments.tracking.named_run import short_path
 
 FORMS = {"perf/seconds": ".1f", "val/epoch_best": "d", "num_trained_params": ",d", "num_train_images": ",d"}
 
@@ -50,7 +51,7 @@ def _runs(compared: SideBySide) -> Table:
     table = Table(Column("run", justify="right"), Column("name", overflow="fold"), "status", "MLflow id", folder)
     for item in compared.runs:
         run = item.run
-        cells = (str(item.number), run.record.name, run.status, run.run_id or "–", str(run.folder))
+        cells = (str(item.number), run.record.name, run.status, run.run_id or "–", short_path(run.folder))
         table.add_row(*map(Text, cells))
     return table
 
