@@ -274,6 +274,15 @@ def test_the_fingerprint_is_that_of_content_labels_and_order(make_split):
     assert same != identity(split)
 
 
+def test_a_split_has_a_fingerprint_of_its_contents_in_order_alone(make_split):
+    split = make_split(num_images=4)
+    known = loaded(split).fingerprint
+    relabelled = Split("val", ArraySource(split.source.pixels, 1 - split.source.labels, "other"), split.indices)
+    assert loaded(relabelled).fingerprint == known
+    assert loaded(Split("test", split.source, split.indices[::-1].copy())).fingerprint != known
+    assert loaded(Split("test", split.source, split.indices[:-1])).fingerprint != known
+
+
 def test_the_fingerprint_stays_the_same_from_version_to_version():
     pixels = np.arange(12 * 4 * 4 * 3).reshape(12, 4, 4, 3).astype(np.uint8)
     split = Split("train", ArraySource(pixels, np.arange(12, dtype=np.int64) % 3, "x"), np.arange(12))
