@@ -120,10 +120,13 @@ class RowGroupSource:
     def content(self, index: int) -> bytes:
         try:
             value = self._groups.value(index)
-        except (pa.ArrowException, OSError, IndexError) as error:
+        except (pa.ArrowException, OSError, LookupError) as error:  # damaged, or no more what it was
             reason = printable(" ".join(str(error).split()))
             raise ImageError(self._named(index), "unreadable", f"cannot be read ({reason})") from error
-        return held_bytes(value, name=self._named(index))
+        content = value.get(_BYTES) if isinstance(value, dict) else value
+        if content is None:
+            raise ImageError(self._named(index), "empty", "the row holds no bytes of an image; fill or remove it")
+        return content
 
     def image_from(self, index: int, content: bytes) -> Image.Image:
         return decode(content, name=self._named(index))
@@ -133,19 +136,3 @@ class RowGroupSource:
 
     def _named(self, index: int) -> str:
         return f"{printable(self.path)}, {row_name(self.path, index)}"
-
-
-def held_bytes(value: Any, *, name: str) -> bytes:
-    """Return the bytes that a cell holds.
-
-    Args:
-        value: bytes, or Hugging Face's struct of `bytes` and `path`.
-        name: of the image, for the message.
-
-    Raises:
-        ImageError: it holds none.
-    """
-    content = value.get(_BYTES) if isinstance(value, dict) else value
-    if content is None:
-        raise ImageError(name, "empty", "the row holds no bytes of an image; fill or remove it")
-    return content
