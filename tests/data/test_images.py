@@ -216,7 +216,7 @@ def test_an_image_is_read_once_to_be_known_and_once_to_be_drawn(make_folder, mon
         return real_open(file, **options)
 
     real_open = Image.open
-    monkeypatch.setattr("tl_experiments.data.folder.read_image_file", reading)
+    monkeypatch.setattr("tl_experiments.data.file_source.read_image_file", reading)
     monkeypatch.setattr(Image, "open", opening)
     images = loaded(split, memory_bytes=0)
     assert (len(read), len(begun)) == (len(split), 0)
