@@ -1,4 +1,4 @@
-"""`tlx predict` that is killed or told to stop: what is finished is kept, and the output is as if nothing had happened."""
+"""`tlx predict` that is killed or told to stop: what is finished is kept, the output as if nothing had been."""
 
 import io
 import signal
