@@ -8,7 +8,9 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -46,13 +48,6 @@ def predicted() -> Predict:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _number(cell: str) -> float | str:
-    try:
-        return float(cell) if "." in cell else cell
-    except ValueError:
-        return cell
 
 
 def labels(found: Sequence[dict[str, str]]) -> dict[str, str]:
@@ -101,10 +96,15 @@ def test_all_formats_say_the_same(predicted: Predict) -> None:
     for row, line, column in zip(table, lines, columns, strict=True):
         assert list(row) == list(line) == list(column)
         assert len(row) == 1 + 2 * 3 + 10 + 1
-        assert {name: str(_number(cell)) for name, cell in row.items()} == {
-            name: "" if value is None else str(value) for name, value in line.items()
-        }
-        assert column == pytest.approx(line, rel=1e-6)
+        assert exact(row) == exact(line) == exact(column)
+
+
+def exact(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with every probability as the float32 that it is, and what is missing as an empty text."""
+    return {
+        name: np.float32(value) if name.startswith("prob") else "" if value is None else value
+        for name, value in row.items()
+    }
 
 
 def test_a_bad_file_is_a_row_and_exit_code_1_unless_bad_ones_are_skipped(
