@@ -5,18 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerGradCam, LayerGradientXActivation, Saliency
+from captum.attr import LayerGradientXActivation, Saliency
 
 from tl_experiments.data.transforms import centre_crop
-from tl_experiments.explain.evidence_layer import EvidenceLayer, Layout, find_evidence_layer
+from tl_experiments.explain.evidence_layer import EvidenceLayer, find_evidence_layer
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.models.model import Model
 from tl_experiments.models.neighbours import NeighboursHead
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.seeding import seeded
 
-AUTO, GRADCAM, TOKENS, GRADIENTS = "auto", "gradcam", "tokens", "gradients"
-METHODS = (AUTO, GRADIENTS)  # to ask for; a network has no choice between the other two
+AUTO, GRADCAM, GRADIENTS = "auto", "gradcam", "gradients"
+METHODS = (AUTO, GRADIENTS)  # to ask for
 NUM_NOISY, NOISE = 16, 0.15  # copies, and the noise's share of the range of values (Smilkov et al. 2017)
 BRIGHTEST = 0.99  # quantile of gradients that is shown as 1: few pixels would darken all others
 
@@ -81,8 +81,9 @@ def explain(
         images = _inputs(classifier, canvas)
         evidence = _Evidence(classifier.network.model)
         layer = find_evidence_layer(evidence.model.backbone, images) if method == AUTO else None
-        method, maps = _gradients(evidence, images, label) if layer is None else _at(layer, evidence, images, label)
-    return Explanation(_on_crop(maps, size=images.shape[-1]), label, probabilities, method)
+        maps = _gradcam(layer, evidence, images, label) if layer else _gradients(evidence, images, label)
+    heat = _on_crop(maps, size=images.shape[-1])
+    return Explanation(heat, label, probabilities, method=GRADCAM if layer else GRADIENTS)
 
 
 def _inputs(classifier: Classifier, canvas: torch.Tensor) -> torch.Tensor:
@@ -112,15 +113,14 @@ def _nearest(head: NeighboursHead, features: torch.Tensor) -> torch.Tensor:
     return none.scatter_reduce(1, head.labels.expand_as(cosines), cosines, reduce="amax")
 
 
-def _at(layer: EvidenceLayer, evidence: _Evidence, images: torch.Tensor, label: int) -> tuple[str, torch.Tensor]:
-    if layer.layout is Layout.CHANNELS_FIRST:
-        return GRADCAM, LayerGradCam(evidence, layer.module).attribute(images, target=label).relu()
+def _gradcam(layer: EvidenceLayer, evidence: _Evidence, images: torch.Tensor, label: int) -> torch.Tensor:
+    """Return maps (B, 1, side, side), 0 or more."""
     products = LayerGradientXActivation(evidence, layer.module)
     found = products.attribute(images, target=label, attribute_to_layer_input=layer.at_input)
-    return TOKENS, layer.planes(found).sum(dim=1, keepdim=True).relu()
+    return layer.planes(found).sum(dim=1, keepdim=True).relu()
 
 
-def _gradients(evidence: _Evidence, images: torch.Tensor, label: int) -> tuple[str, torch.Tensor]:
+def _gradients(evidence: _Evidence, images: torch.Tensor, label: int) -> torch.Tensor:
     low, high = images.aminmax()
     with seeded(0):
         noise = torch.randn(NUM_NOISY, *images.shape[1:])
@@ -129,7 +129,7 @@ def _gradients(evidence: _Evidence, images: torch.Tensor, label: int) -> tuple[s
         noisy = (image + NOISE * (high - low) * noise.to(images.device)).detach().requires_grad_()
         found = Saliency(evidence).attribute(noisy, target=label).mean(dim=0).amax(dim=0)
         maps.append((found / found.quantile(BRIGHTEST).clamp(min=torch.finfo().tiny)).clamp(max=1.0))
-    return GRADIENTS, torch.stack(maps)[:, None]
+    return torch.stack(maps)[:, None]
 
 
 def _on_crop(maps: torch.Tensor, *, size: int) -> np.ndarray:
