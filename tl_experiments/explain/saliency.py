@@ -53,12 +53,12 @@ def explain(
     auto takes what the network allows:
 
     gradcam: of a network with a layer on a grid (`find_evidence_layer`): a convolutional one, or a transformer's
-        tokens. What each value adds to the class's logit above the mean logit, gradient times value, is summed in each cell; what speaks
-        against the class is left out (HiResCAM: Draelos & Carin 2020, arXiv:2011.08891). Where the mean over all cells
-        follows, as in ResNet and EfficientNet, this is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391). Elsewhere,
-        as on finer grids and tokens, Grad-CAM's mean gradient points to cells that matter less. Unlike attention
-        rollout (Abnar & Zuidema 2020) it differs from class to class and needs no attention weights, which fused
-        attention does not give.
+        tokens. What each value adds to the class's logit above the mean logit, gradient times value, is summed in each
+        cell; what speaks against the class is left out (HiResCAM: Draelos & Carin 2020, arXiv:2011.08891). Where the
+        mean over all cells follows, as in ResNet and EfficientNet, this is Grad-CAM (Selvaraju et al. 2017,
+        arXiv:1610.02391). Elsewhere, as on finer grids and tokens, Grad-CAM's mean gradient points to cells that
+        matter less. Unlike attention rollout (Abnar & Zuidema 2020) it differs from class to class and needs no
+        attention weights, which fused attention does not give.
     gradients: of any other: the mean size of the gradient with respect to the pixels of noisy copies (SmoothGrad:
         Smilkov et al. 2017, arXiv:1706.03825). It shows which pixels matter, for or against.
 
