@@ -87,7 +87,7 @@ def explain_images(
                 explanation = explain(classifier, canvas, target=target, method=wanted.method)
                 name = _new_name(image, names)
                 _write(wanted.folder / name, image, canvas, explanation, classifier)
-                table.add_row(*_row(image, explanation, classifier.description.class_names), Text(name))
+                table.add_row(*_row(image, explanation, classifier.description.class_names), Text(printable(name)))
                 num_flat += explanation.is_flat
             advance(done, len(images))
     if names:
