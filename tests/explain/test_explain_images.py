@@ -40,7 +40,7 @@ def test_each_image_has_a_picture_that_names_it_and_a_row(
         [row] = [line for line in said.splitlines() if f"/{label}/{label}.png" in line]
         assert [cell.strip() for cell in row.split("│")][2] == label
         assert "%" in row
-    assert f"3 pictures, 0 bad images: {output}" in said
+    assert f"3 explained, 0 bad: {output}" in said
 
 
 def test_the_picture_shows_the_image_as_it_is_and_in_colours_where_it_speaks(images: Path, output: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_bad_image_is_told_of_and_the_others_go_on(
     assert names(output) == {"0.png", "2.png"}
     said = capsys.readouterr().out
     assert f"bad image: {images}/1/1.png: cannot be read as an image" in said
-    assert f"2 pictures, 1 bad images: {output}" in said
+    assert f"2 explained, 1 bad: {output}" in said
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(images: Path, output: Path) -> None:

@@ -76,7 +76,7 @@ def explain_images(
     names, num_bad, num_flat = set[str](), 0, 0
     with model as classifier:
         target = _target(wanted.class_name, classifier.description.class_names)
-        advance = console.work(f"explaining {len(images):,} images")
+        advance = console.work("explaining images")
         for done, image in enumerate(images, start=1):
             try:
                 canvas = torch.from_numpy(DrawFile(classifier.description.canvas)(image))
@@ -94,7 +94,7 @@ def explain_images(
         console.rich.print(table)
     if num_flat:
         console.notice(f"nothing in {num_flat:,} of these images speaks for the class: their pictures show no heat")
-    console.notice(f"{len(names):,} pictures, {num_bad:,} bad images: {wanted.folder}")
+    console.notice(f"{len(names):,} explained, {num_bad:,} bad: {wanted.folder}")
     return num_bad
 
 
