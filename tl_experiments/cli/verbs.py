@@ -9,6 +9,7 @@ from tl_experiments.cli import (
     compare,
     completion,
     evaluate,
+    explain,
     export,
     lr_find,
     predict,
@@ -17,6 +18,7 @@ from tl_experiments.cli import (
     reproduce,
     runs,
     scan,
+    serve,
     show,
     sync,
     ui,
@@ -42,7 +44,9 @@ VERBS = {
     "use a run": (
         predict,
         evaluate,
+        explain,
         export,
+        serve,
         register,
     ),
     "keep runs": (
