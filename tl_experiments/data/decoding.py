@@ -71,17 +71,21 @@ def decoders() -> dict[str, str | None]:
     return {"pillow": PIL.__version__, "jpeg": features.version("libjpeg_turbo") or features.version("jpg")}
 
 
-def decode(content: bytes, *, name: str) -> Image.Image:
+def decode(content: bytes, *, name: str, most_pixels: int | None = None) -> Image.Image:
     """Decode one image to RGB.
 
     Args:
         content: the bytes of an image file.
         name: for the message.
+        most_pixels: of the image, as its header tells before anything is decoded; None is Pillow's limit, which holds
+            in any case.
 
     Raises:
         ImageError: the bytes are no complete image of a known format, or it has too many pixels.
     """
     with _opened(content, name) as image:
+        if most_pixels is not None and image.width * image.height > most_pixels:
+            raise _oversized(name, most_pixels)
         image.load()
         return _to_rgb(_upright(image))
 
@@ -116,13 +120,16 @@ def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
-        raise ImageError(name, "oversized", reason) from error
-    except MemoryError:  # the machine's fault, not the image's
+        raise _oversized(name, Image.MAX_IMAGE_PIXELS) from error
+    except (ImageError, MemoryError):  # the second is the machine's fault, not the image's
         raise
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         reason = f"cannot be read as an image ({_reason(error)}); replace or remove it"
         raise ImageError(name, "undecodable", reason) from error
+
+
+def _oversized(name: str, most_pixels: int | None) -> ImageError:
+    return ImageError(name, "oversized", f"more than {most_pixels:,} pixels; make it smaller")
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,145 @@
+"""From the images of a request to its answer: decoded beside the event loop, classified in company, in time or not."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from starlette.requests import ClientDisconnect, Request
+
+from tl_experiments.data.decoding import ImageError, decode
+from tl_experiments.data.transforms import draw
+from tl_experiments.inference.image_classifier import Classifier
+from tl_experiments.serve.answers import Failure, Prediction, prediction
+from tl_experiments.serve.batching import Batches, Place
+from tl_experiments.serve.limits import Limits, Refused
+from tl_experiments.serve.metrics import Metrics
+from tl_experiments.serve.uploads import Upload
+
+DECODERS = 4  # at most: each may hold an image of the most pixels, several times over while it is converted
+T = TypeVar("T")
+
+
+class Answering:
+    """Answers for one classifier; `with` keeps its threads."""
+
+    def __init__(self, classifier: Classifier, *, limits: Limits, wait_seconds: float, metrics: Metrics) -> None:
+        """Prepare; nothing is computed yet.
+
+        Args:
+            classifier: that answers; only the thread of the queue uses it.
+            limits: of what is taken.
+            wait_seconds: that a batch is held back at most for images that are being decoded.
+            metrics: that are kept.
+        """
+        self._classifier, self._limits, self._metrics = classifier, limits, metrics
+        self._class_names = classifier.description.class_names
+        self._batches = Batches(
+            self._classify,
+            batch_size=classifier.batch_size,
+            most_waiting=limits.waiting,
+            wait_seconds=wait_seconds,
+            notice=metrics.batch,
+        )
+        metrics.watch_queue(lambda: self._batches.waiting)
+        self._pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), thread_name_prefix="decoder")
+        self._threads = ExitStack()
+        self.warm = False
+
+    def __enter__(self) -> Self:
+        self._threads.callback(self._pool.shutdown, cancel_futures=True)
+        self._threads.enter_context(self._batches)
+        with self._batches.place() as place:
+            place.take_alone(self._warm_up)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._threads.close()
+
+    def _warm_up(self) -> None:
+        """Libraries choose and compile their kernels when they first see a size; nobody's request waits for it."""
+        side = self._classifier.description.canvas.size
+        for count in (1, self._classifier.batch_size):
+            self._classify(torch.zeros(count, 3, side, side, dtype=torch.uint8))
+        self.warm = True
+
+    @torch.inference_mode()
+    def _classify(self, canvases: torch.Tensor) -> torch.Tensor:
+        """Classify a batch as it is: filled up to `batch_size`, a lone image would cost as much as a whole batch."""
+        compute = self._classifier.compute
+        with compute.infer.autocast():
+            return self._classifier.network(canvases.to(compute.device, non_blocking=True)).float().cpu()
+
+    async def predict(self, uploads: list[Upload], *, top_k: int) -> list[Prediction | Failure]:
+        """Classify the images of a request.
+
+        Raises:
+            Refused: too many images wait, or none of these can be used.
+        """
+        with ExitStack() as stack:
+            places = [stack.enter_context(self._batches.place()) for _ in uploads]
+            ways = (self._predict_one(upload, place, top_k) for upload, place in zip(uploads, places, strict=True))
+            found = await asyncio.gather(*ways)
+        failures = [one for one in found if isinstance(one, Failure)]
+        if len(failures) == len(found):
+            first = failures[0].error
+            raise Refused(422, first if len(found) == 1 else f"none of {len(found)} images can be used: {first}, ...")
+        return found
+
+    async def _predict_one(self, upload: Upload, place: Place, top_k: int) -> Prediction | Failure:
+        try:
+            canvas = await self._in_pool(self._draw, upload)
+        except ImageError as error:
+            self._metrics.image("refused")
+            return Failure(filename=upload.name, error=str(error))
+        probabilities = await asyncio.wrap_future(place.take(canvas))
+        self._metrics.image("classified")
+        return prediction(upload.name, probabilities, class_names=self._class_names, top_k=top_k)
+
+    def _draw(self, upload: Upload) -> np.ndarray:
+        return draw(self._decode(upload), self._classifier.description.canvas)
+
+    def _decode(self, upload: Upload) -> Image.Image:
+        return decode(upload.content, name=upload.shown, most_pixels=self._limits.pixels)
+
+    async def _in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def unless_gone(self, request: Request, work: Awaitable[T], *, deadline: float) -> T:
+        """Await work for a client; it is cancelled, and leaves the queue, when nobody waits for it any more.
+
+        Args:
+            request: whose body has been read.
+            work: for it.
+            deadline: on the event loop's clock.
+
+        Raises:
+            Refused: it took too long; 504.
+            ClientDisconnect: the client has gone.
+        """
+        answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+        try:
+            timeout = max(0.0, deadline - asyncio.get_running_loop().time())
+            await asyncio.wait({answer, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if gone.done():
+                raise ClientDisconnect
+            raise Refused(504, f"no answer within {self._limits.seconds:g} s; send fewer images at once, or later")
+        finally:
+            for task in (answer, gone):
+                task.cancel()
+            await asyncio.gather(answer, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
