@@ -5,6 +5,7 @@ import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from tl_experiments.data.decoding import ImageError, decode
 from tl_experiments.data.transforms import draw
+from tl_experiments.explain.saliency import Explanation, explain
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.serve.answers import Failure, Prediction, prediction
 from tl_experiments.serve.batching import Batches, Place
@@ -104,6 +106,28 @@ class Answering:
         self._metrics.image("classified")
         return prediction(upload.name, probabilities, class_names=self._class_names, top_k=top_k)
 
+    async def explain(self, upload: Upload, *, label: str | None) -> bytes:
+        """Show what in an image speaks for a class: a PNG.
+
+        Args:
+            upload: the image.
+            label: the class; None is the most probable.
+
+        Raises:
+            Refused: too many images wait, or this one cannot be used.
+        """
+        target = None if label is None else self._class_names.index(label)
+        with self._batches.place() as place:
+            try:
+                canvas = await self._in_pool(self._draw, upload)
+            except ImageError as error:
+                self._metrics.image("refused")
+                raise Refused(422, str(error)) from error
+            work = partial(explain, self._classifier, torch.from_numpy(canvas), target=target)
+            explanation = await asyncio.wrap_future(place.take_alone(work))
+        self._metrics.image("explained")
+        return await self._in_pool(_overlaid, canvas, explanation)
+
     def _draw(self, upload: Upload) -> np.ndarray:
         return draw(self._decode(upload), self._classifier.description.canvas)
 
@@ -143,3 +167,18 @@ class Answering:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _overlaid(canvas: np.ndarray, explanation: Explanation) -> bytes:
+    from io import BytesIO
+
+    size = explanation.heat.shape[-1]
+    o = (canvas.shape[-1] - size) // 2
+    base = Image.fromarray(canvas[:, o : o + size, o : o + size].transpose(1, 2, 0)).convert("L").convert("RGB")
+    red = Image.new("RGB", base.size, (220, 60, 20))
+    out = Image.composite(red, base, Image.fromarray((explanation.heat * 160).astype("uint8"))).resize(
+        (max(size, 320),) * 2
+    )
+    b = BytesIO()
+    out.save(b, "PNG")
+    return b.getvalue()

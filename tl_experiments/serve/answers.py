@@ -1,7 +1,5 @@
 """What the service says, in the shapes that OpenAPI describes."""
 
-from collections.abc import Sequence
-
 import torch
 from pydantic import BaseModel, Field
 
@@ -87,12 +85,12 @@ class ModelFacts(ModelName):
 
 
 def prediction(
-    filename: str | None, probabilities: torch.Tensor, *, class_names: Sequence[str], top_k: int
+    filename: str | None, probabilities: torch.Tensor, *, class_names: tuple[str, ...], top_k: int
 ) -> Prediction:
     """Turn float32 (K,) into names."""
-    probs, labels = probabilities.topk(top_k)
+    probs, indices = probabilities.topk(top_k)
     top = [
-        Answer(label=class_names[label], prob=min(prob, 1.0))
-        for prob, label in zip(probs.tolist(), labels.tolist(), strict=True)
+        Answer(label=class_names[index], prob=min(prob, 1.0))
+        for prob, index in zip(probs.tolist(), indices.tolist(), strict=True)
     ]
     return Prediction(filename=filename, label=top[0].label, prob=top[0].prob, top=top)

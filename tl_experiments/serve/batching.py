@@ -21,9 +21,9 @@ Classify = Callable[[torch.Tensor], torch.Tensor]
 class _Job:
     """A canvas for the next batch, or work that has the network for itself."""
 
+    task: Any
+    alone: bool = False
     future: "Future[Any]" = field(default_factory=Future)
-    canvas: np.ndarray | None = None
-    work: Callable[[], Any] | None = None
 
 
 class Place:
@@ -35,11 +35,11 @@ class Place:
 
     def take(self, canvas: np.ndarray) -> "Future[torch.Tensor]":
         """Queue an image: uint8 (3, C, C) → probabilities float32 (K,). Who cancels the future takes it out again."""
-        return self._batches._add(_Job(canvas=canvas), self)
+        return self._batches._add(_Job(canvas), self)
 
     def take_alone(self, work: Callable[[], Any]) -> "Future[Any]":
         """Queue work that uses the network without company."""
-        return self._batches._add(_Job(work=work), self)
+        return self._batches._add(_Job(work, alone=True), self)
 
 
 class Batches:
@@ -137,15 +137,13 @@ class Batches:
                 return None
             self._changed.wait_for(self._complete, timeout=self._wait_seconds)
             jobs: list[_Job] = []
-            while self._jobs and len(jobs) < self._batch_size:
-                alone = self._jobs[0].work is not None
-                if alone and jobs:
-                    break
+            while self._jobs and len(jobs) < self._batch_size and not (jobs and self._jobs[0].alone):
                 job = self._jobs.popleft()
-                if job.future.set_running_or_notify_cancel():
-                    jobs.append(job)
-                    if alone:
-                        break
+                if not job.future.set_running_or_notify_cancel():
+                    continue
+                jobs.append(job)
+                if job.alone:
+                    break
             return jobs
 
     def _complete(self) -> bool:
@@ -154,11 +152,11 @@ class Batches:
 
     def _answer(self, jobs: list[_Job]) -> None:
         try:
-            if (work := jobs[0].work) is not None:
-                results: Any = [work()]
+            if jobs[0].alone:
+                results: Any = [jobs[0].task()]
             else:
                 self._notice(len(jobs))
-                results = self._classify(torch.from_numpy(np.stack([job.canvas for job in jobs])))
+                results = self._classify(torch.from_numpy(np.stack([job.task for job in jobs])))
         except Exception as error:  # it is for those who asked; the thread goes on
             for job in jobs:
                 job.future.set_exception(error)

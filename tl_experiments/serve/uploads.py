@@ -67,21 +67,20 @@ async def _read_form(request: Request, *, limits: Limits) -> list[Upload]:
     except MultiPartException as error:
         told = error.message.rstrip(".")
         raise Refused(400, f"the form: {told}; expected up to {limits.images} files named {FIELD!r}") from error
-    if not form.ended:
+    try:
+        if not form.ended:
+            raise Refused(400, "the form is cut off: its last boundary is missing; send it whole")
+        if not fields:
+            raise Refused(422, f"the form is empty; expected at least one file named {FIELD!r}")
+        return [await _upload(name, value) for name, value in fields.multi_items()]
+    finally:
         await fields.close()
-        raise Refused(400, "the form is cut off: its last boundary is missing; send it whole")
-    async with fields:
-        return [await _upload(name, value) for name, value in fields.multi_items()] or _none()
 
 
 async def _upload(name: str, value: UploadFile | str) -> Upload:
     if name != FIELD or isinstance(value, str):
         raise Refused(422, f"the form: unknown field {printable(name)[:MOST_NAME]!r}; expected files named {FIELD!r}")
     return Upload(shown_name(value.filename or ""), await value.read())
-
-
-def _none() -> list[Upload]:
-    raise Refused(422, f"the form is empty; expected at least one file named {FIELD!r}")
 
 
 def shown_name(name: str) -> str:
