@@ -45,6 +45,10 @@ def _serve(options: argparse.Namespace) -> None:
     for name in ("max_mb", "max_images", "max_pixels", "timeout", "max_waiting"):
         if not 0 < (value := getattr(options, name)) < math.inf:
             raise SettingError(f"--{name.replace('_', '-')} {value}: expected more than 0")
+    if options.max_waiting < options.max_images:
+        raise SettingError(
+            f"--max-waiting {options.max_waiting}: expected at least --max-images {options.max_images}, of one request"
+        )
     if not 0 <= options.max_wait_ms < math.inf:
         raise SettingError(f"--max-wait-ms {options.max_wait_ms}: expected 0 or more")
     from tl_experiments.build import build_classifier

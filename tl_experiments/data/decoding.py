@@ -83,9 +83,7 @@ def decode(content: bytes, *, name: str, most_pixels: int | None = None) -> Imag
     Raises:
         ImageError: the bytes are no complete image of a known format, or it has too many pixels.
     """
-    with _opened(content, name) as image:
-        if most_pixels is not None and image.width * image.height > most_pixels:
-            raise _oversized(name, most_pixels)
+    with _opened(content, name, most_pixels) as image:
         image.load()
         return _to_rgb(_upright(image))
 
@@ -110,7 +108,7 @@ def check(content: bytes, *, name: str) -> None:
 
 
 @contextmanager
-def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
+def _opened(content: bytes, name: str, most_pixels: int | None = None) -> Iterator[Image.Image]:
     """Read the header; whatever goes wrong then or later becomes an ImageError."""
     if not content:
         raise ImageError(name, "empty", "the file is empty; replace or remove it")
@@ -118,18 +116,17 @@ def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                if most_pixels is not None and image.width * image.height > most_pixels:
+                    raise Image.DecompressionBombError
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _oversized(name, Image.MAX_IMAGE_PIXELS) from error
-    except (ImageError, MemoryError):  # the second is the machine's fault, not the image's
+        reason = f"more than {most_pixels or Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+        raise ImageError(name, "oversized", reason) from error
+    except MemoryError:  # the machine's fault, not the image's
         raise
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         reason = f"cannot be read as an image ({_reason(error)}); replace or remove it"
         raise ImageError(name, "undecodable", reason) from error
-
-
-def _oversized(name: str, most_pixels: int | None) -> ImageError:
-    return ImageError(name, "oversized", f"more than {most_pixels:,} pixels; make it smaller")
 
 
 def _reason(error: Exception) -> str:

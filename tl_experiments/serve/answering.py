@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -20,7 +20,7 @@ from tl_experiments.explain.saliency import Explanation, explain
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.serve.answers import Failure, Prediction, prediction
 from tl_experiments.serve.batching import Batches, Place
-from tl_experiments.serve.limits import Limits, Refused
+from tl_experiments.serve.limits import Limits, Refused, busy
 from tl_experiments.serve.metrics import Metrics
 from tl_experiments.serve.uploads import Upload
 
@@ -52,13 +52,13 @@ class Answering:
         metrics.watch_queue(lambda: self._batches.waiting)
         self._pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), thread_name_prefix="decoder")
         self._threads = ExitStack()
-        self.warm = False
+        self._warmth: Future[None] = Future()
 
     def __enter__(self) -> Self:
         self._threads.callback(self._pool.shutdown, cancel_futures=True)
         self._threads.enter_context(self._batches)
         with self._batches.place() as place:
-            place.take_alone(self._warm_up)
+            self._warmth = place.take_alone(self._warm_up)
         return self
 
     def __exit__(
@@ -71,7 +71,17 @@ class Answering:
         side = self._classifier.description.canvas.size
         for count in (1, self._classifier.batch_size):
             self._classify(torch.zeros(count, 3, side, side, dtype=torch.uint8))
-        self.warm = True
+
+    def require_warm(self) -> None:
+        """See that the network has warmed up.
+
+        Raises:
+            Refused: not yet; 503.
+            Exception: it cannot.
+        """
+        if not self._warmth.done():
+            raise busy("the model is warming up")
+        self._warmth.result()
 
     @torch.inference_mode()
     def _classify(self, canvases: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.runtime.errors import RunFailed
@@ -63,6 +64,21 @@ def bind(host: str, port: int) -> Address:
     return Address(bound, host)
 
 
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """Make the HTTP server, which is silent but for what goes wrong."""
+    config = uvicorn.Config(
+        app,
+        http="h11",  # the strict one of its parsers
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
 def serve(
     classifier: Classifier, folder: Path, *, address: Address, limits: Limits, wait_seconds: float, console: Console
 ) -> None:
@@ -79,17 +95,7 @@ def serve(
     served = Served.of(classifier, folder)
     hosts = LOOPBACK | {address.authority.lower()} if address.is_loopback else None
     app = make_app(served, limits=limits, wait_seconds=wait_seconds, hosts=hosts)
-    config = uvicorn.Config(
-        app,
-        http="h11",  # the strict one of its parsers
-        ws="none",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-    )
-    server = uvicorn.Server(config)
+    server = make_server(app)
     if not address.is_loopback:
         console.notice(f"warning: {address.host} is reached from other machines, and nobody is asked for a password")
     about = f"{len(classifier.description.class_names)} classes, {describe_device(classifier.compute.device)}"

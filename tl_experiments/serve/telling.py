@@ -26,8 +26,7 @@ def make_routes(served: Served, answering: Answering, *, limits: Limits, metrics
     @routes.get("/ready", responses={503: {"model": Error}})
     async def ready() -> Health:
         """Say that the network has warmed up, so that requests are answered at full speed."""
-        if not answering.warm:
-            raise Refused(503, "the model is warming up; try again in a second", {"Retry-After": "1"})
+        answering.require_warm()
         return Health(status="ready")
 
     @routes.get("/model")
