@@ -67,12 +67,12 @@ def start(classifier: Classifier) -> Start:
     """Starts a service with some limits; yields its URL."""
 
     @contextmanager
-    def started(*, limits: Limits | None = None, folder: Path = RUN / "model", wait_seconds: float = 0.005) -> Iterator[str]:
+    def started(
+        *, limits: Limits | None = None, folder: Path = RUN / "model", wait_seconds: float = 0.005
+    ) -> Iterator[str]:
         address = bind("127.0.0.1", 0)
         served = Served.of(classifier, folder)
-        server = make_server(
-            make_app(served, limits=limits or Limits(), wait_seconds=wait_seconds, hosts=LOOPBACK)
-        )
+        server = make_server(make_app(served, limits=limits or Limits(), wait_seconds=wait_seconds, hosts=LOOPBACK))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [address.socket]})
         thread.start()
         try:

@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-
 from PIL import Image
 
 from tests.data.golden import encoded

@@ -135,10 +135,10 @@ def test_an_error_inside_is_told_as_one_and_the_next_is_answered(
         answer = post_files(client, ("a.png", expected.files[0]))
         assert (answer.status_code, answer.json()) == (500, {"error": "the service has failed; its log says more"})
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "out of memory" in caplog.text
         network.breaks = False
         assert post_files(client, ("a.png", expected.files[0])).json()["predictions"][0]["label"] == expected.labels[0]
         assert 'tlx_requests_total{path="/predict",status="500"} 1.0' in client.get("/metrics").text
+    assert "out of memory" in caplog.text
 
 
 def test_a_network_that_cannot_work_is_never_ready(classifier: Classifier, caplog: pytest.LogCaptureFixture) -> None:

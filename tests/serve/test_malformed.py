@@ -35,7 +35,11 @@ def bomb(width: int, height: int) -> bytes:
 
 
 def part(name: str = "files", content: bytes = PNG, *, head: str = '; filename="a.png"') -> bytes:
-    return b'--B\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n' % (name.encode(), head.encode()) + content + b"\r\n"
+    return (
+        b'--B\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n' % (name.encode(), head.encode())
+        + content
+        + b"\r\n"
+    )
 
 
 def form(*parts: bytes) -> bytes:
@@ -118,7 +122,9 @@ def url(start: Start) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_error_is_clear_and_the_next_request_is_answered(case: str, client: httpx.Client, expected: Expected) -> None:
+def test_an_error_is_clear_and_the_next_request_is_answered(
+    case: str, client: httpx.Client, expected: Expected
+) -> None:
     sent = CASES[case]
     content = sent.content() if callable(sent.content) else sent.content
     answer = client.request(sent.method, sent.path, content=content, headers=sent.headers)

@@ -55,7 +55,9 @@ def connect(url: str) -> socket.socket:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_finishes_what_it_has_begun(number: signal.Signals, expected: Expected) -> None:
     image = expected.files[0]
-    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
+    )
     with started() as (process, url, said), connect(url) as begun:
         begun.sendall(head.encode() + image[:10])
         assert httpx.get(f"{url}/health", trust_env=False).json() == {"status": "alive"}
@@ -80,7 +82,9 @@ def test_other_machines_are_warned_of(expected: Expected) -> None:
     with started("--host", "0.0.0.0") as (_, url, said):
         assert said[0] == "warning: 0.0.0.0 is reached from other machines, and nobody is asked for a password\n"
         connect(url.replace("0.0.0.0", "127.0.0.1")).close()
-        answer = httpx.get(url.replace("0.0.0.0", "127.0.0.1") + "/health", headers={"Host": "any.name"}, trust_env=False)
+        answer = httpx.get(
+            url.replace("0.0.0.0", "127.0.0.1") + "/health", headers={"Host": "any.name"}, trust_env=False
+        )
         assert answer.status_code == 200
 
 

@@ -3,7 +3,7 @@
 import argparse
 import math
 
-from tl_experiments.cli.parsing import Verbs, add_allow_targets, add_run, add_tracking_uri
+from tl_experiments.cli.parsing import Verbs, add_allow_targets, add_computing, add_run, add_tracking_uri, model_options
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.signals import terminable
 
@@ -22,7 +22,7 @@ def add(verbs: Verbs) -> None:
         "--max-pixels", type=int, default=50_000_000, metavar="N", help="of an image; default: 50000000"
     )
     limits.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to its answer; default: 30")
-    work = parser.add_argument_group("how it computes")
+    work = parser.add_argument_group("the queue")
     work.add_argument("--max-waiting", type=int, default=256, metavar="N", help="images of all requests; default: 256")
     work.add_argument(
         "--max-wait-ms",
@@ -31,10 +31,7 @@ def add(verbs: Verbs) -> None:
         metavar="X",
         help="that a batch waits for images that are being decoded; default: 5",
     )
-    work.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
-    work.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="default: fp32")
-    work.add_argument("--batch-size", type=int, metavar="N", help="images at once; default: what suits the device")
-    work.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: one for each core")
+    add_computing(parser)
     add_allow_targets(parser)
     add_tracking_uri(parser)
     parser.set_defaults(verb=_serve)
@@ -51,12 +48,11 @@ def _serve(options: argparse.Namespace) -> None:
         )
     if not 0 <= options.max_wait_ms < math.inf:
         raise SettingError(f"--max-wait-ms {options.max_wait_ms}: expected 0 or more")
-    from tl_experiments.build import build_classifier
     from tl_experiments.serve.limits import Limits
     from tl_experiments.serve.service import bind, serve
     from tl_experiments.tracking.console import Console
-    from tl_experiments.tracking.named_run import model_folder
 
+    asked = model_options(options)
     limits = Limits(
         body_bytes=round(options.max_mb * 1e6),
         images=options.max_images,
@@ -66,21 +62,15 @@ def _serve(options: argparse.Namespace) -> None:
     )
     address = bind(options.host, options.port)  # before the model is loaded: who is told soon, loses nothing
     with terminable(), address.socket, Console() as console:
-        folder = model_folder(options.run, tracking_uri=options.tracking_uri)
-        with build_classifier(
-            folder,
-            device=options.device,
-            precision=options.precision,
-            batch_size=options.batch_size,
-            threads=options.threads,
-            allow_targets=options.allow_targets,
-        ) as classifier:
+        folder = asked.folder()
+        with asked.classifier(folder) as classifier:
             serve(
                 classifier,
                 folder,
                 address=address,
                 limits=limits,
                 wait_seconds=options.max_wait_ms / 1e3,
+                workers=asked.workers,
                 console=console,
             )
 

@@ -5,19 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerGradCam, LayerGradientXActivation, Saliency
+from captum.attr import LayerGradientXActivation, Saliency
 
 from tl_experiments.data.transforms import centre_crop
-from tl_experiments.explain.evidence_layer import EvidenceLayer, Layout, find_evidence_layer
+from tl_experiments.explain.evidence_layer import EvidenceLayer, find_evidence_layer
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.models.model import Model
 from tl_experiments.models.neighbours import NeighboursHead
+from tl_experiments.models.weights import first_line
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.seeding import seeded
 
-AUTO, GRADCAM, TOKENS, GRADIENTS = "auto", "gradcam", "tokens", "gradients"
-METHODS = (AUTO, GRADIENTS)  # to ask for; a network has no choice between the other two
-NUM_NOISY, NOISE = 16, 0.15  # copies, and the noise's share of the range of values (Smilkov et al. 2017)
+AUTO, GRADCAM, GRADIENTS = "auto", "gradcam", "gradients"
+METHODS = (AUTO, GRADIENTS)  # to ask for
+NUM_NOISY, NOISE = 8, 0.15  # copies, and the noise's share of the range of values (Smilkov et al. 2017)
 BRIGHTEST = 0.99  # quantile of gradients that is shown as 1: few pixels would darken all others
 
 
@@ -30,7 +31,7 @@ class Explanation:
             speaks for it.
         label: index of the class that is explained.
         probabilities: float32 (K,), calibrated.
-        method: gradcam, tokens or gradients.
+        method: gradcam or gradients.
     """
 
     heat: np.ndarray
@@ -51,14 +52,15 @@ def explain(
 
     auto takes what the network allows:
 
-    gradcam: of convolutional networks (Selvaraju et al. 2017, arXiv:1610.02391), at the last layer that still has a
-        grid. Channels are weighted by the mean gradient of the class's logit; what speaks against it is left out.
-    tokens: of transformers whose last block gets a grid of tokens (ViT), and of networks with channels last (Swin):
-        gradient times value, summed over each token (HiResCAM: Draelos & Carin 2020, arXiv:2011.08891, which is
-        Grad-CAM without the mean; a token's gradient differs from its neighbour's). It needs no attention weights, so
-        fused attention stays, and differs from class to class, unlike attention rollout.
-    gradients: for whatever is left: the mean size of the gradient with respect to the pixels of noisy copies
-        (SmoothGrad: Smilkov et al. 2017, arXiv:1706.03825). It shows which pixels matter, for or against.
+    gradcam: of a network with a layer on a grid (`find_evidence_layer`): a convolutional one, or a transformer's
+        tokens. What each value adds to the class's logit, gradient times value, is summed in each cell; what speaks
+        against the class is left out (HiResCAM: Draelos & Carin 2020, arXiv:2011.08891). Where the mean over all cells
+        follows, as in ResNet and EfficientNet, this is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391). Elsewhere,
+        as on finer grids and tokens, Grad-CAM's mean gradient points to cells that matter less. Unlike attention
+        rollout (Abnar & Zuidema 2020) it differs from class to class and needs no attention weights, which fused
+        attention does not give.
+    gradients: of any other: the mean size of the gradient with respect to the pixels of noisy copies (SmoothGrad:
+        Smilkov et al. 2017, arXiv:1706.03825). It shows which pixels matter, for or against.
 
     A classifier that looks at mirror images is explained by the mean of both. k-nearest neighbours, whose votes are
     steps, are explained by the cosine to the nearest training image of the class. Nothing of the model changes.
@@ -71,18 +73,23 @@ def explain(
         method: auto, or gradients where single pixels are wanted.
 
     Raises:
-        SettingError: no such class.
+        SettingError: no such class, or a network that gives no gradients.
     """
     probabilities = classifier.probabilities(canvas[None])[0].numpy()
     label = int(probabilities.argmax()) if target is None else target
     if not 0 <= label < len(probabilities):
         raise SettingError(f"class {label}: expected 0 to {len(probabilities) - 1}")
-    with torch.inference_mode(False), torch.enable_grad():
-        images = _inputs(classifier, canvas)
-        evidence = _Evidence(classifier.network.model)
-        layer = find_evidence_layer(evidence.model.backbone, images) if method == AUTO else None
-        method, maps = _gradients(evidence, images, label) if layer is None else _at(layer, evidence, images, label)
-    return Explanation(_on_crop(maps, size=images.shape[-1]), label, probabilities, method)
+    evidence = _Evidence(classifier.network.model)
+    backbone = evidence.model.backbone
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            images = _inputs(classifier, canvas)
+            layer = find_evidence_layer(backbone, images) if method == AUTO else None
+            maps = _gradcam(layer, evidence, images, label) if layer else _gradients(evidence, images, label)
+    except RuntimeError as error:  # ConViT keeps what it computes for prediction, which has no gradients; or memory
+        raise SettingError(f"{backbone.name}: its answers cannot be explained: {first_line(error)}") from error
+    heat = _on_crop(maps, size=images.shape[-1])
+    return Explanation(heat, label, probabilities, method=GRADCAM if layer else GRADIENTS)
 
 
 def _inputs(classifier: Classifier, canvas: torch.Tensor) -> torch.Tensor:
@@ -112,15 +119,14 @@ def _nearest(head: NeighboursHead, features: torch.Tensor) -> torch.Tensor:
     return none.scatter_reduce(1, head.labels.expand_as(cosines), cosines, reduce="amax")
 
 
-def _at(layer: EvidenceLayer, evidence: _Evidence, images: torch.Tensor, label: int) -> tuple[str, torch.Tensor]:
-    if layer.layout is Layout.CHANNELS_FIRST:
-        return GRADCAM, LayerGradCam(evidence, layer.module).attribute(images, target=label).relu()
-    products = LayerGradientXActivation(evidence, layer.module)
-    found = products.attribute(images, target=label, attribute_to_layer_input=layer.at_input)
-    return TOKENS, layer.planes(found).sum(dim=1, keepdim=True).relu()
+def _gradcam(layer: EvidenceLayer, evidence: _Evidence, images: torch.Tensor, label: int) -> torch.Tensor:
+    """Return maps (B, 1, side, side), 0 or more."""
+    found = LayerGradientXActivation(evidence, layer.module).attribute(images, target=label)
+    assert isinstance(found, torch.Tensor)  # a tuple only where the layer returns one
+    return layer.planes(found).sum(dim=1, keepdim=True).relu()
 
 
-def _gradients(evidence: _Evidence, images: torch.Tensor, label: int) -> tuple[str, torch.Tensor]:
+def _gradients(evidence: _Evidence, images: torch.Tensor, label: int) -> torch.Tensor:
     low, high = images.aminmax()
     with seeded(0):
         noise = torch.randn(NUM_NOISY, *images.shape[1:])
@@ -129,7 +135,7 @@ def _gradients(evidence: _Evidence, images: torch.Tensor, label: int) -> tuple[s
         noisy = (image + NOISE * (high - low) * noise.to(images.device)).detach().requires_grad_()
         found = Saliency(evidence).attribute(noisy, target=label).mean(dim=0).amax(dim=0)
         maps.append((found / found.quantile(BRIGHTEST).clamp(min=torch.finfo().tiny)).clamp(max=1.0))
-    return GRADIENTS, torch.stack(maps)[:, None]
+    return torch.stack(maps)[:, None]
 
 
 def _on_crop(maps: torch.Tensor, *, size: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """From the images of a request to its answer: decoded beside the event loop, classified in company, in time or not."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,20 +23,22 @@ from tl_experiments.serve.limits import Limits, Refused, busy
 from tl_experiments.serve.metrics import Metrics
 from tl_experiments.serve.uploads import Upload
 
-DECODERS = 4  # at most: each may hold an image of the most pixels, several times over while it is converted
 T = TypeVar("T")
 
 
 class Answering:
     """Answers for one classifier; `with` keeps its threads."""
 
-    def __init__(self, classifier: Classifier, *, limits: Limits, wait_seconds: float, metrics: Metrics) -> None:
+    def __init__(
+        self, classifier: Classifier, *, limits: Limits, wait_seconds: float, workers: int, metrics: Metrics
+    ) -> None:
         """Prepare; nothing is computed yet.
 
         Args:
             classifier: that answers; only the thread of the queue uses it.
             limits: of what is taken.
             wait_seconds: that a batch is held back at most for images that are being decoded.
+            workers: threads that decode.
             metrics: that are kept.
         """
         self._classifier, self._limits, self._metrics = classifier, limits, metrics
@@ -50,7 +51,7 @@ class Answering:
             notice=metrics.batch,
         )
         metrics.watch_queue(lambda: self._batches.waiting)
-        self._pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), thread_name_prefix="decoder")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decoder")
         self._threads = ExitStack()
         self._warmth: Future[None] = Future()
 

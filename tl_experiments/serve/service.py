@@ -80,7 +80,14 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 def serve(
-    classifier: Classifier, folder: Path, *, address: Address, limits: Limits, wait_seconds: float, console: Console
+    classifier: Classifier,
+    folder: Path,
+    *,
+    address: Address,
+    limits: Limits,
+    wait_seconds: float,
+    workers: int | None,
+    console: Console,
 ) -> None:
     """Serve a trained model until SIGINT or SIGTERM; requests in flight are finished first.
 
@@ -90,11 +97,12 @@ def serve(
         address: where it is reached.
         limits: of requests.
         wait_seconds: that a batch is held back at most for images that are being decoded.
+        workers: as of `make_app`.
         console: where is told what goes on.
     """
     served = Served.of(classifier, folder)
     hosts = LOOPBACK | {address.authority.lower()} if address.is_loopback else None
-    app = make_app(served, limits=limits, wait_seconds=wait_seconds, hosts=hosts)
+    app = make_app(served, limits=limits, wait_seconds=wait_seconds, workers=workers, hosts=hosts)
     server = make_server(app)
     if not address.is_loopback:
         console.notice(f"warning: {address.host} is reached from other machines, and nobody is asked for a password")
