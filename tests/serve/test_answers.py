@@ -15,13 +15,11 @@ from tests.serve.conftest import RUN, Expected, Start, post_files
 
 def test_answers_are_those_of_the_classifier(client: httpx.Client, expected: Expected) -> None:
     files = [(f"{number}.png", file) for number, file in enumerate(expected.files)]
+    sha256 = json.loads((RUN / "model" / "model.json").read_text())["weights_sha256"]
     found = []
     for first in range(0, len(files), 16):
         answer = post_files(client, *files[first : first + 16], path="/predict?top_k=10").json()
-        assert (
-            answer["model"]["weights_sha256"]
-            == json.loads((RUN / "model" / "model.json").read_text())["weights_sha256"]
-        )
+        assert answer["model"]["weights_sha256"] == sha256
         found += answer["predictions"]
     assert [one["filename"] for one in found] == [name for name, _ in files]
     assert [one["label"] for one in found] == expected.labels

@@ -89,7 +89,7 @@ def test_a_full_queue_asks_to_come_again(network: Gated, classifier: Classifier,
     files = [(f"{number}.png", expected.files[number]) for number in range(4)]
     with serving(network, classifier, Limits(waiting=4)) as client, ThreadPoolExecutor(2) as pool:
         network.close()
-        first = pool.submit(post_files, client, files[0])
+        pool.submit(post_files, client, files[0])
         network.entered.wait(5)
         second = pool.submit(post_files, client, *files)
         waiting(client, 4)
@@ -143,7 +143,7 @@ def test_an_error_inside_is_told_as_one_and_the_next_is_answered(
 
 def test_a_network_that_cannot_work_is_never_ready(classifier: Classifier, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Gated):
-        def forward(self, canvases: torch.Tensor) -> torch.Tensor:
+        def forward(self, _canvases: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("out of memory")
 
     with pytest.raises(AssertionError, match="never"), serving(Broken(classifier.network), classifier, Limits()):

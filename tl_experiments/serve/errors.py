@@ -1,6 +1,5 @@
 """Errors as every client gets them: `{"error": "one line"}`."""
 
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -44,5 +43,6 @@ def answer_errors(app: FastAPI) -> None:
         return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(Exception)
-    async def failed(_request: Request, _error: Exception) -> Response:  # its traceback goes to the log
-        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the service has failed; its log says more")
+    async def failed(_request: Request, _error: Exception) -> Response:
+        """Its traceback goes to the log, and uvicorn then closes the connection."""
+        return error_response(500, "the service has failed; its log says more", {"Connection": "close"})

@@ -54,6 +54,8 @@ def bind(host: str, port: int) -> Address:
         RunFailed: it is in use, or not this machine's.
     """
     try:
+        if not 0 <= port < 2**16:  # which would be taken modulo that
+            raise OverflowError("expected 0 to 65535")
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was served a moment ago is free
