@@ -4,12 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tl_experiments.cli import cache, evaluate, lr_find, predict, report, reproduce, scan, serve, sync
+from tl_experiments.cli import cache, evaluate, explain, lr_find, predict, report, reproduce, scan, serve, sync
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.signals import Terminated, tell_stopped
 
-VERBS = (predict, evaluate, serve, report, scan, sync, reproduce, lr_find, cache)  # in the order of --help
+VERBS = (predict, evaluate, explain, serve, report, scan, sync, reproduce, lr_find, cache)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

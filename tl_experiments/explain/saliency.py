@@ -53,7 +53,7 @@ def explain(
     auto takes what the network allows:
 
     gradcam: of a network with a layer on a grid (`find_evidence_layer`): a convolutional one, or a transformer's
-        tokens. What each value adds to the class's logit, gradient times value, is summed in each cell; what speaks
+        tokens. What each value adds to the class's logit above the mean logit, gradient times value, is summed in each cell; what speaks
         against the class is left out (HiResCAM: Draelos & Carin 2020, arXiv:2011.08891). Where the mean over all cells
         follows, as in ResNet and EfficientNet, this is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391). Elsewhere,
         as on finer grids and tokens, Grad-CAM's mean gradient points to cells that matter less. Unlike attention
@@ -101,7 +101,10 @@ def _inputs(classifier: Classifier, canvas: torch.Tensor) -> torch.Tensor:
 
 
 class _Evidence(torch.nn.Module):
-    """Images → what is said for each class (B, K), of which the gradient tells something."""
+    """Images → what is said for each class, above what is said for all of them: (B, K).
+
+    Softmax sees no common part, which is another in each class's logit; and the two of two classes are opposites.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -109,7 +112,9 @@ class _Evidence(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         head = self.model.head
-        return _nearest(head, self.model.backbone(images)) if isinstance(head, NeighboursHead) else self.model(images)
+        is_vote = isinstance(head, NeighboursHead)
+        said = _nearest(head, self.model.backbone(images)) if is_vote else self.model(images)
+        return said - said.mean(dim=1, keepdim=True)
 
 
 def _nearest(head: NeighboursHead, features: torch.Tensor) -> torch.Tensor:

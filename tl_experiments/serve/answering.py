@@ -1,7 +1,8 @@
-"""From the images of a request to its answer: decoded beside the event loop, classified in company, in time or not."""
+"""From the images of a request to its answer: decoded beside the event loop, classified in company."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import io
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -10,11 +11,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
-from starlette.requests import ClientDisconnect, Request
 
 from tl_experiments.data.decoding import ImageError, decode
-from tl_experiments.data.transforms import draw
+from tl_experiments.data.transforms import centre_crop, draw
+from tl_experiments.explain.overlay import overlay
 from tl_experiments.explain.saliency import Explanation, explain
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.serve.answers import Failure, Prediction, prediction
@@ -130,66 +130,24 @@ class Answering:
         target = None if label is None else self._class_names.index(label)
         with self._batches.place() as place:
             try:
-                canvas = await self._in_pool(self._draw, upload)
+                canvas = torch.from_numpy(await self._in_pool(self._draw, upload))
             except ImageError as error:
                 self._metrics.image("refused")
                 raise Refused(422, str(error)) from error
-            work = partial(explain, self._classifier, torch.from_numpy(canvas), target=target)
+            work = partial(explain, self._classifier, canvas, target=target)
             explanation = await asyncio.wrap_future(place.take_alone(work))
         self._metrics.image("explained")
-        return await self._in_pool(_overlaid, canvas, explanation)
+        return await self._in_pool(self._overlaid, canvas, explanation)
 
     def _draw(self, upload: Upload) -> np.ndarray:
-        return draw(self._decode(upload), self._classifier.description.canvas)
-
-    def _decode(self, upload: Upload) -> Image.Image:
-        return decode(upload.content, name=upload.shown, most_pixels=self._limits.pixels)
+        image = decode(upload.content, name=upload.shown, most_pixels=self._limits.pixels)
+        return draw(image, self._classifier.description.canvas)
 
     async def _in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    async def unless_gone(self, request: Request, work: Awaitable[T], *, deadline: float) -> T:
-        """Await work for a client; it is cancelled, and leaves the queue, when nobody waits for it any more.
-
-        Args:
-            request: whose body has been read.
-            work: for it.
-            deadline: on the event loop's clock.
-
-        Raises:
-            Refused: it took too long; 504.
-            ClientDisconnect: the client has gone.
-        """
-        answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-        try:
-            timeout = max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.wait({answer, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
-            if gone.done():
-                raise ClientDisconnect
-            raise Refused(504, f"no answer within {self._limits.seconds:g} s; send fewer images at once, or later")
-        finally:
-            for task in (answer, gone):
-                task.cancel()
-            await asyncio.gather(answer, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _overlaid(canvas: np.ndarray, explanation: Explanation) -> bytes:
-    from io import BytesIO
-
-    size = explanation.heat.shape[-1]
-    o = (canvas.shape[-1] - size) // 2
-    base = Image.fromarray(canvas[:, o : o + size, o : o + size].transpose(1, 2, 0)).convert("L").convert("RGB")
-    red = Image.new("RGB", base.size, (220, 60, 20))
-    out = Image.composite(red, base, Image.fromarray((explanation.heat * 160).astype("uint8"))).resize(
-        (max(size, 320),) * 2
-    )
-    b = BytesIO()
-    out.save(b, "PNG")
-    return b.getvalue()
+    def _overlaid(self, canvas: torch.Tensor, explanation: Explanation) -> bytes:
+        crop = centre_crop(canvas, self._classifier.description.canvas.crop).numpy()
+        file = io.BytesIO()
+        overlay(crop, explanation.heat).save(file, "PNG")
+        return file.getvalue()

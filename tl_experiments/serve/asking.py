@@ -11,6 +11,7 @@ from starlette.responses import Response
 from tl_experiments.serve.answering import Answering
 from tl_experiments.serve.answers import Error, Predictions
 from tl_experiments.serve.limits import Limits, Refused
+from tl_experiments.serve.patience import unless_gone
 from tl_experiments.serve.served import Served
 from tl_experiments.serve.uploads import FIELD, Upload, read_uploads
 
@@ -52,7 +53,7 @@ def make_routes(served: Served, answering: Answering, *, limits: Limits) -> APIR
         Of several images those that cannot be used get an `error` instead of a label; when none can be used, the
         status is 422.
         """
-        found = await _answer(request, lambda uploads: answering.predict(uploads, top_k=top_k), answering, limits)
+        found = await _answer(request, lambda uploads: answering.predict(uploads, top_k=top_k), limits)
         return Predictions(model=served.model, predictions=found)
 
     picture: dict[int | str, dict[str, Any]] = {
@@ -67,15 +68,13 @@ def make_routes(served: Served, answering: Answering, *, limits: Limits) -> APIR
         """Show what in an image speaks for a class, as a picture."""
         if label is not None and label not in class_names:
             raise Refused(422, f"label={label[:50]!r}: the model has no such class; GET /model names them")
-        png = await _answer(request, lambda uploads: answering.explain(_only(uploads), label=label), answering, limits)
+        png = await _answer(request, lambda uploads: answering.explain(_only(uploads), label=label), limits)
         return Response(png, media_type="image/png")
 
     return routes
 
 
-async def _answer(
-    request: Request, answer: Callable[[list[Upload]], Awaitable[T]], answering: Answering, limits: Limits
-) -> T:
+async def _answer(request: Request, answer: Callable[[list[Upload]], Awaitable[T]], limits: Limits) -> T:
     """Read a request and answer it, in the time that it has for both."""
     deadline = asyncio.get_running_loop().time() + limits.seconds
     try:
@@ -83,7 +82,7 @@ async def _answer(
             uploads = await read_uploads(request, limits=limits)
     except TimeoutError:
         raise Refused(408, f"the body did not come within {limits.seconds:g} s; send less at once") from None
-    return await answering.unless_gone(request, answer(uploads), deadline=deadline)
+    return await unless_gone(answer(uploads), request=request, deadline=deadline, limits=limits)
 
 
 def _only(uploads: list[Upload]) -> Upload:
