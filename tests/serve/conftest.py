@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -68,11 +68,12 @@ def start(classifier: Classifier) -> Start:
 
     @contextmanager
     def started(
-        *, limits: Limits | None = None, folder: Path = RUN / "model", wait_seconds: float = 0.005
+        *, limits: Limits | None = None, folder: Path = RUN / "model", examples: tuple[str, ...] = ()
     ) -> Iterator[str]:
         address = bind("127.0.0.1", 0)
-        served = Served.of(classifier, folder)
-        server = make_server(make_app(served, limits=limits or Limits(), wait_seconds=wait_seconds, hosts=LOOPBACK))
+        description = replace(classifier.description, examples=examples)
+        served = Served.of(replace(classifier, description=description), folder)
+        server = make_server(make_app(served, limits=limits or Limits(), hosts=LOOPBACK))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [address.socket]})
         thread.start()
         try:

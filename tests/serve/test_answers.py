@@ -51,6 +51,7 @@ def test_an_explanation_is_a_picture_that_depends_on_the_class(client: httpx.Cli
     for label in ("", "?label=3", "?label=7"):
         answer = post_files(client, ("a.png", expected.files[0]), path=f"/explain{label}")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert answer.headers["explanation-shows"] in ("gradcam", "nothing")
         pictures.append(np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")))
     assert (pictures[1] != pictures[2]).any()
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,6 +25,20 @@ from tl_experiments.serve.metrics import Metrics
 from tl_experiments.serve.uploads import Upload
 
 T = TypeVar("T")
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation as a picture.
+
+    Attributes:
+        png: the image under its heat map.
+        shows: gradcam, what speaks for the class; gradients, which pixels matter for it; nothing, that none does.
+    """
+
+    png: bytes
+    shows: str
 
 
 class Answering:
@@ -117,8 +132,8 @@ class Answering:
         self._metrics.image("classified")
         return prediction(upload.name, probabilities, class_names=self._class_names, top_k=top_k)
 
-    async def explain(self, upload: Upload, *, label: str | None) -> bytes:
-        """Show what in an image speaks for a class: a PNG.
+    async def explain(self, upload: Upload, *, label: str | None) -> Explained:
+        """Show what in an image speaks for a class.
 
         Args:
             upload: the image.
@@ -137,7 +152,8 @@ class Answering:
             work = partial(explain, self._classifier, canvas, target=target)
             explanation = await asyncio.wrap_future(place.take_alone(work))
         self._metrics.image("explained")
-        return await self._in_pool(self._overlaid, canvas, explanation)
+        png = await self._in_pool(self._overlaid, canvas, explanation)
+        return Explained(png, NOTHING if explanation.is_flat else explanation.method)
 
     def _draw(self, upload: Upload) -> np.ndarray:
         image = decode(upload.content, name=upload.shown, most_pixels=self._limits.pixels)

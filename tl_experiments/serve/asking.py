@@ -16,6 +16,7 @@ from tl_experiments.serve.served import Served
 from tl_experiments.serve.uploads import FIELD, Upload, read_uploads
 
 USUAL_TOP = 5
+SHOWS = "Explanation-Shows"  # header
 BINARY = {"type": "string", "format": "binary"}
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The body is no form, is cut off, or holds too many files"},
@@ -56,8 +57,13 @@ def make_routes(served: Served, answering: Answering, *, limits: Limits) -> APIR
         found = await _answer(request, lambda uploads: answering.predict(uploads, top_k=top_k), limits)
         return Predictions(model=served.model, predictions=found)
 
+    shows = "gradcam: what speaks for the class; gradients: which pixels matter for it; nothing: none does"
     picture: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"image/png": {"schema": BINARY}}, "description": "The image under its explanation"}
+        200: {
+            "content": {"image/png": {"schema": BINARY}},
+            "headers": {SHOWS: {"schema": {"type": "string"}, "description": shows}},
+            "description": "The image under its explanation",
+        }
     }
 
     @routes.post("/explain", openapi_extra=body(BINARY), response_class=Response, responses=picture)
@@ -68,8 +74,8 @@ def make_routes(served: Served, answering: Answering, *, limits: Limits) -> APIR
         """Show what in an image speaks for a class, as a picture."""
         if label is not None and label not in class_names:
             raise Refused(422, f"label={label[:50]!r}: the model has no such class; GET /model names them")
-        png = await _answer(request, lambda uploads: answering.explain(_only(uploads), label=label), limits)
-        return Response(png, media_type="image/png")
+        found = await _answer(request, lambda uploads: answering.explain(_only(uploads), label=label), limits)
+        return Response(found.png, media_type="image/png", headers={SHOWS: found.shows})
 
     return routes
 
