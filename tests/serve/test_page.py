@@ -1,7 +1,6 @@
 """The page in a real browser: an image goes in, its answer and its explanation come out, and nothing else is loaded."""
 
 import base64
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def test_an_example_is_tried_at_once(page: "playwright.Page", expected: Expected
 
 
 def test_what_is_wrong_is_said_in_words_and_the_next_image_is_answered(
-    page: "playwright.Page", expected: Expected
+    page: "playwright.Page", expected: Expected, tmp_path: Path
 ) -> None:
     choose(page, expected.files[0])
     assert_answered(page, expected.labels[0])
@@ -125,7 +124,9 @@ def test_what_is_wrong_is_said_in_words_and_the_next_image_is_answered(
     assert (page.text_content("#error") or "").startswith("letter.png: cannot be read as an image")
     assert page.get_attribute("#error", "role") == "alert"
     assert page.is_hidden("#result")  # the answer to another image does not stay beside it
-    choose(page, os.urandom(20_000_001), name="large.png")
+    with (tmp_path / "large.png").open("wb") as large:
+        large.truncate(20_000_001)
+    page.set_input_files("#file", tmp_path / "large.png")
     page.wait_for_selector('#error:text("at most 20 MB")')
     choose(page, expected.files[1])
     assert_answered(page, expected.labels[1])
