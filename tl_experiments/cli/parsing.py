@@ -26,7 +26,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         metavar="PRECISION",
         help="fp32, bf16, or auto for what is fastest; default: fp32",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; default: one for each core")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many decode at once; default: one for each core")
 
 
 def model_options(options: argparse.Namespace) -> "ModelOptions":
