@@ -32,9 +32,10 @@ from tl_experiments.experiment import run_experiments
 from tl_experiments.tracking import model_files
 from tl_experiments.tracking.named_run import model_folder
 from tl_experiments.tracking.result import read_result
+from tl_experiments.tracking.sync import sync
 
 TINY = ("backbone=timm", "backbone.name=test_resnet", "backbone.weights=null", "backbone.image_size=32")
-QUICK = ("strategy=finetune", "strategy.batchnorm=train", "lr=3e-3", "epochs=1", "dataset.train_size=500")
+QUICK = ("strategy=finetune", "strategy.batchnorm=train", "lr=3e-3", "epochs=4", "dataset.train_size=400")
 NUM_IMAGES = 200
 START_SECONDS = 120
 
@@ -161,6 +162,16 @@ def test_a_run_that_is_gone_from_the_disk_is_fetched_from_the_store(
         assert model_folder(run.run_id) == fetched, "once is enough"
     finally:
         away.rename(run.folder)
+
+
+def test_a_delivery_that_is_repeated_changes_nothing(run: Tracked) -> None:
+    stored = Path(MlflowClient().download_artifacts(run.run_id, "model"))
+    assert {path.name for path in stored.iterdir()} >= model_files.NAMES
+    before = {path.name: path.read_bytes() for path in stored.iterdir()}
+    (run.folder / "tracking.sent").unlink()
+    (stored / "MLmodel").unlink()  # as of a delivery that was killed
+    assert sync(run.folder, tracking_uri=None) == 0
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == before
 
 
 @pytest.fixture(scope="module")
