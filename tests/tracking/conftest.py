@@ -1,5 +1,6 @@
 """One real sqlite store for all tests of tracking: making its schema takes seconds."""
 
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+
+STORED_MODEL = Path(__file__).parent.parent / "use" / "run_of_format_2" / "model"
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +44,5 @@ def make_tracker(store_uri: str, tmp_path: Path) -> Callable[..., MlflowTracker]
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "model.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
+    """A trained model, without the example images that today's have."""
+    return Path(shutil.copytree(STORED_MODEL, tmp_path / "model"))

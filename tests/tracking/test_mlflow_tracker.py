@@ -125,7 +125,10 @@ def test_files_and_model_lie_under_the_store(
         tracker.log_model(model_folder)
     artifacts = Path(store_uri.removeprefix("sqlite:///")).parent / "mlartifacts" / str(tracker.run_id) / "artifacts"
     files = {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*") if path.is_file()}
-    assert files == {"curves.png", "model/model.json", "model/model.safetensors"}
+    own = {"model.json", "model.safetensors", "manifest.json"}
+    mlflows = {"MLmodel", "mlflow_model.py", "requirements.txt", "python_env.yaml"}
+    assert files == {"curves.png", *(f"model/{name}" for name in own | mlflows)}
+    assert {path.name for path in model_folder.iterdir()} == own
     assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"curves.png", "model"}
 
 

@@ -111,7 +111,9 @@ def _run_of(client: MlflowClient, source: Journal, address: str) -> Run:
     if experiment is not None:
         found = list(client.search_runs([experiment.experiment_id], f"tags.`{UID}` = '{source.header.uid}'"))
     if not found:
-        raise SettingError(f"{source.folder}: {shown(address)} has no such run; deliver it by: {_sync(source.folder)}")
+        elsewhere = "" if address == source.header.store else f" --tracking-uri {shlex.quote(shown(address))}"
+        how = _sync(source.folder) + elsewhere
+        raise SettingError(f"{source.folder}: {shown(address)} has no such run; deliver it by: {how}")
     return min(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
 

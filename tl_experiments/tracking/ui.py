@@ -16,7 +16,7 @@ from tl_experiments.tracking.links import charts_link, is_server, sweep_or_run_t
 from tl_experiments.tracking.mlflow_store import existing_client
 
 MOST_PORT = 65535
-END_SECONDS = 10  # that the server has to end
+END_SECONDS = 3  # that the server has to end; taking its interpreter apart takes longest
 
 
 def show_ui(*, host: str, port: int, tracking_uri: str | None, tell: Callable[[str], None]) -> None:
@@ -94,8 +94,10 @@ def _server(address: str, *, host: str, port: int) -> Iterator[subprocess.Popen]
     """Run `mlflow ui` in a group of processes of its own, all of which end with the block."""
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--uvicorn-opts", "--log-level warning"]
-    own = {"MLFLOW_BACKEND_STORE_URI": address, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no secret in `ps`
-    process = subprocess.Popen(command, env=os.environ | own, stdin=subprocess.DEVNULL, start_new_session=True)
+    stores = {f"MLFLOW_{kind}_STORE_URI": address for kind in ("BACKEND", "REGISTRY")}  # a secret is not seen in `ps`
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | stores | quiet
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield process
     finally:
