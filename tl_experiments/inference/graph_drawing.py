@@ -11,10 +11,11 @@ from tl_experiments.data.transforms import ENLARGING, Canvas
 class GraphDrawing(nn.Module):
     """`data.transforms.draw` and the centre crop for images uint8 (B, H, W, 3) → float32 (B, 3, S, S) of whole numbers.
 
-    Resampling is two products with matrices of Pillow's filters (Resample.c: a filter as wide as the image shrinks,
-    its weights sum to 1, rows first, rounded to whole numbers after each). The resize of ONNX and of PyTorch are not
-    Pillow's: they round once, and other runtimes lack the filter or the changing size. Where the shorter side is the
-    canvas's, pixels stay as they are; elsewhere some differ from Pillow's by 1 of 255, those that end in one half.
+    Resampling is two products with matrices of Pillow's filters (its Resample.c: a filter is as wide as the image
+    shrinks, its weights sum to 1; rows first, rounded to whole numbers after each). The resizes of ONNX and PyTorch
+    round once, and fewer runtimes have them. Where nothing is shrunk, pixels are Pillow's; elsewhere up to 1 % of the
+    values, which end in one half, are 1 of 255 off. Pillow 13 passes columns first where an image is more than twice
+    as tall as wide: there a fifth of them are, as they are between Pillow 12 and 13.
     """
 
     def __init__(self, canvas: Canvas) -> None:

@@ -1,16 +1,13 @@
 """`tlx export`: a trained model for other programs, published once it has said what the model says."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tl_experiments.build import build_trained_model
 from tl_experiments.inference.description import Description
-from tl_experiments.inference.export_graph import INPUT
 from tl_experiments.inference.image_classifier import ImageClassifier
 from tl_experiments.runtime.errors import RunFailed, SettingError
 from tl_experiments.runtime.files import (
@@ -21,20 +18,14 @@ from tl_experiments.runtime.files import (
     published_folder,
     unfinished,
 )
-from tl_experiments.runtime.fingerprint import versions
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.named_run import model_folder
-from tl_experiments.tracking.run_record import RunRecord
 from tl_experiments.use.export_check import Check, check
 from tl_experiments.use.export_formats import FORMATS, Format, Trained
+from tl_experiments.use.export_manifest import as_text, facts_of
 from tl_experiments.use.sample_images import read_samples
 
 FACTS = "export.json"  # in a folder; `manifest.json` there holds the checksums of its files
-SAID = ("class_names", "decoding", "tta", "temperature", "weights_sha256")  # of a description
-MEANINGS = {
-    "logits": "divided by the temperature, then softmax; with tta flip, of the mean probabilities of both images",
-    "probabilities": "calibrated, rows sum to 1",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +76,12 @@ def export(
     def make(path: Path) -> Check:
         console.notice(f"writing {wanted.format}")
         form.write(trained, path)
-        console.notice(f"checking it on {len(samples)} images")
-        return check(form.read(trained, path), network, samples, preprocess=wanted.preprocess)
+        loaded, advance = form.read(trained, path), console.work(f"checking it on {len(samples)} images")
+        return check(loaded, network, samples, preprocess=wanted.preprocess, on_progress=advance)
 
     publish_it = _publish_folder if form.suffix is None else _publish_file
     try:
-        found = publish_it(wanted.output.absolute(), make, _facts(trained, wanted, form))
+        found = publish_it(wanted.output.absolute(), make, facts_of(trained, wanted.format))
     except OSError as error:
         raise RunFailed(f"{wanted.output}: could not be written ({disk_fault(error)})") from error
     console.notice(f"{found.whole}")
@@ -130,48 +121,12 @@ def _publish_file(output: Path, make: Callable[[Path], Check], facts: Mapping[st
         with Path(file.name).open("rb") as written:
             own = {"file": output.name, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
         publish(file, output)
-    publish_text(_manifest(output), _as_text({**own, **facts, "check": found.as_json()}))
+    publish_text(_manifest(output), as_text({**own, **facts, "check": found.as_json()}))
     return found
 
 
 def _publish_folder(output: Path, make: Callable[[Path], Check], facts: Mapping[str, Any]) -> Check:
     with published_folder(output) as making:
         found = make(making)
-        (making / FACTS).write_text(_as_text({**facts, "check": found.as_json()}), encoding="utf-8")
+        (making / FACTS).write_text(as_text({**facts, "check": found.as_json()}), encoding="utf-8")
     return found
-
-
-def _facts(trained: Trained, wanted: Wanted, form: Format) -> dict[str, Any]:
-    """Return what the manifest says besides what was found."""
-    graph, said = trained.graph, trained.description.as_json()
-    return {
-        "format": wanted.format,
-        "run": _run_name(trained.folder),
-        "input": {
-            "name": INPUT,
-            "dtype": str(graph.example.dtype).removeprefix("torch."),
-            "shape": graph.shape,
-            "values": "RGB as decoded, 0..255"
-            if wanted.preprocess
-            else "RGB, resized, cropped, normalised as `preprocessing` says",
-        },
-        "output": {
-            "name": graph.output,
-            "dtype": "float32",
-            "shape": ["batch", len(trained.description.class_names)],
-            "meaning": MEANINGS[graph.output],
-        },
-        "preprocessing": {"in_graph": wanted.preprocess, **said["input"]},
-        **{key: said[key] for key in SAID},
-        "versions": {**versions(), **form.versions()},
-    }
-
-
-def _run_name(folder: Path) -> str | None:
-    with suppress(SettingError):
-        return RunRecord.load(folder.parent).name
-    return None
-
-
-def _as_text(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, indent=2) + "\n"

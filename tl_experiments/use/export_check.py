@@ -1,6 +1,8 @@
 """Whether what was exported says what the model says, on real images."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,14 @@ class Check:
         return {"batch_sizes": list(BATCHES), **asdict(self.whole), "resized_in_graph": resized}
 
 
-def check(loaded: Loaded, network: ImageClassifier, samples: Samples, *, preprocess: bool) -> Check:
+def check(
+    loaded: Loaded,
+    network: ImageClassifier,
+    samples: Samples,
+    *,
+    preprocess: bool,
+    on_progress: Callable[[int, int], None],
+) -> Check:
     """Compare the answers to images, in batches of 1, 2 and 5, with those of the float32 model on the CPU.
 
     Args:
@@ -71,21 +80,21 @@ def check(loaded: Loaded, network: ImageClassifier, samples: Samples, *, preproc
         network: the model.
         samples: images.
         preprocess: which.
+        on_progress: told (done, total) of the batches.
 
     Raises:
         RunFailed: they differ by more than rounding.
     """
-    with torch.inference_mode():
-        if preprocess:
-            inputs, expected = samples.canvases.permute(0, 2, 3, 1).contiguous(), network(samples.canvases)
-        else:
-            inputs = network.normalise(centre_crop(samples.canvases, network.crop))
-            expected = network.model(inputs)
-    wanted = expected.numpy()
-    scale = 1.0 if preprocess else float(np.abs(wanted).max())
+    inputs, expected = _expected(network, samples.canvases, preprocess=preprocess)
+    places = _places(len(inputs))
+    others = _of_other_sizes(samples) if preprocess else []
+    batches = chain((inputs[part] for part in places), (samples.image(index)[None] for index in others))
+    answers = np.concatenate(list(_answers(loaded, batches, len(places) + len(others), on_progress)))
+    order, scale = np.concatenate(places), 1.0 if preprocess else float(np.abs(expected).max())
+    whole, resized = np.split(answers, [len(order)])
     found = Check(
-        whole=_in_batches(loaded, inputs.numpy(), wanted, scale=scale),
-        resized=_of_other_sizes(loaded, samples, wanted) if preprocess else None,
+        _agreement(whole / scale, expected[order] / scale, images=len(inputs), tolerance=TOLERANCE),
+        _agreement(resized, expected[others], images=len(others), tolerance=RESIZED_TOLERANCE) if others else None,
     )
     for agreement in (found.whole, found.resized):
         if agreement is not None and not agreement.holds:
@@ -93,27 +102,42 @@ def check(loaded: Loaded, network: ImageClassifier, samples: Samples, *, preproc
     return found
 
 
-def _in_batches(loaded: Loaded, inputs: np.ndarray, wanted: np.ndarray, *, scale: float) -> Agreement:
-    places = np.arange(max(len(inputs), max(BATCHES))) % len(inputs)  # few images fill a batch more than once
-    parts = [places[:size] for size in BATCHES]
-    parts += np.split(places, range(max(BATCHES), len(places), max(BATCHES)))
-    answers = np.concatenate([loaded(inputs[part]) for part in parts])
-    return _agreement(answers, wanted[np.concatenate(parts)], scale=scale, images=len(inputs), tolerance=TOLERANCE)
+@torch.inference_mode()
+def _expected(network: ImageClassifier, canvases: torch.Tensor, *, preprocess: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return what an export is given, and what the model says of it."""
+    if preprocess:
+        inputs = canvases.permute(0, 2, 3, 1).contiguous()
+        said = [network(part) for part in canvases.split(max(BATCHES))]
+    else:
+        inputs = network.normalise(centre_crop(canvases, network.crop))
+        said = [network.model(part) for part in inputs.split(max(BATCHES))]
+    return inputs.numpy(), torch.cat(said).numpy()
 
 
-def _of_other_sizes(loaded: Loaded, samples: Samples, wanted: np.ndarray) -> Agreement | None:
+def _places(count: int) -> list[np.ndarray]:
+    """Return which images come in each batch: some in the smaller ones, then all; few fill one more than once."""
+    places, most = np.arange(max(count, max(BATCHES))) % count, max(BATCHES)
+    return [*(places[:size] for size in BATCHES), *np.split(places, range(most, len(places), most))]
+
+
+def _answers(
+    loaded: Loaded, batches: Iterable[np.ndarray], total: int, on_progress: Callable[[int, int], None]
+) -> Iterator[np.ndarray]:
+    for done, batch in enumerate(batches):
+        on_progress(done, total)
+        yield loaded(batch)
+    on_progress(total, total)
+
+
+def _of_other_sizes(samples: Samples) -> list[int]:
     side = samples.canvases.shape[-1]
-    others = [index for index, size in enumerate(samples.sizes) if size != (side, side)]
-    if not others:
-        return None
-    answers = np.concatenate([loaded(samples.image(index)[None]) for index in others])
-    return _agreement(answers, wanted[others], scale=1.0, images=len(others), tolerance=RESIZED_TOLERANCE)
+    return [index for index, size in enumerate(samples.sizes) if size != (side, side)]
 
 
-def _agreement(answers: np.ndarray, wanted: np.ndarray, *, scale: float, images: int, tolerance: float) -> Agreement:
+def _agreement(answers: np.ndarray, expected: np.ndarray, *, images: int, tolerance: float) -> Agreement:
     return Agreement(
         images=images,
-        max_difference=float(np.abs(answers - wanted).max() / scale),
+        max_difference=float(np.abs(answers - expected).max()),
         tolerance=tolerance,
-        top1_agreement=float((answers.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
+        top1_agreement=float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
     )
