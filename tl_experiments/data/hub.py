@@ -6,16 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tl_experiments.data.hub_rows import (
-    HubSource,
-    class_order,
-    find_image_column,
-    find_label_column,
-    homes_of,
-    label_texts,
-    load_splits,
-    undecoded,
-)
+from tl_experiments.data.hub_columns import class_order, find_image_column, find_label_column, label_texts
+from tl_experiments.data.hub_rows import HubSource, homes_of, load_splits, undecoded
 from tl_experiments.data.image_files import printable
 from tl_experiments.data.labelled import Division, as_numbers, divided, natural_classes
 from tl_experiments.data.naming import SPLIT_NAMES

@@ -127,59 +127,6 @@ def homes_of(root: str | None) -> tuple[Path, ...]:
     return Path(HF_HUB_CACHE).resolve(), Path(_library().config.HF_DATASETS_CACHE).resolve()
 
 
-def find_image_column(rows: Any, *, wanted: str | None) -> str:
-    """Return the column of a split that holds images.
-
-    Args:
-        rows: a `datasets.Dataset`.
-        wanted: a user's choice; None takes the only one there is.
-
-    Raises:
-        SettingError: there is no such column, or not one alone.
-    """
-    return _column(rows, "Image", key="dataset.image_column", wanted=wanted)
-
-
-def find_label_column(rows: Any, *, wanted: str | None) -> str:
-    """Return the column of a split that holds labels; otherwise as `find_image_column`."""
-    kinds = ("ClassLabel",) if wanted is None else ("ClassLabel", "Value")
-    return _column(rows, *kinds, key="dataset.label_column", wanted=wanted)
-
-
-def _column(rows: Any, *kinds: str, key: str, wanted: str | None) -> str:
-    there = {name: type(feature).__name__ for name, feature in rows.features.items()}
-    found = [name for name, kind in there.items() if kind in kinds and wanted in (None, name)]
-    if len(found) == 1:
-        return found[0]
-    told = ", ".join(f"{printable(name)}: {kind}" for name, kind in there.items())
-    if wanted is not None:
-        raise SettingError(f"{key}={wanted}: expected a column of {' or '.join(kinds)} (there is {told})")
-    many = "several columns are" if found else "no column is"
-    raise SettingError(f"{key}=null: {many} of {kinds[0]} (there is {told}); expected {key}=NAME")
-
-
 def undecoded(rows: Any, column: str) -> Any:
     """Return a split's one column, whose images stay the bytes that they are."""
     return rows.with_format(None).select_columns([column]).cast_column(column, _library().Image(decode=False))
-
-
-def label_texts(rows: Any, column: str) -> list[str | None]:
-    """Return the name of each row's class; None where it has none.
-
-    Raises:
-        DataError: the column holds neither classes nor text nor whole numbers.
-    """
-    feature = rows.features[column]
-    values = list(rows.with_format(None).select_columns([column])[:][column])
-    if type(feature).__name__ == "ClassLabel":
-        known = range(len(feature.names))
-        return [feature.names[value] if value in known else None for value in values]
-    if not feature.dtype.startswith(("string", "large_string", "int", "uint", "bool")):
-        raise DataError(f"dataset.label_column={column}: it holds {feature.dtype}; expected text, or whole numbers")
-    return [None if value is None else str(value).strip() or None for value in values]
-
-
-def class_order(rows: Any, column: str) -> list[str] | None:
-    """Return the names of the classes as a split numbers them; None where it does not."""
-    feature = rows.features[column]
-    return list(feature.names) if type(feature).__name__ == "ClassLabel" else None

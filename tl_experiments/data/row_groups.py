@@ -1,7 +1,6 @@
 """Images that a Parquet file holds as bytes, read a row group at a time."""
 
 import bisect
-import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,35 +62,33 @@ def _require_small_groups(path: Path, metadata: pq.FileMetaData) -> None:
 
 
 class _RowGroups:
-    """The column of images of one file; what is open and kept stays in its process."""
+    """The column of images of one file; what is open and kept does not go to other processes."""
 
     def __init__(self, path: Path) -> None:
         """Open nothing yet."""
-        self._path, self._opened_by = path, 0
+        self._path, self._file = path, None
 
     def __reduce__(self) -> tuple[type["_RowGroups"], tuple[Path]]:
         return type(self), (self._path,)
 
     def value(self, row: int) -> Any:
         """Return what a row holds: bytes, or Hugging Face's struct of them."""
-        if self._opened_by != os.getpid():
-            self._open()
+        if self._file is None:
+            self._file = self._open()
         group = bisect.bisect_right(self._starts, row) - 1
-        return self._column(group)[row - self._starts[group]].as_py()
+        return self._column(self._file, group)[row - self._starts[group]].as_py()
 
-    def _open(self) -> None:
-        """Open the file in this process: a forked one must not share what its parent reads with."""
-        self._file = open_parquet(self._path)
-        counts = [self._file.metadata.row_group(at).num_rows for at in range(self._file.metadata.num_row_groups)]
+    def _open(self) -> pq.ParquetFile:
+        file = open_parquet(self._path)
+        counts = [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
         self._starts = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
-        nested = kinds.is_struct(self._file.schema_arrow.field(IMAGE).type)
-        self._leaf = f"{IMAGE}.{_BYTES}" if nested else IMAGE
+        self._leaf = f"{IMAGE}.{_BYTES}" if kinds.is_struct(file.schema_arrow.field(IMAGE).type) else IMAGE
         self._kept: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
-        self._opened_by = os.getpid()
+        return file
 
-    def _column(self, group: int) -> pa.ChunkedArray:
+    def _column(self, file: pq.ParquetFile, group: int) -> pa.ChunkedArray:
         if group not in self._kept:
-            self._kept[group] = self._file.read_row_group(group, columns=[self._leaf], use_threads=False).column(0)
+            self._kept[group] = file.read_row_group(group, columns=[self._leaf], use_threads=False).column(0)
             while len(self._kept) > 1 and sum(column.nbytes for column in self._kept.values()) > _KEPT_BYTES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(group)
@@ -123,10 +120,13 @@ class RowGroupSource:
     def content(self, index: int) -> bytes:
         try:
             value = self._groups.value(index)
-        except (pa.ArrowException, OSError, IndexError) as error:
+        except (pa.ArrowException, OSError, LookupError) as error:  # damaged, or no more what it was
             reason = printable(" ".join(str(error).split()))
             raise ImageError(self._named(index), "unreadable", f"cannot be read ({reason})") from error
-        return held_bytes(value, name=self._named(index))
+        content = value.get(_BYTES) if isinstance(value, dict) else value
+        if content is None:
+            raise ImageError(self._named(index), "empty", "the row holds no bytes of an image; fill or remove it")
+        return content
 
     def image_from(self, index: int, content: bytes) -> Image.Image:
         return decode(content, name=self._named(index))
@@ -136,19 +136,3 @@ class RowGroupSource:
 
     def _named(self, index: int) -> str:
         return f"{printable(self.path)}, {row_name(self.path, index)}"
-
-
-def held_bytes(value: Any, *, name: str) -> bytes:
-    """Return the bytes that a cell holds.
-
-    Args:
-        value: bytes, or Hugging Face's struct of `bytes` and `path`.
-        name: of the image, for the message.
-
-    Raises:
-        ImageError: it holds none.
-    """
-    content = value.get(_BYTES) if isinstance(value, dict) else value
-    if content is None:
-        raise ImageError(name, "empty", "the row holds no bytes of an image; fill or remove it")
-    return content

@@ -19,6 +19,11 @@ _CHUNK = 10_000  # rows of a Parquet file that are text at a time
 Row = tuple[int, tuple[str, ...]]  # where it is, and its values
 
 
+def is_table(path: Path) -> bool:
+    """Whether a path is called as a table is, and is no folder."""
+    return path.suffix.lower() in (CSV, PARQUET) and not path.is_dir()
+
+
 def require_table(path: Path) -> None:
     """See that a path can be a table.
 

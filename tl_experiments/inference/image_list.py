@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 from tl_experiments.data.decoding import EXTENSIONS
 from tl_experiments.data.image_files import printable
 from tl_experiments.data.image_table import iter_image_paths
-from tl_experiments.data.table_rows import CSV, PARQUET
+from tl_experiments.data.table_rows import is_table
 from tl_experiments.inference.image_pattern import has_wildcards, matching_files
 from tl_experiments.inference.image_walk import images_below
 from tl_experiments.runtime.errors import DataError
@@ -55,7 +55,7 @@ def list_images(source: str, *, stdin: BinaryIO | None = None) -> Iterator[Liste
         found = (Listed(name, name, fault) for name, fault in images_below(path))
         return _some(found, f"{printable(source)}: no images in this folder; expected {' '.join(EXTENSIONS)}")
     if os.path.lexists(path):
-        return _listed_in(Path(path)) if _is_table(path) else iter([Listed(path, path)])
+        return _listed_in(Path(path)) if is_table(Path(path)) else iter([Listed(path, path)])
     if has_wildcards(path):
         found = (Listed(name, name) for name in matching_files(path))
         return _some(found, f"{printable(source)}: no file matches; expected {SOURCES}")
@@ -69,10 +69,6 @@ def _some(found: Iterable[Listed], otherwise: str) -> Iterator[Listed]:
     if first is None:
         raise DataError(otherwise)
     return chain([first], rest)
-
-
-def _is_table(path: str) -> bool:
-    return path.lower().endswith((CSV, PARQUET))
 
 
 def _listed_in(table: Path) -> Iterator[Listed]:

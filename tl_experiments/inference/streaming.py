@@ -13,7 +13,7 @@ from tl_experiments.data.transforms import to_device
 from tl_experiments.inference.drawing import DrawItems, Drawn, Item
 from tl_experiments.inference.image_classifier import Answer, Classifier
 
-_CHUNK = 32  # images that a worker draws at a time: what waits for a GPU takes little memory, and comes evenly
+CHUNK = 32  # images that a worker draws at a time: what waits for a GPU takes little memory, and comes evenly
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def _cut(items: Iterable[Item], *, batch_size: int) -> Iterator[list[Item]]:
     """Cut batches into chunks, so that no chunk has images of two batches."""
     rest = iter(items)
     while batch := list(islice(rest, batch_size)):
-        for start in range(0, len(batch), _CHUNK):
-            yield batch[start : start + _CHUNK]
+        for start in range(0, len(batch), CHUNK):
+            yield batch[start : start + CHUNK]
 
 
 def _joined(chunks: Sequence[Drawn[Item]]) -> Drawn[Item]:

@@ -15,6 +15,7 @@ from tl_experiments.data.folder_scan import Problem, resolved_root, scan_folder
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, Repeat, find_repeats
 from tl_experiments.data.source import Split
+from tl_experiments.data.table_rows import is_table
 from tl_experiments.data.tables import table_splits
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.process import num_cores
@@ -50,7 +51,7 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
     if workers is not None and workers < 0:
         raise SettingError(f"--workers {workers}: expected 0 or more")
     place = Path(root).expanduser()
-    place = place.absolute() if place.is_file() else resolved_root(root, named=root)
+    place = place.absolute() if is_table(place) else resolved_root(root, named=root)
     workers = num_cores() if workers is None else workers
     found = find_faults(place, follow_links=follow_links, workers=workers, console=console)
     if found.findings:
@@ -92,7 +93,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
 
 def _listed(root: Path, *, follow_links: bool) -> tuple[dict[str, Split], Sequence[Problem]]:
     """Return the splits that are there, unread, and what is wrong with where they are."""
-    if root.is_file():
+    if is_table(root):
         return table_splits(root, follow_links=follow_links)[1], ()
     found = scan_folder(root, follow_links=follow_links)
     return {name: found_split(found, name, follow_links=follow_links) for name in found.splits}, found.problems
