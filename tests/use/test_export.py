@@ -20,6 +20,7 @@ from timm.data import create_transform, resolve_data_config
 from tests.digit_files import MODEL, RUN, write_digits
 from tests.inference.test_saved_model import HEADS, make_model, save
 from tl_experiments.build import build_classifier
+from tl_experiments.cli.export import FORMATS
 from tl_experiments.cli.verbs import main
 from tl_experiments.data.transforms import centre_crop, draw
 from tl_experiments.inference.drawing import decode_listed
@@ -171,6 +172,10 @@ def test_mirror_images_are_in_the_graph_and_the_model_brings_its_own_images(exam
         run = torch.export.load(output).module()
         torch.testing.assert_close(run(images), model.probabilities(images.permute(0, 3, 1, 2)))
         torch.testing.assert_close(run(images), run(images.flip(2)))
+
+
+def test_help_names_the_formats_that_there_are() -> None:
+    assert {*FORMATS} == {*export_formats.FORMATS}
 
 
 def test_the_outside_is_told_in_one_line(

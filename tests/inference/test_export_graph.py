@@ -1,6 +1,7 @@
-"""A head of any kind can be traced for batches of any size."""
+"""Graphs: a head of any kind can be traced for batches of any size, and tracing leaves no trace."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hydra.utils import get_class
 from torch import nn
 
 from tests.inference.test_saved_model import HEADS
+from tl_experiments.data.transforms import Normalise
 from tl_experiments.inference.export_graph import Graph, trace
 from tl_experiments.models.neighbours import NeighboursHead
 
@@ -25,21 +27,21 @@ def made(head: dict[str, Any]) -> nn.Module:
     return module
 
 
-class Features(nn.Module):
-    """Takes images that are features, as the graph's network is called by `images`."""
+class Named(nn.Module):
+    """Has its input called `images`, as the networks of graphs do."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.head = head
+        self.function = function
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(images)
+        return self.function(images)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_is_traced_for_any_batch(name: str) -> None:
     head = made(HEADS[name])
-    program = trace(Graph(Features(head).eval(), torch.zeros(2, DIM), {0: "batch"}, "logits"))
+    program = trace(Graph(Named(head).eval(), torch.zeros(2, DIM), {0: "batch"}, "logits"))
     saved = io.BytesIO()
     torch.export.save(program, saved)
     saved.seek(0)
@@ -47,3 +49,13 @@ def test_a_head_is_traced_for_any_batch(name: str) -> None:
     features = torch.randn(7, DIM, generator=torch.Generator().manual_seed(2))
     for batch in (1, 2, 7):
         torch.testing.assert_close(loaded(features[:batch]), head(features[:batch]))
+
+
+def test_what_is_computed_once_is_not_computed_while_tracing() -> None:
+    """There it would be without values, and stay so for the whole process."""
+    normalise = Normalise((0.11, 0.12, 0.13), (0.2, 0.3, 0.4))  # that no other test has asked for
+    images = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
+    program = trace(Graph(Named(normalise).eval(), images, {0: "batch"}, "images"))
+    expected = ((1 - torch.tensor(normalise.mean)) / torch.tensor(normalise.std)).view(3, 1, 1).expand(2, 3, 4, 4)
+    torch.testing.assert_close(normalise(images), expected)
+    torch.testing.assert_close(program.module()(images), expected)
