@@ -10,6 +10,7 @@ import pytest
 
 from tests.finished_runs import copy_run
 from tl_experiments.cli.verbs import main, make_parser
+from tl_experiments.runtime.run_lock import alone_in
 
 UID = "0123456789abcdef" * 2
 
@@ -86,6 +87,10 @@ def test_a_run_that_has_not_ended_tells_how_to_go_on(run: Path, capsys: pytest.C
     assert value(text, "val/acc_best") == "0.97902"
     assert shlex.split(text.splitlines()[-1]) == ["python", "run.py", "resume=outputs/runs/it's"]
     assert "tlx predict" not in text
+    with alone_in(run, seconds=0):
+        text = shown(capsys, str(run))
+    assert value(text, "status") == "UNFINISHED: 2 of 6 epochs, and a process is running it"
+    assert "resume=" not in text
 
 
 def test_jobs_of_sweeps_go_on_with_their_sweep_and_failures_tell_their_cause(
