@@ -33,7 +33,7 @@ def peak_memory(process: Popen) -> Peak:
     """Watch a command until it ends."""
     largest, together, known = 0.0, 0.0, set[int]()
     while process.poll() is None:
-        alive = set(_family(process.pid))
+        alive = set(family(process.pid))
         # One that is new may still be on its parent's memory, until it runs a program of its own.
         peaks = [_peak_of(pid) for pid in alive & known]
         largest, together = max([largest, *peaks]), max(together, sum(peaks))
@@ -42,13 +42,13 @@ def peak_memory(process: Popen) -> Peak:
     return Peak(largest, together)
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
     """A process and all that descend from it."""
     yield pid
     with suppress(OSError):  # it may end meanwhile
         for task in (PROC / str(pid) / "task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
 
 
 def _peak_of(pid: int) -> float:

@@ -26,7 +26,7 @@ class Mine(Augmentation):
     [
         ("strategy", "tl_experiments.strategies.base.torch.hub.load", "leads to torch.hub, which is not allowed"),
         ("tracking", "tl_experiments.tracking.run_log.time.sleep", "leads to time, which is not allowed"),
-        ("dataset", "tl_experiments.data.folder.Path", "leads to pathlib, which is not allowed"),
+        ("dataset", "tl_experiments.data.folder_scan.Path", "leads to pathlib, which is not allowed"),
         ("optimizer", "torch.optim.adam.torch.load", "leads to torch.serialization, which is not allowed"),
         ("scheduler", "tl_experiments.engine.schedulers.math.sqrt", "leads to math, which is not allowed"),
         ("strategy", "tl_experiments.strategies.base", "leads to None, which is not allowed"),
@@ -35,7 +35,7 @@ class Mine(Augmentation):
         ("tracking", "tl_experiments.tracking.address.absolute_uri", "expected what makes Tracker"),
         ("tracking", "tl_experiments.tracking.run_log.RunLog", "expected what makes Tracker"),
         ("backbone", "tl_experiments.models.weights.read_weights", "expected what makes Backbone"),
-        ("dataset", "tl_experiments.data.folder.Path.unlink", "leads to pathlib, which is not allowed"),
+        ("dataset", "tl_experiments.data.folder_scan.Path.unlink", "leads to pathlib, which is not allowed"),
         ("dataset", "tl_experiments.data.hashing.nothing", "there is no such thing to call"),
         ("augmentation", "tl_experiments.data.augmentation.apply", "expected what makes Augmentation"),
         ("optimizer", "torch.optim.swa_utils.get_swa_avg_fn", "expected what makes Optimizer"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -81,6 +82,14 @@ def write_folder(root: Path) -> None:
             Image.fromarray(pixels).save(root / name / f"{index}.png")
 
 
+def write_table(folder: Path, kind: str) -> Path:
+    rows = [(path.relative_to(folder).as_posix(), path.parent.name) for path in sorted(folder.rglob("*.png"))]
+    table = pd.DataFrame(rows, columns=["image_path", "label"])
+    path = folder / f"table.{kind}"
+    table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
+    return path
+
+
 @pytest.fixture
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | None:
     """Where a dataset's files are; None for the embedded one."""
@@ -94,6 +103,12 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         write_fashion_mnist(folder)
     elif request.param == "image_folder":
         write_folder(folder)
+    elif request.param in ("csv", "parquet"):
+        write_folder(folder)
+        return write_table(folder, request.param)
+    elif request.param == "hf":
+        write_folder(folder)
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
     return folder if folder.exists() else None
 
 
@@ -105,6 +120,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         ("cifar100", "cifar100", (400, 100, 100)),
         ("fashion_mnist", "fashion_mnist", (90, 10, 20)),
         ("image_folder", "image_folder", (14, 2, 4)),
+        ("csv", "csv", (14, 2, 4)),
+        ("parquet", "parquet", (14, 2, 4)),
+        ("hf", "hf", (14, 2, 4)),
     ],
     indirect=["root"],
 )
@@ -121,7 +139,9 @@ def test_a_dataset_becomes_three_splits_of_images(
 
 
 def test_every_dataset_is_tested_above() -> None:
-    assert options("dataset") == ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder"]
+    assert options("dataset") == [
+        *("cifar10", "cifar100", "csv", "digits", "fashion_mnist", "hf", "image_folder", "parquet")
+    ]
 
 
 @pytest.mark.parametrize("option", options("backbone"))

@@ -391,6 +391,31 @@ def test_a_missing_folder_of_images_is_named(make_member: Callable[..., Member],
     make_member("dataset=image_folder", f"dataset.root={root}")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_missing_table_of_images_is_named(kind: str, make_member: Callable[..., Member], tmp_path: Path) -> None:
+    for root in (tmp_path / f"images.{kind}", tmp_path):
+        with pytest.raises(ConfigError, match=rf"^dataset\.root={root}: no such file; expected a file of images"):
+            make_member(f"dataset={kind}", f"dataset.root={root}")
+    (tmp_path / f"images.{kind}").touch()
+    make_member(f"dataset={kind}", f"dataset.root={tmp_path / f'images.{kind}'}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ((), r"dataset\.name is missing; expected a name on the Hugging Face Hub, or a folder by dataset\.root=PATH"),
+        (("dataset.name=a/b", "dataset.root={root}"), r"dataset\.name=a/b: dataset\.root says already what is read"),
+        (("dataset.root={root}", "dataset.revision=v1"), r"dataset\.revision=v1: a folder has none; expected null"),
+        (("dataset.root=/gone",), r"dataset\.root=/gone: no such folder"),
+    ],
+)
+def test_a_dataset_of_hugging_face_has_one_place(
+    overrides: tuple[str, ...], line: str, make_member: Callable[..., Member], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{line}"):
+        make_member("dataset=hf", *(override.format(root=tmp_path) for override in overrides))
+
+
 def test_an_output_folder_that_cannot_be_written_is_named(config: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     [line] = problems(config, tmp_path / "file" / "run")

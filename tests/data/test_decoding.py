@@ -196,3 +196,10 @@ def test_a_jpeg_that_is_cut_anywhere_fails_its_check_as_it_fails_to_decode(mode,
 def test_formats_outside_the_list_are_not_decoded():
     with pytest.raises(DataError, match="none of"):
         decode(encoded(Image.new("RGB", (16, 16)), "ICO"), name="x")
+
+
+def test_fewer_pixels_may_be_asked_for_and_more_are_never_decoded():
+    image = encoded(Image.new("RGB", (100, 50)), "PNG")
+    assert decode(image, name="x", most_pixels=5000).size == (100, 50)
+    with pytest.raises(DataError, match="x: more than 4,999 pixels; make it smaller"):
+        decode(image[:60], name="x", most_pixels=4999)  # of which there is the header alone

@@ -216,7 +216,7 @@ def test_an_image_is_read_once_to_be_known_and_once_to_be_drawn(make_folder, mon
         return real_open(file, **options)
 
     real_open = Image.open
-    monkeypatch.setattr("tl_experiments.data.folder.read_image_file", reading)
+    monkeypatch.setattr("tl_experiments.data.file_source.read_image_file", reading)
     monkeypatch.setattr(Image, "open", opening)
     images = loaded(split, memory_bytes=0)
     assert (len(read), len(begun)) == (len(split), 0)
@@ -272,6 +272,15 @@ def test_the_fingerprint_is_that_of_content_labels_and_order(make_split):
     assert same != identity(make_split(12, num_classes=2))
     split.source.pixels[3, 0, 0, 0] ^= 1
     assert same != identity(split)
+
+
+def test_a_split_has_a_fingerprint_of_its_contents_in_order_alone(make_split):
+    split = make_split(num_images=4)
+    known = loaded(split).fingerprint
+    relabelled = Split("val", ArraySource(split.source.pixels, 1 - split.source.labels, "other"), split.indices)
+    assert loaded(relabelled).fingerprint == known
+    assert loaded(Split("test", split.source, split.indices[::-1].copy())).fingerprint != known
+    assert loaded(Split("test", split.source, split.indices[:-1])).fingerprint != known
 
 
 def test_the_fingerprint_stays_the_same_from_version_to_version():

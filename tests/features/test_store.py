@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.watching import Notes, Watched
 from tl_experiments.data.augmentation import Augmentation
-from tl_experiments.data.folder import FileSource
+from tl_experiments.data.file_source import FileSource
 from tl_experiments.data.images import Images, load_images
 from tl_experiments.data.source import ArraySource, Split
 from tl_experiments.data.transforms import Canvas, Normalise

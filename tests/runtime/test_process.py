@@ -101,15 +101,20 @@ def test_without_a_gpu_auto_is_the_cpu() -> None:
 @NO_GPU
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
 def test_a_gpu_that_is_not_there_is_named_with_the_way_out(name: str) -> None:
-    with pytest.raises(SettingError, match=rf"^runtime\.device={name}: .*use runtime=cpu$"):
+    with pytest.raises(SettingError, match=rf"^device {name}: .*expected auto or cpu$"):
         choose_device(name)
+
+
+def test_a_device_of_no_kind_is_told_what_there_is() -> None:
+    with pytest.raises(SettingError, match=r"^device gpu: expected auto, cpu, cuda or cuda:N$"):
+        choose_device("gpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_machine_with_gpus_auto_is_the_first_and_one_too_many_is_named() -> None:
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
-    with pytest.raises(SettingError, match=r"^runtime\.device=cuda:99: this machine has \d+ GPUs"):
+    with pytest.raises(SettingError, match=r"^device cuda:99: this machine has \d+ GPUs"):
         choose_device("cuda:99")
 
 

@@ -12,7 +12,8 @@ from tests.commands import Ended
 from tests.sweep.conftest import Desk
 
 RATES = (1e-3, 1e-2, 3e-3, 1e30)
-MODEL = {"manifest.json", "model.json", "model.safetensors"}
+MODEL = {"manifest.json", "model.json", "model.safetensors", "README.md"}
+EXAMPLES = {f"example-{number}.png" for number in range(1, 5)}
 DIVERGES = 3  # the job that has the last of these rates
 CAUSE = "the training loss is not finite in epoch 1"
 
@@ -53,7 +54,7 @@ def test_each_has_its_own_files_and_its_own_run(together: tuple[Desk, Ended]) ->
         [epoch] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert run.data.metrics["val/acc"] == epoch["val/acc"]
         assert run.data.metrics["test/acc"] == result["test/acc"]
-        assert {path.name for path in (folder / "model").iterdir()} == MODEL
+        assert {path.name for path in (folder / "model").iterdir()} == MODEL | EXAMPLES
         assert {"model", "result.json"} <= {file.path for file in desk.client.list_artifacts(run.info.run_id)}
     assert len({result.get("weights_sha256") for result in results.values()}) == len(RATES)
     assert desk.parent().info.status == "FAILED"

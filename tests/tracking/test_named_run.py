@@ -25,8 +25,10 @@ def begin(name: str, *, began: str = "2026-01-01", place: Path = RUNS) -> Path:
     return folder
 
 
-def end(folder: Path, *, val_acc: float, status: str = "FINISHED", uid: str | None = None) -> None:
-    result = {"uid": uid or folder.name, "status": status, "val/acc_best": val_acc}
+def end(
+    folder: Path, *, val_acc: float, status: str = "FINISHED", uid: str | None = None, run_id: str | None = None
+) -> None:
+    result = {"uid": uid or folder.name, "status": status, "val/acc_best": val_acc, "run_id": run_id}
     (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -54,6 +56,24 @@ def test_a_folder_that_is_called_like_an_id_comes_first(desk: Path) -> None:
 @pytest.mark.parametrize("named", ["0123", "runs/a", f"{RUN_ID}0", RUN_ID.upper()])
 def test_what_is_no_id_is_a_path(named: str, desk: Path) -> None:
     assert run_folder(named) == desk / named
+
+
+def test_the_first_digits_of_an_id_name_a_run_in_outputs_without_asking_mlflow(desk: Path) -> None:
+    ids = {name: f"abcdef0{digit}".ljust(32, "0") for name, digit in (("a", 1), ("b", 2))}
+    for name, run_id in ids.items():
+        end(begin(name), val_acc=0.5, run_id=run_id)
+    nowhere = f"sqlite:///{desk / 'none.db'}"
+    for named in (ids["b"], ids["b"][:8], ids["b"][:20]):
+        assert run_folder(named, tracking_uri=nowhere) == desk / RUNS / "b"
+    assert run_folder("abcdef0") == desk / "abcdef0", "too few digits"
+    end(begin("c"), val_acc=0.5, run_id="abcdef02".ljust(32, "1"))
+    with pytest.raises(SettingError, match=r"^abcdef02: the MLflow ids of 2 runs begin so; expected more digits$"):
+        run_folder("abcdef02")
+    (desk / RUNS / "b" / "model").mkdir()
+    (desk / RUNS / "b" / "model" / "model.json").write_text("{}")
+    assert model_folder(ids["b"], tracking_uri=nowhere) == desk / RUNS / "b" / "model"
+    with pytest.raises(SettingError, match="no such database"):
+        model_folder(ids["a"], tracking_uri=nowhere)  # the store may have the model that is gone here
 
 
 def test_the_best_has_finished_with_the_highest_val_acc(desk: Path) -> None:

@@ -127,6 +127,23 @@ def test_links_out_of_the_root_are_named_unless_they_may_be_followed(
     assert last.startswith("30 images (14 train, 8 val, 8 test): 1 findings")
 
 
+def test_the_images_of_a_table_are_scanned(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their own splits, which the same positions of others would not be."""
+    copy(root, "test/dog/0.png", to="train/dog/leak.png")
+    (root / "val" / "cat" / "1.png").write_bytes(b"no image")
+    paths = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png"))]
+    rows = [f"{path},{path.split('/')[1]},{path.split('/')[0]}" for path in (*paths, "val/dog/gone.png")]
+    table = root / "table.csv"
+    table.write_text("\n".join(["image_path,label,split", *rows]))
+    assert main(["scan", str(table), "--workers", "0"]) == 1
+    told = capsys.readouterr().out
+    assert "26 images (9 train, 9 val, 8 test): 3 findings: 1 leak, 1 undecodable, 1 unreadable" in told
+    for part in ("train/dog/leak.png", "test/dog/0.png", "val/cat/1.png", "val/dog/gone.png"):
+        assert part in told
+    assert main(["scan", str(root / "gone.csv")]) == 2
+    assert "gone.csv: no such file; expected a table of images" in capsys.readouterr().err
+
+
 def test_names_are_printed_whole_and_as_they_are(root: Path, scanned: Scanned) -> None:
     odd, long = "[red]x :smile: \x1b[31m\n.png", "n" * 200 + ".png"
     for name in (odd, long):

@@ -41,9 +41,10 @@ def build_dataset(member: Member) -> Dataset:
 
 
 def data_source(member: Member) -> str:
-    """Where the dataset comes from: its folder, or its name where it is embedded."""
+    """Where the dataset comes from: its folder or file, or else its name."""
     root = member.config["dataset"].get("root")
-    return str(Path(root).expanduser().absolute()) if root else member.choices["dataset"]
+    name = member.config["dataset"].get("name") or member.choices["dataset"]
+    return str(Path(root).expanduser().absolute()) if root else name
 
 
 def build_backbone(member: Member, *, dataset: Dataset, strategy: Strategy) -> Backbone:

@@ -6,9 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from tl_experiments.cli.parsing import Verbs
+from tl_experiments.cli.showing import wide_console
 from tl_experiments.runtime.errors import SettingError
-
-FILE_WIDTH = 160  # columns of a table that no terminal limits
 
 
 def add(verbs: Verbs) -> None:
@@ -26,7 +25,6 @@ def add(verbs: Verbs) -> None:
 
 
 def _list(_options: argparse.Namespace) -> None:
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Column, Table
     from rich.text import Text
@@ -34,9 +32,6 @@ def _list(_options: argparse.Namespace) -> None:
     from tl_experiments.runtime.cache_entries import entries
     from tl_experiments.runtime.cache_folder import cache_folder, cache_limit
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
     folder, limit = cache_folder(), int(cache_limit())
     found = entries(folder)
     if found:
@@ -46,7 +41,7 @@ def _list(_options: argparse.Namespace) -> None:
             used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
             cells = (entry.kind, entry.key[:12], str(entry.rows), decimal(entry.bytes), used, _told(entry.fields))
             table.add_row(*(Text(cell) for cell in cells))
-        console.print(table)
+        wide_console().print(table)
     print(f"{decimal(sum(entry.bytes for entry in found))} of {decimal(limit)} in {folder}")
 
 

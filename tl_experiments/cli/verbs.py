@@ -4,12 +4,60 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tl_experiments.cli import cache, lr_find, register, report, reproduce, scan, sync, ui
+from tl_experiments.cli import (
+    cache,
+    compare,
+    completion,
+    evaluate,
+    explain,
+    export,
+    lr_find,
+    predict,
+    register,
+    report,
+    reproduce,
+    runs,
+    scan,
+    serve,
+    show,
+    sync,
+    ui,
+)
+from tl_experiments.cli.grouped_help import GroupedParser, RoomyParser
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.signals import Terminated, tell_stopped
 
-VERBS = (report, ui, register, scan, sync, reproduce, lr_find, cache)  # in the order of --help
+# What people want → the files of its verbs; both in the order of --help.
+VERBS = {
+    "before a run": (
+        scan,
+        lr_find,
+    ),
+    "look at runs": (
+        runs,
+        show,
+        compare,
+        report,
+        ui,
+    ),
+    "use a run": (
+        predict,
+        evaluate,
+        explain,
+        export,
+        serve,
+        register,
+    ),
+    "keep runs": (
+        reproduce,
+        sync,
+    ),
+    "this program": (
+        cache,
+        completion,
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,10 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tlx", description="Verbs beside training: learning rate, images, reports, records, caches."
+    parser = GroupedParser(
+        prog="tlx",
+        description="What can be done beside training, which is `python run.py`. Each verb has a --help of its own.",
     )
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for verb in VERBS:
-        verb.add(verbs)
+    parser.set_defaults(parser=parser)  # which the script of a shell is made from
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=RoomyParser)
+    for title, group in VERBS.items():
+        with parser.group(title, verbs):
+            for verb in group:
+                verb.add(verbs)
     return parser

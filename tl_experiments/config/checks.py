@@ -15,6 +15,7 @@ from tl_experiments.config.schema import Run
 from tl_experiments.config.targets import HOMES, target_problems
 
 SQLITE = "sqlite:///"
+TABLES = "tl_experiments.data.tables."
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -81,10 +82,13 @@ def _interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
 def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     root = lookup(config, "dataset.root")
     downloads = lookup(config, "dataset.download")  # where it is a key, the dataset tells what is to be put there
+    kind = "file" if (lookup(config, "dataset._target_") or "").startswith(TABLES) else "folder"
     if root == "":
-        yield "dataset.root is empty; expected a folder of images"
-    elif root is not None and downloads is None and not Path(root).expanduser().is_dir():
-        yield f"dataset.root={root}: no such folder; expected a folder of images (relative paths start at {Path.cwd()})"
+        yield f"dataset.root is empty; expected a {kind} of images"
+    elif root is not None and downloads is None and not _is_there(root, kind):
+        yield (
+            f"dataset.root={root}: no such {kind}; expected a {kind} of images (relative paths start at {Path.cwd()})"
+        )
     weights = lookup(config, "backbone.weights")
     own_code = not lookup(config, "backbone._target_").startswith(HOMES["backbone"])
     if weights not in (None, "default") and not own_code and not Path(weights).expanduser().is_file():
@@ -96,6 +100,11 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         store = Path(uri.removeprefix(SQLITE)).absolute()
         if not _writable(store.parent):
             yield f"tracking.uri={uri}: {store.parent} cannot be written to; expected a folder for the database"
+
+
+def _is_there(root: str, kind: str) -> bool:
+    path = Path(root).expanduser()
+    return path.is_file() if kind == "file" else path.is_dir()
 
 
 def _writable(folder: Path) -> bool:

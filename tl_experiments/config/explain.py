@@ -10,7 +10,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tl_experiments.config.schema import SCHEMAS, Run
 
-SHARED_SCHEMAS = {"torchvision": ("cifar10", "cifar100", "fashion_mnist")}  # a schema of several options
+SHARED_SCHEMAS = {
+    "torchvision": ("cifar10", "cifar100", "fashion_mnist"),
+    "table": ("csv", "parquet"),
+}  # of several options
 
 
 def key_owners() -> dict[str, list[str]]:

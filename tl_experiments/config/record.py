@@ -41,6 +41,21 @@ def read_record(path: Path, *, allow_targets: Sequence[str]) -> dict[str, Any]:
         raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 
 
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the configuration of a run, of this version or another, as it stands there: to be shown, never run.
+
+    Raises:
+        ConfigError: it cannot be read, or is more than plain values under names.
+    """
+    try:
+        values = _parse(_read(path))
+        if problems := list(_strange_values(values)):
+            raise ConfigError(problems[0])
+        return values
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def checked_record(values: Mapping[str, Any], *, allow_targets: Sequence[str]) -> dict[str, Any]:
     """Return a run's recorded values with the types of the schema, once they have passed every check of a typed one.
 

@@ -7,6 +7,7 @@ from tl_experiments.config.ranges import holds, is_rate, lookup
 
 PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
 SCRATCH = "tl_experiments.strategies.scratch.Scratch"
+HF = "tl_experiments.data.hub.hf_dataset"
 CONSTANT = "tl_experiments.engine.schedulers.constant"
 
 
@@ -38,6 +39,8 @@ def rule_problems(config: Mapping[str, Any]) -> Iterator[str]:
     weights = lookup(config, "backbone.weights")
     if lookup(config, "strategy._target_") == SCRATCH and weights not in (None, "default"):
         yield f"backbone.weights={weights}: strategy=scratch begins with random weights; expected null or default"
+    if lookup(config, "dataset._target_") == HF:
+        yield from _hub_problems(config["dataset"])
     if config["class_weights"] == "auto" and config["sampler"] == "balanced":
         yield "class_weights=auto: sampler=balanced makes up for rare classes already; expected one of the two"
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
@@ -47,6 +50,15 @@ def rule_problems(config: Mapping[str, Any]) -> Iterator[str]:
         lookup(config, "runtime.infer_precision"),
     ):
         yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
+
+
+def _hub_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
+    if not dataset["name"] and not dataset["root"]:
+        yield "dataset.name is missing; expected a name on the Hugging Face Hub, or a folder by dataset.root=PATH"
+    elif dataset["name"] and dataset["root"]:
+        yield f"dataset.name={dataset['name']}: dataset.root says already what is read; expected one of the two"
+    elif dataset["revision"] and dataset["root"]:
+        yield f"dataset.revision={dataset['revision']}: a folder has none; expected null"
 
 
 def _mixing_problems(config: Mapping[str, Any]) -> Iterator[str]:

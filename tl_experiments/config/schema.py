@@ -360,6 +360,29 @@ class ImageFolder:
 
 
 @dataclass
+class Table(ImageFolder):
+    pass
+
+
+@dataclass
+class HuggingFace:
+    _target_: str = MISSING
+    name: str | None = MISSING
+    root: str | None = MISSING
+    subset: str | None = MISSING
+    revision: str | None = MISSING
+    image_column: str | None = MISSING
+    label_column: str | None = MISSING
+    train_size: int | float | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+    split_seed: int = MISSING
+    crop_pct: float | None = MISSING
+    follow_links: bool = MISSING
+    on_bad_image: OnBadImage = MISSING
+
+
+@dataclass
 class Augmentation:
     _target_: str = MISSING
     hflip_prob: float | None = MISSING
@@ -453,6 +476,8 @@ SCHEMAS: dict[str, type] = {
     "dataset/digits": Digits,
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
+    "dataset/table": Table,
+    "dataset/hf": HuggingFace,
     "augmentation": Augmentation,
     "augmentation/randaugment": RandAugment,
     "runtime": Runtime,

@@ -63,7 +63,8 @@ def skippable(dataset: Dataset, readings: Sequence[Reading]) -> list[BadImage]:
     if files is None or files.on_bad_image != "skip":
         advice = "replace or remove them"
         if files is not None:
-            advice += f" ({files.scan_command} lists all), or leave them out by dataset.on_bad_image=skip"
+            advice += f" ({files.scan_command} lists all)" if files.scan_command else ""
+            advice += ", or leave them out by dataset.on_bad_image=skip"
         total = sum(len(reading.split) for reading in readings)
         raise DataError(_listing(f"{len(bad):,} of {total:,} images cannot be used; {advice}:", bad))
     for reading in readings:

@@ -71,17 +71,19 @@ def decoders() -> dict[str, str | None]:
     return {"pillow": PIL.__version__, "jpeg": features.version("libjpeg_turbo") or features.version("jpg")}
 
 
-def decode(content: bytes, *, name: str) -> Image.Image:
+def decode(content: bytes, *, name: str, most_pixels: int | None = None) -> Image.Image:
     """Decode one image to RGB.
 
     Args:
         content: the bytes of an image file.
         name: for the message.
+        most_pixels: of the image, as its header tells before anything is decoded; None is Pillow's limit, which holds
+            in any case.
 
     Raises:
         ImageError: the bytes are no complete image of a known format, or it has too many pixels.
     """
-    with _opened(content, name) as image:
+    with _opened(content, name, most_pixels) as image:
         image.load()
         return _to_rgb(_upright(image))
 
@@ -106,7 +108,7 @@ def check(content: bytes, *, name: str) -> None:
 
 
 @contextmanager
-def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
+def _opened(content: bytes, name: str, most_pixels: int | None = None) -> Iterator[Image.Image]:
     """Read the header; whatever goes wrong then or later becomes an ImageError."""
     if not content:
         raise ImageError(name, "empty", "the file is empty; replace or remove it")
@@ -114,9 +116,11 @@ def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                if most_pixels is not None and image.width * image.height > most_pixels:
+                    raise Image.DecompressionBombError
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+        reason = f"more than {most_pixels or Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
         raise ImageError(name, "oversized", reason) from error
     except MemoryError:  # the machine's fault, not the image's
         raise

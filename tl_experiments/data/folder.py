@@ -1,49 +1,13 @@
 """Your own images: ROOT/train/CLASS/*.jpg with val/ and test/ likewise, or ROOT/CLASS/*.jpg, split by seed."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-
 import numpy as np
-from PIL import Image
 
-from tl_experiments.data.decoding import decode
+from tl_experiments.data.file_source import FileSource
 from tl_experiments.data.folder_scan import FolderScan, resolved_root, scan_folder
-from tl_experiments.data.image_files import printable, read_image_file
+from tl_experiments.data.image_files import printable
+from tl_experiments.data.labelled import Division, divided
 from tl_experiments.data.source import Dataset, Files, Split
-from tl_experiments.data.splits import hold_out, limit_train_size
 from tl_experiments.runtime.errors import DataError
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Image files below a root.
-
-    Attributes:
-        root: resolved folder.
-        paths: relative to the root.
-        labels: (N,) int64.
-        follow_links: out of the root too.
-    """
-
-    root: Path
-    paths: tuple[str, ...] = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    follow_links: bool
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def image(self, index: int) -> Image.Image:
-        return self.image_from(index, self.content(index))
-
-    def content(self, index: int) -> bytes:
-        return read_image_file(self.root / self.paths[index], within=None if self.follow_links else self.root)
-
-    def image_from(self, index: int, content: bytes) -> Image.Image:
-        return decode(content, name=printable(self.root / self.paths[index]))
-
-    def name(self, index: int) -> str:
-        return printable(self.paths[index])
 
 
 def image_folder(
@@ -81,21 +45,13 @@ def image_folder(
         first, *others = found.problems
         more = f" ({len(others)} more; {files.scan_command} lists all)" if others else ""
         raise DataError(f"{printable(folder)}/{first.path}: {first.reason}{more}")
-    class_names = found.class_names
-    if len(class_names) < 2:
-        raise DataError(f"{folder}: found one class ({', '.join(class_names)}); classification needs at least two")
-    splits = {name: found_split(found, name, follow_links=follow_links) for name in found.splits}
-    for name, fraction in (("test", test_fraction), ("val", val_fraction)):
-        if name not in splits:
-            splits |= _split_off(splits["train"], name, fraction, split_seed, class_names)
-    train = splits["train"]
-    chosen = limit_train_size(train.labels, train_size=train_size, seed=split_seed, num_classes=len(class_names))
-    return Dataset(
+    return divided(
+        {name: found_split(found, name, follow_links=follow_links) for name in found.splits},
         name=folder.name,
-        class_names=class_names,
-        train=Split("train", train.source, train.indices[chosen]),
-        val=splits["val"],
-        test=splits["test"],
+        class_names=found.class_names,
+        division=Division(
+            train_size=train_size, val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed
+        ),
         crop_pct=crop_pct,
         files=files,
     )
@@ -109,11 +65,3 @@ def found_split(found: FolderScan, name: str, *, follow_links: bool) -> Split:
         np.array([labels_of[label] for label in classes], dtype=np.int64), [len(files) for files in classes.values()]
     )
     return Split(name, FileSource(found.root, paths, labels, follow_links), np.arange(len(paths)))
-
-
-def _split_off(train: Split, name: str, fraction: float, seed: int, class_names: tuple[str, ...]) -> dict[str, Split]:
-    kept, held = hold_out(train.labels, fraction=fraction, seed=seed, split=name, class_names=class_names)
-    return {
-        "train": Split("train", train.source, train.indices[kept]),
-        name: Split(name, train.source, train.indices[held]),
-    }

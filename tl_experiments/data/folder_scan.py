@@ -5,16 +5,15 @@ root. Whatever else has an image's name, a pipe or a broken link too, is listed:
 """
 
 import os
-import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tl_experiments.data.decoding import EXTENSIONS
 from tl_experiments.data.image_files import NOWHERE, leaves, leaving, printable
+from tl_experiments.data.naming import SPLIT_NAMES, natural_key
 from tl_experiments.runtime.errors import DataError
 
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _KNOWN = " ".join(EXTENSIONS)
 _EXPECTED = "train/CLASS/*.jpg or CLASS/*.jpg"
 
@@ -87,16 +86,10 @@ def scan_folder(root: Path, *, follow_links: bool) -> FolderScan:
     return FolderScan(root, splits, tuple(walk.problems.values()))
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key by which 2 comes before 10."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
-
-
 def _scan_splits(walk: "_Walk") -> dict[str, dict[str, list[str]]]:
     """The classes of every split that has its own folder; a folder of classes alone is all train."""
     root, names = walk.root, walk.folders_in(walk.root)
-    folders = [(_SPLIT_NAMES[name.lower()], root / name) for name in names if name.lower() in _SPLIT_NAMES]
+    folders = [(SPLIT_NAMES[name.lower()], root / name) for name in names if name.lower() in SPLIT_NAMES]
     kinds = [kind for kind, _ in folders]
     has_classes = any(kind == "train" and walk.folders_in(folder) for kind, folder in folders)
     if (not has_classes and len(folders) < len(names)) or (not names and walk.problems):

@@ -31,9 +31,11 @@ def read_image_file(path: Path, *, within: Path | None) -> bytes:
             raise ImageError(name, "oversized", f"more than {MAX_BYTES / 1e9:.0f} GB; make it smaller")
         return path.read_bytes()
     except OSError as error:
-        if path.is_symlink() and error.errno in NOWHERE:
+        if error.errno in NOWHERE and path.is_symlink():  # in this order: asking of a name that is too long would fail
             raise ImageError(name, "link", "the link leads nowhere; repair or remove it") from error
         raise ImageError(name, "unreadable", f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # of a path with a null byte
+        raise ImageError(name, "unreadable", f"no file can be called so ({error})") from error
 
 
 def leaves(link: Path, folder: Path) -> bool:

@@ -43,6 +43,11 @@ class Images:
         return len(self.labels)
 
     @property
+    def fingerprint(self) -> str:
+        """Identity of the images' contents, in order: a sha256 in hexadecimal."""
+        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+
+    @property
     def fit(self) -> bool:
         """Whether `decode` keeps the canvases in memory."""
         return self.canvases.fit

@@ -1,8 +1,9 @@
 """Reading and drawing in order, in this process or in workers, with the same result."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,37 +16,38 @@ from tl_experiments.data.transforms import Canvas, draw
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.runtime.signals import die_with_parent, leave_signals_to_parent, shielded
 
+Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def load(
-    make: Callable[[np.ndarray], Made], index_batches: Sequence[np.ndarray], *, workers: int, pin: bool = False
-) -> Iterator[Made]:
-    """Yield what is made of each array of positions, in exactly that order.
+def load(make: Callable[[Given], Made], batches: Iterable[Given], *, workers: int, pin: bool = False) -> Iterator[Made]:
+    """Yield what is made of each batch, in exactly that order.
 
     Args:
         make: picklable.
-        index_batches: positions.
+        batches: such as arrays of positions; taken as they are wanted, at most two for each worker ahead.
         workers: processes; 0 works in this one.
         pin: yield tensors that workers made in pinned memory, from where a GPU copies without making the host wait.
 
     Raises:
         DataError: `make` raised it.
     """
-    for made in _made(_Values(make), index_batches, workers=workers, pin=pin):
+    for made in _made(_Values(make), batches, workers=workers, pin=pin):
         if isinstance(made, DataError):
             raise made
         yield made
 
 
-def _made(values: "_Values", index_batches: Sequence[np.ndarray], *, workers: int, pin: bool) -> Iterator[Any]:
+def _made(values: "_Values", batches: Iterable[Any], *, workers: int, pin: bool) -> Iterator[Any]:
     if workers == 0:
-        return map(values.__getitem__, index_batches)
+        return map(values.__getitem__, batches)
+    rest = iter(batches)
+    first = list(islice(rest, workers))
     loader = DataLoader(
         values,  # pyright: ignore[reportArgumentType] - batches are made here, so its items are whole ones
         batch_size=None,
-        sampler=index_batches,  # pyright: ignore[reportArgumentType]
-        num_workers=min(workers, len(index_batches)),
+        sampler=chain(first, rest),  # pyright: ignore[reportArgumentType]
+        num_workers=len(first),  # no more than there is work for
         pin_memory=pin,
         generator=torch.Generator(),  # its own, so that workers do not move the global one
         worker_init_fn=_begin_worker,
@@ -61,12 +63,12 @@ def _begin_worker(_number: int) -> None:
 
 @dataclass(frozen=True)
 class _Values:
-    make: Callable[[np.ndarray], Any]
+    make: Callable[[Any], Any]
 
-    def __getitem__(self, positions: np.ndarray) -> Any:
+    def __getitem__(self, batch: Any) -> Any:
         """An error is a value too, because a worker's exception would arrive as text with a traceback."""
         try:
-            return self.make(positions)
+            return self.make(batch)
         except DataError as error:
             return error
 

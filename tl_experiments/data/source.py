@@ -95,18 +95,20 @@ class Files:
     """Where images are files, any of which may be damaged; the bytes of such a file are the image's content.
 
     Attributes:
-        root: of all files.
-        follow_links: out of the root too.
+        root: the folder of all files, or the table that lists or holds them; None where neither is one's own.
+        follow_links: out of the folder too.
         on_bad_image: what is done about images that cannot be read or decoded: error, or skip.
     """
 
-    root: Path
+    root: Path | None
     follow_links: bool
     on_bad_image: str
 
     @property
-    def scan_command(self) -> str:
-        """The shell command that lists everything that is wrong with the images."""
+    def scan_command(self) -> str | None:
+        """The shell command that lists everything that is wrong with the images; None where there is none."""
+        if self.root is None:
+            return None
         return f"tlx scan {'--follow-links ' if self.follow_links else ''}{shlex.quote(str(self.root))}"
 
 

@@ -32,7 +32,7 @@ def hold_out(
         if len(members) < 2:
             raise DataError(
                 f"class {class_names[label]!r} has too few images to split off a {split} set "
-                f"(found {len(members)}): add images, or provide {split}/ yourself"
+                f"(found {len(members)}): add images, or provide a {split} set yourself"
             )
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         held[members[permutation(len(members), seed=seed, stream=f"{split}/{label}")[:count]]] = True

@@ -55,7 +55,11 @@ class Description:
 
     def save(self, folder: Path) -> None:
         """Write it into a folder that is being made."""
-        said = {
+        (folder / FILE).write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the file says."""
+        return {
             "format": FORMAT,
             "backbone": dict(self.backbone),
             "head": dict(self.head),
@@ -77,7 +81,6 @@ class Description:
             "versions": dict(self.versions),
             "examples": list(self.examples),
         }
-        (folder / FILE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,30 @@ class ImageClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What is on its way from the device; other work may be given to it meanwhile."""
+
+    values: torch.Tensor = field(repr=False)
+    arrival: torch.cuda.Event | None
+
+    @classmethod
+    def send(cls, values: torch.Tensor) -> Self:
+        """Have values copied to the host as soon as they are known; nothing waits."""
+        if values.device.type != "cuda":
+            return cls(values, None)
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record(torch.cuda.current_stream(values.device))
+        return cls(host, arrival)
+
+    def wait(self) -> torch.Tensor:
+        """Return the values, on the CPU."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        return self.values
+
+
+@dataclass(frozen=True)
 class Classifier:
     """An image classifier on its device, with the precision and batch size that suit it.
 
@@ -89,11 +114,23 @@ class Classifier:
         """Return what `probabilities` are made of, before the temperature: float32 (N, K) on the CPU."""
         return self._whole_batches(self.network.logits, canvases)
 
-    @torch.inference_mode()
+    def ask(self, canvases: torch.Tensor, *, logits: bool = False) -> Answer:
+        """Begin to classify at most `batch_size` canvases, of which a GPU makes nobody wait.
+
+        Args:
+            canvases: uint8 (B, 3, C, C), on any device; to copy from pinned memory nobody waits either.
+            logits: ask for what `logits` returns instead of `probabilities`.
+        """
+        return Answer.send(self._answer(self.network.logits if logits else self.network, canvases))
+
     def _whole_batches(self, of: Callable[[torch.Tensor], torch.Tensor], canvases: torch.Tensor) -> torch.Tensor:
-        found = []
-        for batch in canvases.split(self.batch_size):
-            filled = F.pad(batch, (0, 0) * 3 + (0, self.batch_size - len(batch)))
-            with self.compute.infer.autocast():
-                found.append(of(filled.to(self.compute.device, non_blocking=True))[: len(batch)].float().cpu())
+        found = [self._answer(of, batch).cpu() for batch in canvases.split(self.batch_size)] if len(canvases) else []
         return torch.cat(found) if found else torch.empty(0, len(self.description.class_names))
+
+    @torch.inference_mode()
+    def _answer(self, of: Callable[[torch.Tensor], torch.Tensor], canvases: torch.Tensor) -> torch.Tensor:
+        """Map a batch, filled up with black images, to float32 (B, K) on the device."""
+        there = canvases.to(self.compute.device, non_blocking=True)  # first: what is filled up is not pinned any more
+        filled = F.pad(there, (0, 0) * 3 + (0, self.batch_size - len(canvases)))
+        with self.compute.infer.autocast():
+            return of(filled)[: len(canvases)].float()

@@ -56,6 +56,8 @@ class NeighboursHead(nn.Module):
         self.labels.copy_(labels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():  # the number of parts would depend on the batch, which a graph leaves open
+            return self.vote(self._nearest(F.normalize(features.float(), dim=1), first=None))
         return self.vote(self.nearest(features))
 
     def nearest(self, features: torch.Tensor, *, are_own: bool = False) -> torch.Tensor:
@@ -85,5 +87,6 @@ class NeighboursHead(nn.Module):
         cosines, labels = nearest.unbind(dim=1)
         counts = torch.arange(self.kind.most, device=cosines.device) < self.k  # k is not waited for on a device
         weights = ((cosines - cosines[:, :1]) / self.kind.temperature).exp() * counts
-        votes = weights.new_zeros(len(weights), self.num_classes).scatter_add(1, labels.long(), weights)
+        size = (weights.shape[0], self.num_classes)  # not len(weights), which would fix the batch of an exported graph
+        votes = weights.new_zeros(size).scatter_add(1, labels.long(), weights)
         return (votes / weights.sum(dim=1, keepdim=True)).clamp(min=LEAST_SHARE).log()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,16 +25,23 @@ def choose_device(name: str) -> torch.device:
         SettingError: the device is not there.
     """
     available = torch.cuda.is_available()
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise SettingError(f"device {name}: expected auto, cpu, cuda or cuda:N")
     if name == "auto":
         name = "cuda" if available else "cpu"
     device = torch.device(name)
     if device.type == "cuda":
         if not available:
-            raise SettingError(f"runtime.device={name}: PyTorch {torch.__version__} sees no GPU; use runtime=cpu")
+            raise SettingError(f"device {name}: PyTorch {torch.__version__} sees no GPU; expected auto or cpu")
         device = torch.device("cuda", device.index or 0)
         if (device.index or 0) >= torch.cuda.device_count():
-            raise SettingError(f"runtime.device={name}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0")
+            raise SettingError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0")
     return device
+
+
+def num_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def describe_device(device: torch.device) -> str:

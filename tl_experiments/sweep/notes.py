@@ -1,7 +1,8 @@
 """What makes the numbers of a sweep less comparable than they look."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tl_experiments.sweep.outcome import Outcome, read_epochs
 
@@ -21,7 +22,7 @@ def comparability_notes(finished: Sequence[Outcome], *, short: Sequence[str]) ->
     sources = {str([outcome.job.config.get("dataset", {}).get(key) for key in SOURCE]) for outcome in finished}
     if len(sources) > 1:
         yield "The runs learned from different datasets: a rank across them compares tasks, not settings."
-    yield from _differences(finished)
+    yield from made_otherwise([outcome.result for outcome in finished])
     if short:
         yield f"Not all seeds finished, so that means are of fewer runs than planned: {_listed(short)}."
     diverged = [outcome.job.name for outcome in finished if _diverged(outcome)]
@@ -34,16 +35,17 @@ def data_changed(outcomes: Iterable[Outcome]) -> bool:
     seen: dict[str, set[str]] = {}
     for outcome in outcomes:
         settings = json.dumps(outcome.job.config.get("dataset"), sort_keys=True, default=str)
-        seen.setdefault(settings, set()).add(_fact(outcome, "dataset_fingerprint"))
+        seen.setdefault(settings, set()).add(_fact(outcome.result, "dataset_fingerprint"))
     return any(len(fingerprints - {""}) > 1 for fingerprints in seen.values())
 
 
-def _differences(finished: Sequence[Outcome]) -> Iterator[str]:
+def made_otherwise(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each circumstance in which runs differ, by their results."""
     for what, facts in {
-        "on different devices": (_fact(outcome, "device") for outcome in finished),
-        "on different machines": (_fact(outcome, "host") for outcome in finished),
-        "by different commits of the code": (_fact(outcome, "git_commit") for outcome in finished),
-        "with different versions of libraries": (_versions(outcome) for outcome in finished),
+        "on different devices": (_fact(result, "device") for result in results),
+        "on different machines": (_fact(result, "host") for result in results),
+        "by different commits of the code": (_fact(result, "git_commit") for result in results),
+        "with different versions of libraries": (_versions(result) for result in results),
     }.items():
         different = sorted(set(facts) - {""})
         if len(different) > 1:
@@ -59,9 +61,9 @@ def _diverged(outcome: Outcome) -> bool:
     return any(row.get(key, 0.0) is None for row in read_epochs(outcome) for key in ("train/loss", "val/loss"))
 
 
-def _versions(outcome: Outcome) -> str:
-    return ", ".join(f"{name} {version}" for name, version in (outcome.result.get("versions") or {}).items())
+def _versions(result: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (result.get("versions") or {}).items())
 
 
-def _fact(outcome: Outcome, key: str) -> str:
-    return str(outcome.result.get(key) or "")
+def _fact(result: Mapping[str, Any], key: str) -> str:
+    return str(result.get(key) or "")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.stats import binomtest, ttest_ind_from_stats
+from scipy.stats import ttest_ind_from_stats
 
-LEVEL = 0.05  # of significance
+from tl_experiments.sweep.paired import LEVEL, mcnemar
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def _welch(first: Sample, second: Sample) -> Verdict:
             f"are {same}, and no seed changed them, so that there is no spread to weigh the difference against."
         )
     p_value = float(ttest_ind_from_stats(a.mean, a.sd, a.n, b.mean, b.sd, b.n, equal_var=False).pvalue)
-    return _verdict(first, second, p_value, evidence=f"{figures}, Welch's t-test p = {_p_text(p_value)}")
+    return _verdict(first, second, p_value, evidence=f"{figures}, Welch's t-test p = {p_text(p_value)}")
 
 
 def _mcnemar(first: Sample, second: Sample) -> Verdict:
-    """McNemar's exact test: of the images that only one of both gets right, is the share of each near one half?"""
+    """McNemar's exact test over the images that only one of both gets right."""
     if first.right is None or second.right is None or len(first.right) != len(second.right):
         return unknown(
             f"Whether {first.label} and {second.label} differ cannot be said: there is one run of each, and no "
@@ -125,12 +125,11 @@ def _mcnemar(first: Sample, second: Sample) -> Verdict:
         )
     only_first = int(np.sum(first.right & ~second.right))
     only_second = int(np.sum(second.right & ~first.right))
-    discordant = only_first + only_second
-    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    p_value = mcnemar(only_first, only_second=only_second)
     evidence = (
         f"test/acc {first.accuracies[0]:.4f} against {second.accuracies[0]:.4f}; of {len(first.right):,} test images "
         f"{only_first:,} only the former gets right and {only_second:,} only the latter, "
-        f"McNemar's exact test p = {_p_text(p_value)}"
+        f"McNemar's exact test p = {p_text(p_value)}"
     )
     caution = " This speaks of these two runs on this test set, not of other seeds: run several (seed=0,1,2) for that."
     return _verdict(first, second, p_value, evidence=evidence, caution=caution)
@@ -143,5 +142,6 @@ def _verdict(first: Sample, second: Sample, p_value: float, *, evidence: str, ca
     return Verdict(different=different, p_value=p_value, sentence=sentence)
 
 
-def _p_text(p_value: float) -> str:
+def p_text(p_value: float) -> str:
+    """Return a p-value as sentences tell it."""
     return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1e}"

@@ -74,6 +74,23 @@ class Console:
 
         return advance
 
+    def count(self, title: str) -> Callable[[int], None]:
+        """Return a callback (images done) for work whose end is not known: it counts on a terminal, as `work` does.
+
+        The bar stays until another work begins or the console is closed.
+        """
+        if not self._console.is_terminal:
+            self.notice(title)
+        self._close_bar()  # whose total would stay
+        start = time.monotonic()
+
+        def advance(done: int) -> None:
+            obey()
+            rate = done / max(time.monotonic() - start, 1e-9)
+            self._show(title, done, None, details=f"{rate:,.0f} img/s")
+
+        return advance
+
     def record(self, record: records.Record) -> None:
         """Show one record of the engine: a step moves the bar, an epoch leaves a line."""
         if isinstance(record, records.EpochRecord):
@@ -124,7 +141,7 @@ class Console:
         first = results[0]
         self.where(folders=[result.folder for result in results], ui_command=first.ui_command, link=first.charts_link)
 
-    def _show(self, title: str, done: int, total: int, **fields: Any) -> None:
+    def _show(self, title: str, done: int, total: int | None, **fields: Any) -> None:
         """Move the bar, or start it anew for another title; the fields that are not given stay as they are."""
         if not self._console.is_terminal:
             return
@@ -198,8 +215,10 @@ def _cell(key: str, value: float | None) -> str:
 
 
 class _Steps(ProgressColumn):
+    """What is done, of how much where that is known."""
+
     def render(self, task: Task) -> str:
-        return f"{task.completed:,.0f}/{task.total or 0:,.0f}"
+        return f"{task.completed:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
 
 
 class _Left(ProgressColumn):

@@ -4,14 +4,14 @@ Every confidence is the calibrated one, after temperature scaling.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from tl_experiments.data.images import Images
-from tl_experiments.data.transforms import centre_crop
+from tl_experiments.data.transforms import Canvas, centre_crop
 from tl_experiments.engine.calibration import reliability
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.tracking.gallery import Mistake, wrong_gallery
@@ -22,13 +22,27 @@ FILES = ("confusion_matrix.png", "per_class.csv", "reliability.png", "wrong_gall
 GALLERY_SIZE = 24
 
 
+class PicturedImages(Protocol):
+    """The images that were tested."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def canvas(self) -> Canvas: ...
+
+    def batches(self, index_batches: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Yield uint8 (B, 3, C, C) for each array of positions; raises DataError where an image is gone."""
+        ...
+
+
 def write_evaluation(
     folder: Path,
     *,
     logits: torch.Tensor,
     labels: torch.Tensor,
     temperature: float,
-    images: Images,
+    images: PicturedImages,
     class_names: Sequence[str],
 ) -> tuple[Path, ...]:
     """Write the files into `folder` and return their paths.
@@ -71,7 +85,7 @@ def _measure(logits: torch.Tensor, labels: torch.Tensor, *, num_classes: int) ->
 
 
 def _write_predictions(
-    path: Path, probabilities: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+    path: Path, probabilities: torch.Tensor, labels: torch.Tensor, images: PicturedImages, class_names: Sequence[str]
 ) -> None:
     """Write a line for each image of the split, in its order."""
     confidence, predicted = probabilities.max(dim=-1)
@@ -94,7 +108,7 @@ def _write_per_class(
 
 
 def _draw_gallery(
-    path: Path, probabilities: torch.Tensor, labels: torch.Tensor, images: Images, class_names: Sequence[str]
+    path: Path, probabilities: torch.Tensor, labels: torch.Tensor, images: PicturedImages, class_names: Sequence[str]
 ) -> None:
     confidence, predicted = probabilities.max(dim=-1)
     wrong = torch.nonzero(predicted != labels).flatten()
@@ -112,7 +126,7 @@ def _draw_gallery(
     wrong_gallery(mistakes).save(path, compress_level=COMPRESSION)
 
 
-def _crops(images: Images, positions: np.ndarray) -> list[np.ndarray | None]:
+def _crops(images: PicturedImages, positions: np.ndarray) -> list[np.ndarray | None]:
     """Draw images, uint8 (3, C, C); None for one that is gone by now, which costs its picture and not the run."""
     if not len(positions):
         return []
@@ -124,5 +138,5 @@ def _crops(images: Images, positions: np.ndarray) -> list[np.ndarray | None]:
     return list(centre_crop(canvases, images.canvas.crop).numpy())
 
 
-def _grey(images: Images) -> np.ndarray:
+def _grey(images: PicturedImages) -> np.ndarray:
     return np.full((3, images.canvas.crop, images.canvas.crop), 128, dtype=np.uint8)

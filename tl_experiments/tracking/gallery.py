@@ -34,8 +34,8 @@ class Mistake:
 
     def caption(self) -> tuple[str, str]:
         """What stands above the image, two lines, and below it."""
-        predicted, true = (_short(name, length=NAME_LENGTH) for name in (self.predicted, self.true))
-        return f"pred {predicted} · {self.confidence:.0%}\ntrue {true}", _short(self.name, length=FILE_LENGTH)
+        predicted, true = (short(name, length=NAME_LENGTH) for name in (self.predicted, self.true))
+        return f"pred {predicted} · {self.confidence:.0%}\ntrue {true}", short(self.name, length=FILE_LENGTH)
 
 
 def wrong_gallery(mistakes: Sequence[Mistake]) -> Image.Image:
@@ -72,6 +72,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(findfont("DejaVu Sans"), size)
 
 
-def _short(name: str, *, length: int) -> str:
+def short(name: str, *, length: int) -> str:
     """Return a name that fits: the middle goes, since names often differ at the end."""
     return name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2 - 1) :]}"

@@ -31,8 +31,18 @@ class KnownRun:
     @property
     def status(self) -> str:
         """FINISHED, FAILED, KILLED or PRUNED as its result says; else UNFINISHED, which may be going on."""
-        own = self.result.get("uid") == self.record.uid
-        return str(self.result["status"]) if own and "status" in self.result else "UNFINISHED"
+        return str(self.own_result.get("status", "UNFINISHED"))
+
+    @property
+    def own_result(self) -> Mapping[str, Any]:
+        """Its `result.json`; empty where that is of an earlier run in the same folder."""
+        return self.result if self.result.get("uid") == self.record.uid else {}
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's; None of one that is not tracked, or has not ended."""
+        found = self.own_result.get("run_id")
+        return found if isinstance(found, str) else None
 
     @property
     def val_acc(self) -> float | None:
@@ -40,6 +50,15 @@ class KnownRun:
         value = self.result.get(BEST)
         whole = is_finished(self.result, uid=self.record.uid) and self.status == "FINISHED"
         return value if whole and isinstance(value, float) else None
+
+
+def read_run(folder: Path) -> KnownRun:
+    """Return the run in a folder.
+
+    Raises:
+        SettingError: no run began there.
+    """
+    return KnownRun(folder.absolute(), RunRecord.load(folder), read_result(folder))
 
 
 def runs_in(root: Path) -> list[KnownRun]:
@@ -55,7 +74,7 @@ def _found(root: Path) -> Iterator[KnownRun]:
     for place in ("*", *PLACES):
         for path in root.glob(f"{place}/{FILE}"):
             with suppress(SettingError):
-                yield KnownRun(path.parent, RunRecord.load(path.parent), read_result(path.parent))
+                yield read_run(path.parent)
 
 
 def best_of(runs: list[KnownRun], *, named: str) -> KnownRun:

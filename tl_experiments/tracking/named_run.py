@@ -11,7 +11,10 @@ OUTPUTS = Path("outputs")
 RUNS, SWEEPS = OUTPUTS / "runs", OUTPUTS / "sweeps"
 MODEL = "model"  # in a run's folder
 MODEL_FILE = "model.json"  # in a model's folder
-NAMES = "folder of a run or of its model, MLflow id, latest, best, best:latest (sweep), best:FOLDER or best:EXPERIMENT"
+NAMES = (
+    "folder of a run or of its model, MLflow id (of runs in outputs its first 8 digits will do), latest, best, "
+    "best:latest (sweep), best:FOLDER or best:EXPERIMENT"
+)
 
 
 def is_run_id(named: str) -> bool:
@@ -19,13 +22,20 @@ def is_run_id(named: str) -> bool:
     return re.fullmatch("[0-9a-f]{32}", named) is not None and not Path(named).exists()
 
 
+def short_path(path: Path) -> str:
+    """Return a path as it is typed here: from the working directory, where it lies below that."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
     """Return the absolute folder of a run; that a run began there is for its reader to see.
 
     Args:
-        named: its path; its id in the tracking store; `latest`: the run in `outputs/runs` that began last; `best`: the
-            finished run in `outputs` with the highest val/acc; `best:` and a folder of runs, such as a sweep's,
-            `latest` for the latest sweep, or an MLflow experiment's name: the best of these.
+        named: its path; its id in the tracking store, of which the first eight digits will do for a run in `outputs`;
+            `latest`: the run in `outputs/runs` that began last; `best`: the finished run in `outputs` with the highest
+            val/acc; `best:` and a folder of runs, such as a sweep's, `latest` for the latest sweep, or an MLflow
+            experiment's name: the best of these.
         tracking_uri: where ids and experiments are looked for; None is $MLFLOW_TRACKING_URI, else the default store.
 
     Raises:
@@ -35,6 +45,8 @@ def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
         return _latest()
     if named == BEST or named.startswith(f"{BEST}:"):
         return _best(named.removeprefix(BEST).removeprefix(":"), tracking_uri=tracking_uri)
+    if known := _known_by(named):
+        return known
     if is_run_id(named):
         from tl_experiments.tracking.find_run import folder_of_run  # noqa: PLC0415 - MLflow is slow to import
 
@@ -53,16 +65,31 @@ def model_folder(named: str, *, tracking_uri: str | None = None) -> Path:
     Raises:
         SettingError: there is no such run, or it has left no model.
     """
+    folder = None if is_run_id(named) else run_folder(named, tracking_uri=tracking_uri)
+    if folder := folder or _known_by(named):
+        for place in (folder / MODEL, folder):
+            if (place / MODEL_FILE).is_file():
+                return place
     if is_run_id(named):
         from tl_experiments.tracking.find_run import model_of_run  # noqa: PLC0415 - MLflow is slow to import
 
         return model_of_run(named, tracking_uri=tracking_uri)
-    folder = run_folder(named, tracking_uri=tracking_uri)
-    for place in (folder / MODEL, folder):
-        if (place / MODEL_FILE).is_file():
-            return place
-    told = "it has not finished, or was stopped by its search" if folder.is_dir() else "no such folder"
+    told = "it has not finished, or was stopped by its search" if folder and folder.is_dir() else "no such folder"
     raise SettingError(f"{named}: there is no trained model ({told}); expected {NAMES}")
+
+
+def _known_by(digits: str) -> Path | None:
+    """Return the folder of the run in `outputs` whose MLflow id is or begins so; MLflow is not asked.
+
+    Raises:
+        SettingError: there are several.
+    """
+    if re.fullmatch("[0-9a-f]{8,32}", digits) is None or Path(digits).exists():
+        return None
+    found = {run.run_id: run.folder for run in runs_in(OUTPUTS) if run.run_id and run.run_id.startswith(digits)}
+    if len(found) > 1:
+        raise SettingError(f"{digits}: the MLflow ids of {len(found)} runs begin so; expected more digits")
+    return next(iter(found.values()), None)
 
 
 def _latest() -> Path:

@@ -1,9 +1,10 @@
 """The plots of a run: learning curves and confusion matrix."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,9 +23,11 @@ MOST_NAMED = 3  # phases; more names would cover each other
 NAME_LENGTH = 18
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """Write `figure` as a PNG."""
-    figure.savefig(path, dpi=DPI, format="png", pil_kwargs={"compress_level": COMPRESSION})
+def save_picture(figure: Figure, place: Path | BinaryIO) -> None:
+    """Write `figure` as a PNG to a path or into an open file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # as of Chinese names: a box stands for the letter
+        figure.savefig(place, dpi=DPI, format="png", pil_kwargs={"compress_level": COMPRESSION})
 
 
 def learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:

@@ -96,7 +96,7 @@ class RunLog:
         self._start = time.perf_counter()
         self._config: Mapping[str, Any] = {}
         self._device = ""
-        self._dataset = self._weights = ""
+        self._dataset = self._test = self._weights = ""
         self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
         self._rows: list[Mapping[str, Any]] = []  # of metrics.jsonl, not written yet
@@ -161,6 +161,7 @@ class RunLog:
             images: of all splits.
         """
         self._dataset, self._num_train_images = images.fingerprint, len(images.train)
+        self._test = images.test.fingerprint
         self.tracker.log_dataset(name=name, digest=images.fingerprint, context="train", source=source)
         for path in keep_list(images.skipped, self.folder):
             self.tracker.log_file(path)
@@ -220,6 +221,7 @@ class RunLog:
         self._identity = {
             "fingerprint": run_fingerprint(self._config, dataset=self._dataset, weights=weights),
             "dataset_fingerprint": self._dataset,
+            "test_fingerprint": self._test,
             "initial_weights_sha256": weights,
             "frozen_sha256": frozen,
             "num_trained_params": num_trained_params,

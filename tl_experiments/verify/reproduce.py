@@ -102,9 +102,9 @@ def _config(then: Recorded, changes: Sequence[str], *, folder: Path) -> dict[str
 
 def _require_images(dataset: Mapping[str, Any], *, moved: bool) -> None:
     root = dataset.get("root")
-    if root and not moved and "download" not in dataset and not Path(root).expanduser().is_dir():
+    if root and not moved and "download" not in dataset and not Path(root).expanduser().exists():
         raise SettingError(
-            f"dataset.root={root}: the run's images are not there any more; expected their folder by "
+            f"dataset.root={root}: the run's images are not there any more; expected their place by "
             f"--set dataset.root=PATH (relative paths start at {Path.cwd()})"
         )
 

@@ -1,7 +1,5 @@
-"""`tlx scan`: everything that is wrong with a folder of images, in one table."""
+"""`tlx scan`: everything that is wrong with a folder of images, or with those that a table lists, in one table."""
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +14,17 @@ from tl_experiments.data.folder import found_split
 from tl_experiments.data.folder_scan import Problem, resolved_root, scan_folder
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, Repeat, find_repeats
+from tl_experiments.data.source import Split
+from tl_experiments.data.table_rows import is_table
+from tl_experiments.data.tables import table_splits
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.process import num_cores
 from tl_experiments.tracking.console import Console
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds, and what is wrong with it.
+    """What a folder or a table holds, and what is wrong with it.
 
     Attributes:
         findings: by path.
@@ -34,7 +36,7 @@ class Scan:
 
 
 def scan(root: str, *, follow_links: bool, workers: int | None, console: Console) -> int:
-    """Print everything that is wrong with a folder of images; returns the exit code, 1 where there is something.
+    """Print everything that is wrong with images of a folder or a table; returns the exit code, 1 where something is.
 
     Args:
         root: as `dataset.root`.
@@ -43,14 +45,15 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
         console: where to.
 
     Raises:
-        DataError: there is no such folder, or no image in it.
+        DataError: there is no such folder or table, or no image in it, or the table itself is malformed.
         SettingError: the number of workers is none.
     """
     if workers is not None and workers < 0:
         raise SettingError(f"--workers {workers}: expected 0 or more")
-    folder = resolved_root(root, named=root)
-    workers = _num_cores() if workers is None else workers
-    found = find_faults(folder, follow_links=follow_links, workers=workers, console=console)
+    place = Path(root).expanduser()
+    place = place.absolute() if is_table(place) else resolved_root(root, named=root)
+    workers = num_cores() if workers is None else workers
+    found = find_faults(place, follow_links=follow_links, workers=workers, console=console)
     if found.findings:
         console.rich.print(_table(found.findings))
     console.notice(_summary(found))
@@ -58,20 +61,19 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
 
 
 def find_faults(root: Path, *, follow_links: bool, workers: int, console: Console) -> Scan:
-    """Read and check all images of a folder.
+    """Read and check all images of a folder or a table.
 
     Args:
-        root: resolved.
+        root: resolved, if it is a folder.
         follow_links: out of the root too.
         workers: processes that read and decode; 0 does so in this one.
         console: told how far it is.
 
     Raises:
-        DataError: there is no image in it.
+        DataError: there is no image in it, or the table itself is malformed.
     """
-    found = scan_folder(root, follow_links=follow_links)
-    names = [name for name in ("train", "val", "test") if name in found.splits]
-    splits = [found_split(found, name, follow_links=follow_links) for name in names]
+    found, problems = _listed(root, follow_links=follow_links)
+    splits = [found[name] for name in ("train", "val", "test") if name in found]
     store = check_store(notice=console.notice)
     readings: list[Reading] = []
     for split in splits:
@@ -79,7 +81,7 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
         reading = read_split(split, workers=workers, on_progress=on_progress)
         readings.append(check_split(reading, workers=workers, store=store, work=console.work))
     findings = [
-        *found.problems,
+        *problems,
         *(Problem(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
         *(finding for repeat in find_repeats(_places(readings)) for finding in _of_repeat(repeat)),
     ]
@@ -89,11 +91,20 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     )
 
 
+def _listed(root: Path, *, follow_links: bool) -> tuple[dict[str, Split], Sequence[Problem]]:
+    """Return the splits that are there, unread, and what is wrong with where they are."""
+    if is_table(root):
+        return table_splits(root, follow_links=follow_links)[1], ()
+    found = scan_folder(root, follow_links=follow_links)
+    return {name: found_split(found, name, follow_links=follow_links) for name in found.splits}, found.problems
+
+
 def _places(readings: Sequence[Reading]) -> list[tuple[str, Place]]:
     """Return the digest and the place of every image that can be used."""
     return [
-        (digest, Place(reading.split.name, int(reading.split.labels[at]), reading.split.source.name(at)))
+        (digest, Place(split.name, int(split.labels[at]), split.source.name(int(split.indices[at]))))
         for reading in readings
+        for split in (reading.split,)
         for at, digest in reading.digests.items()
     ]
 
@@ -123,8 +134,3 @@ def _summary(found: Scan) -> str:
     kinds = Counter(finding.kind for finding in found.findings)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
     return f"{total:,} images ({images}): {len(found.findings):,} findings: {counts}"
-
-
-def _num_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

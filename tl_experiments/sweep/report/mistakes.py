@@ -1,23 +1,17 @@
 """The test images that no run got right: what they show, and what the runs took them for."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from tl_experiments import build
-from tl_experiments.config.errors import ConfigError
-from tl_experiments.runtime.errors import UserError
 from tl_experiments.sweep.comparison import Comparison
 from tl_experiments.sweep.outcome import Outcome
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.predictions import Predictions, read_predictions
-from tl_experiments.tracking.gallery import as_tile
+from tl_experiments.sweep.report.pictures import UNREADABLE, draw_test_images
 
 MOST_SHOWN = 24
 
@@ -86,8 +80,8 @@ def common_mistakes(comparison: Comparison, *, plan: Plan, folder: Path) -> Mist
         f"{len(everywhere):,} of {len(first.images):,} test images {verb} classified wrongly by {of_runs}.{shown}"
     )
     try:
-        pictures = _pictures(plan, best, first, order, folder)
-    except (UserError, ConfigError, OSError, ImportError, ValueError) as error:
+        pictures = draw_test_images(plan.member(best.job, folder=folder), said=first, positions=order)
+    except UNREADABLE as error:
         return Mistakes(sentence, tuple(mistakes), f"The pictures cannot be shown: {str(error).rstrip('.')}.")
     return Mistakes(sentence, tuple(replace(m, picture=p) for m, p in zip(mistakes, pictures, strict=True)))
 
@@ -107,31 +101,3 @@ def _same_data(comparison: Comparison, best: Outcome, first: Predictions) -> lis
 def _mistake(index: int, runs: Sequence[Predictions], confidence: float) -> Mistake:
     said = Counter(run.predicted[index] for run in runs)
     return Mistake(runs[0].images[index], runs[0].classes[index], dict(said.most_common()), confidence)
-
-
-def _pictures(plan: Plan, run: Outcome, said: Predictions, order: np.ndarray, folder: Path) -> list[str]:
-    """Read the images from where the run read them, without fetching any from the net.
-
-    Raises:
-        UserError, ConfigError, OSError, ImportError, ValueError: they are not there any more, or are others.
-    """
-    member = plan.member(run.job, folder=folder)
-    data = member.config["dataset"]
-    kept = {key: False for key in ("download",) if key in data}
-    config = {**member.config, "dataset": {**data, **kept}, "class_weights": None}  # pictures need none
-    dataset = build.build_dataset(replace(member, config=config))
-    split = dataset.test
-    names = (split.source.name(int(index)) for index in split.indices)
-    classes = (dataset.class_names[label] for label in split.labels)
-    places = dict(zip(zip(names, classes, strict=True), split.indices.tolist(), strict=True))
-    seen = list(zip(said.images, said.classes, strict=True))
-    if not places.keys() >= set(seen):  # there may be more: bad images, which the run has left out
-        raise ValueError("the test images of the dataset are no longer those that the runs saw")
-    return [_data_address(split.source.image(places[seen[index]])) for index in order]
-
-
-def _data_address(image: Image.Image) -> str:
-    """Return a picture of at most a tile's size, a small one enlarged so that its pixels stay visible."""
-    file = io.BytesIO()
-    as_tile(image.convert("RGB")).save(file, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

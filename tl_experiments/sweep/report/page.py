@@ -1,16 +1,13 @@
 """The page itself: everything that is known of a sweep, in one file that needs nothing beside it."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -24,13 +21,12 @@ from tl_experiments.sweep.report.cost_charts import cost_charts, label_chart
 from tl_experiments.sweep.report.mistakes import common_mistakes
 from tl_experiments.sweep.report.search_chart import search_chart
 from tl_experiments.sweep.report.settings_chart import settings_chart
+from tl_experiments.sweep.report.templates import environment, inline
 from tl_experiments.sweep.search.progress import search_steps
 from tl_experiments.tracking.console import clock
 
-HERE = Path(__file__).parent
 CSS_LINES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 CODE = ("tl_experiments", "git_commit")
-LONG = 34  # characters that a cell takes on one line
 KNOBS = ("lr", "epochs", "batch_size", SEED)
 
 
@@ -92,8 +88,8 @@ def write_report(path: Path, *, comparison: Comparison, plan: Plan, link: str | 
             steps=search_steps(comparison.outcomes) if comparison.is_search else (),
             mistakes=common_mistakes(comparison, plan=plan, folder=path.parent),
             link=link,
-            style=_inline("page.css"),
-            script=_inline("page.js"),
+            style=inline("page.css"),
+            script=inline("page.js"),
             plotly=Markup(get_plotlyjs()),
         )
     )
@@ -101,42 +97,16 @@ def write_report(path: Path, *, comparison: Comparison, plan: Plan, link: str | 
 
 
 def _environment(folder: Path) -> Environment:
-    """Templates in which every value is text, never markup."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": number,
-        "swatch": swatch,
-        "long": long,
-        "address": partial(address, folder=folder),
-    }
-    environment.globals |= {"LOG": LOG, "SEED": SEED, "coloured": COLOURED, "labelled": MOST_LABELLED}
-    return environment
-
-
-def _inline(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))
-
-
-def long(text: str) -> str:
-    """Return the CSS class of a cell whose text must be broken, with a space before it; nothing for others."""
-    return " long" if len(text) > LONG else ""
+    """The ways of all pages, and those of this one."""
+    shared = environment(folder)
+    shared.filters["swatch"] = swatch
+    shared.globals |= {"LOG": LOG, "SEED": SEED, "coloured": COLOURED, "labelled": MOST_LABELLED}
+    return shared
 
 
 def swatch(row: Row) -> str:
     """Return the CSS of a short line that looks like the row's in the charts."""
     return f"border-top: 4px {CSS_LINES[dash(row)]} {color(row)}"
-
-
-def address(path: Path, *, folder: Path) -> str:
-    """Return a file's address relative to a page in `folder`."""
-    return quote(Path(os.path.relpath(path, folder)).as_posix())
-
-
-def number(value: Any, form: str = ".4f") -> str:
-    """Return a number as tables show it; what is none as a dash."""
-    return format(value, form) if isinstance(value, int | float) else "–"
 
 
 def _facts(comparison: Comparison, plan: Plan) -> dict[str, str]:

@@ -1,0 +1,156 @@
+"""One set of images by every road from a run to an answer, which must be the same answer.
+
+    python -m tests.use.roads RUN IMAGES
+
+The roads are predict, ONNX and pt2 (with and without preprocessing), the HTTP service, and MLflow. Images are files of
+any size; where a graph has no preprocessing, they are drawn as the model's description says.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import mlflow
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+
+from tl_experiments.cli.verbs import main
+from tl_experiments.data.decoding import decode
+from tl_experiments.data.transforms import centre_crop, draw
+from tl_experiments.inference.description import Description
+from tl_experiments.inference.image_list import list_images
+from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking.named_run import model_folder, run_folder
+
+AT_ONCE = 20  # images of a request
+
+
+class Roads:
+    """A run, images, and the probabilities float32 (N, K) that each road gives."""
+
+    def __init__(self, run: str, images: str, desk: Path) -> None:
+        """Draw the images; files that are made on the way go to a desk."""
+        self.run, self.images, self.desk = run, images, desk
+        self.description = Description.load(model_folder(run))
+        self.paths = [Path(listed.name) for listed in list_images(images)]
+        canvases = [draw(decode(path.read_bytes(), name=str(path)), self.description.canvas) for path in self.paths]
+        self.canvases = torch.from_numpy(np.stack(canvases))
+
+    def all(self) -> dict[str, Callable[[], np.ndarray]]:
+        graphs = {"ONNX": self.onnx, "pt2": self.pt2}
+        return {
+            "predict": self.predict,
+            **{name: lambda by=by: by(preprocess=False) for name, by in graphs.items()},
+            **{f"{name}, preprocessing": lambda by=by: by(preprocess=True) for name, by in graphs.items()},
+            "HTTP": self.http,
+            "MLflow": self.mlflow,
+        }
+
+    def predict(self) -> np.ndarray:
+        output = self.desk / "predictions.parquet"
+        assert main(["predict", self.run, self.images, "--output", str(output), "--all-probs"]) == 0
+        table = pq.read_table(output)
+        assert table["filename"].to_pylist() == [str(path) for path in self.paths]
+        return np.stack([table[f"prob[{name}]"].to_numpy() for name in self.description.class_names], axis=1)
+
+    def onnx(self, *, preprocess: bool) -> np.ndarray:
+        path = self._export("onnx", preprocess=preprocess)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        [given] = session.get_inputs()
+        return self._through(lambda batch: session.run(None, {given.name: batch.numpy()})[0], preprocess=preprocess)
+
+    def pt2(self, *, preprocess: bool) -> np.ndarray:
+        module = torch.export.load(self._export("pt2", preprocess=preprocess)).module()
+        with torch.inference_mode():
+            return self._through(lambda batch: module(batch).numpy(), preprocess=preprocess)
+
+    def _export(self, form: str, *, preprocess: bool) -> Path:
+        path = self.desk / f"{'whole' if preprocess else 'network'}.{form}"
+        options = ["--preprocess"] if preprocess else []
+        assert main(["export", self.run, "--format", form, "--output", str(path), *options]) == 0
+        return path
+
+    def _through(self, graph: Callable[[torch.Tensor], np.ndarray], *, preprocess: bool) -> np.ndarray:
+        """Give a graph all images: as canvases, which need no resizing, or as the input of the network."""
+        if preprocess:
+            return graph(self.canvases.permute(0, 2, 3, 1).contiguous())
+        crops = centre_crop(self.canvases, self.description.canvas.crop)
+        logits = torch.from_numpy(graph(self.description.normalise(crops)))
+        return (logits / self.description.temperature).softmax(dim=1).numpy()
+
+    def http(self) -> np.ndarray:
+        with serving(self.run) as address, httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+            told = [answer for start in range(0, len(self.paths), AT_ONCE) for answer in self._post(client, start)]
+        return self._in_order([{row["label"]: row["prob"] for row in answer["top"]} for answer in told])
+
+    def _post(self, client: httpx.Client, start: int) -> list[dict]:
+        files = [("files", (path.name, path.read_bytes())) for path in self.paths[start : start + AT_ONCE]]
+        answer = client.post("/predict", files=files, params={"top_k": len(self.description.class_names)})
+        return answer.raise_for_status().json()["predictions"]
+
+    def mlflow(self) -> np.ndarray:
+        mlflow.set_tracking_uri(absolute_uri(None))
+        run_id = json.loads((run_folder(self.run) / "result.json").read_text())["run_id"]
+        count = len(self.description.class_names)
+        images = pd.DataFrame({"image": [path.read_bytes() for path in self.paths]})
+        told = mlflow.pyfunc.load_model(f"runs:/{run_id}/model").predict(images, params={"top_k": count})
+        ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]
+        return self._in_order(
+            [{row[f"label{rank}"]: row[f"prob{rank}"] for rank in ranks} for row in told.to_dict("records")]
+        )
+
+    def _in_order(self, answers: list[dict[str, float]]) -> np.ndarray:
+        return np.array([[answer[name] for name in self.description.class_names] for answer in answers], np.float32)
+
+
+@contextmanager
+def serving(run: str) -> Iterator[str]:
+    """Yield the address of a service of its own process."""
+    command = [sys.executable, "-m", "tl_experiments", "serve", run, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as service:
+        assert service.stdout is not None
+        told = []
+        for line in service.stdout:
+            told.append(line)
+            if found := re.search(r"http://[\d.]+:\d+", line):
+                break
+        else:
+            raise AssertionError("".join(told))
+        try:
+            yield found[0]
+        finally:
+            service.terminate()
+
+
+def compare(roads: Roads) -> dict[str, tuple[float, float]]:
+    """Return for each road the share of labels that predict says too, and the largest difference of a probability."""
+    said: dict[str, tuple[float, float]] = {}
+    expected: np.ndarray | None = None
+    for name, road in roads.all().items():
+        found = road()
+        expected = found if expected is None else expected
+        labels = found.argmax(axis=1) == expected.argmax(axis=1)
+        said[name] = float(labels.mean()), float(np.abs(found - expected).max())
+    return said
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("images")
+    typed = parser.parse_args()
+    with tempfile.TemporaryDirectory() as desk:
+        roads = Roads(typed.run, typed.images, Path(desk))
+        print(f"{len(roads.paths)} images, {typed.run}")
+        for name, (labels, difference) in compare(roads).items():
+            print(f"{name:24} labels {labels:.2%} as predict's, probabilities within {difference:.1e}")
