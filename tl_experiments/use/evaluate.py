@@ -2,9 +2,7 @@
 
 import json
 import math
-import secrets
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +10,18 @@ from rich.table import Column, Table
 
 from tl_experiments.data.bad_images import BadImage, keep_list
 from tl_experiments.inference.image_classifier import Classifier
-from tl_experiments.runtime.errors import RunFailed, SettingError
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.files import disk_fault, published_folder
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.evaluation_files import write_evaluation
+from tl_experiments.tracking.new_folder import new_folder
 from tl_experiments.tracking.result import read_result
 from tl_experiments.use.evaluation import LabelledAnswers, Matched, classify_labelled, match_classes
 from tl_experiments.use.labelled_images import labelled_images
 from tl_experiments.use.model_options import ModelOptions, failures_told
 
-EVALUATIONS = Path("outputs/evaluations")
+EVALUATIONS = "outputs/evaluations"
 FILE = "evaluation.json"
 SHOWN = ("acc", "acc_top5", "f1_macro", "acc_balanced", "loss", "ece", "ece_calibrated")
 MOST_NAMED = 5
@@ -44,7 +43,7 @@ def evaluate(
         UserError: the source, the folder or the model cannot be used.
         RunFailed: no image can be used, the folder cannot be written, or memory is too small.
     """
-    folder, model = _new_folder(output), options.folder()
+    folder, model = new_folder(output, parent=EVALUATIONS), options.folder()
     images = labelled_images(source, split=split)
     with options.classifier(model) as classifier:
         names, temperature = classifier.description.class_names, classifier.description.temperature
@@ -77,14 +76,6 @@ def evaluate(
     console.rich.print(_table(metrics, own))
     console.notice(f"{len(tested.labels):,} images, {len(bad):,} bad: {folder}")
     return len(bad)
-
-
-def _new_folder(output: Path | None) -> Path:
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
-    folder = (output or EVALUATIONS / name).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingError(f"--output {folder}: is there already; expected a new folder, or an empty one")
-    return folder
 
 
 def _write_files(folder: Path, tested: LabelledAnswers, classifier: Classifier) -> None:
