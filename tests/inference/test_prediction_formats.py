@@ -28,7 +28,7 @@ PROBS = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25], [1e-9, 1 - 1e-7, 0.0], [1,
 
 def table(columns: Columns) -> pa.Table:
     faults = [None] * 5 + [ImageError("gone.jpg", "unreadable", "cannot be read, ever")]
-    return columns.table(Answered([Listed(name, name) for name in NAMES], faults, torch.from_numpy(PROBS)))
+    return columns.table([Answered([Listed(name, name) for name in NAMES], faults, torch.from_numpy(PROBS))])
 
 
 def joined(whole: pa.Table, folder: Path, suffix: str, *, cuts: tuple[int, ...] = ()) -> bytes:
@@ -96,7 +96,7 @@ def test_the_least_that_is_asked_for_is_four_columns(tmp_path: Path) -> None:
 def test_an_answer_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     values = torch.tensor([[0.5, math.nan, 0.5], [0.25, 0.5, 0.25]])
     answered = Answered([Listed("a", "a"), Listed("b", "b")], [None, None], values)
-    rows = read(joined(Columns(CLASSES).table(answered), tmp_path, ".jsonl"), ".jsonl")
+    rows = read(joined(Columns(CLASSES).table([answered]), tmp_path, ".jsonl"), ".jsonl")
     assert (rows[0]["label"], rows[0]["prob"]) == (None, None)
     assert rows[0]["error"].startswith("the model's answer is no number")
     assert (rows[1]["label"], rows[1]["error"]) == (CLASSES[1], None)

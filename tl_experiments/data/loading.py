@@ -1,9 +1,11 @@
 """Reading and drawing in order, in this process or in workers, with the same result."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,6 +61,13 @@ def _made(values: "_Values", batches: Iterable[Any], *, workers: int, pin: bool)
 def _begin_worker(_number: int) -> None:
     leave_signals_to_parent()
     die_with_parent()  # whose files and locks it holds open
+    sys.excepthook = _tell_unless_left
+
+
+def _tell_unless_left(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Tell of an error of the thread that hands tensors over, but not of a parent that was stopped as it took one."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 @dataclass(frozen=True)

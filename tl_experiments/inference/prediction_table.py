@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import torch
 
 from tl_experiments.inference.image_list import Listed
 from tl_experiments.inference.streaming import Answered
@@ -41,15 +42,16 @@ class Columns:
         every = [(f"prob[{name}]", _PROB) for name in self.class_names] if self.all_probs else []
         return pa.schema([(FILENAME, _TEXT), *named, *((writable(name), kind) for name, kind in every), (ERROR, _TEXT)])
 
-    def table(self, answered: Answered[Listed]) -> pa.Table:
-        """Return the rows of a batch."""
-        values, faults = answered.values, [fault and fault.reason for fault in answered.faults]
+    def table(self, answers: Sequence[Answered[Listed]]) -> pa.Table:
+        """Return the rows of some batches."""
+        values = torch.cat([answered.values for answered in answers])
+        faults = [fault and fault.reason for answered in answers for fault in answered.faults]
         sound = [at for at, fault in enumerate(faults) if fault is None]
         for at, finite in zip(sound, values.isfinite().all(dim=1).tolist(), strict=True):
             faults[at] = None if finite else NO_NUMBER
         probs, labels = values.topk(self.top_k, dim=1)
         places = _places(faults, sound)
-        columns = [pa.array([writable(listed.name) for listed in answered.items], _TEXT)]
+        columns = [pa.array([writable(listed.name) for answered in answers for listed in answered.items], _TEXT)]
         for rank in range(self.top_k):
             names = pa.array([writable(self.class_names[label]) for label in labels[:, rank].tolist()], _TEXT)
             columns += [names.take(places), pa.array(probs[:, rank].numpy()).take(places)]

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from tl_experiments.data.decoding import DECODING, decoders
 from tl_experiments.data.transforms import DRAWING
 from tl_experiments.inference.description import FILE
@@ -20,7 +18,7 @@ from tl_experiments.inference.image_list import STDIN, Listed, list_images
 from tl_experiments.inference.prediction_formats import format_of
 from tl_experiments.inference.prediction_parts import Parts, claimed
 from tl_experiments.inference.prediction_table import Columns
-from tl_experiments.inference.streaming import classify
+from tl_experiments.inference.streaming import Answered, classify
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.console import Console
 from tl_experiments.use.model_options import ModelOptions, failures_told
@@ -104,17 +102,17 @@ def _fill(
     canvas = classifier.description.canvas
     draw = DrawItems(DrawFile(canvas), canvas)
     advance, done, since = console.count("predicting"), 0, time.monotonic()
-    tables: list[pa.Table] = []
-    with closing(classify(classifier, draw, items, workers=workers)) as answers:
-        for answered in answers:
-            tables.append(columns.table(answered))
+    answers: list[Answered[Listed]] = []
+    with closing(classify(classifier, draw, items, workers=workers)) as stream:
+        for answered in stream:
+            answers.append(answered)
             done += len(answered.items)
-            if sum(table.num_rows for table in tables) >= PART_ROWS or time.monotonic() - since > PART_SECONDS:
-                parts.add(pa.concat_tables(tables))
-                tables, since = [], time.monotonic()
+            if sum(len(batch.items) for batch in answers) >= PART_ROWS or time.monotonic() - since > PART_SECONDS:
+                parts.add(columns.table(answers))
+                answers, since = [], time.monotonic()
             advance(done)
-    if tables:
-        parts.add(pa.concat_tables(tables))
+    if answers:
+        parts.add(columns.table(answers))
 
 
 def _counted(num_images: int, num_bad: int) -> str:
