@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import httpx
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from tests.serve.conftest import RUN, Expected, post_files
 from tl_experiments.inference.image_classifier import Classifier
@@ -149,3 +151,24 @@ def test_a_network_that_cannot_work_is_never_ready(classifier: Classifier, caplo
     with pytest.raises(AssertionError, match="never"), serving(Broken(classifier.network), classifier, Limits()):
         pass
     assert "out of memory" in caplog.text
+
+
+def test_a_network_that_gives_no_gradients_says_so(classifier: Classifier, expected: Expected) -> None:
+    class Detached(torch.nn.Module):
+        """As one that keeps from a prediction what an explanation would need."""
+
+        def __init__(self, body: torch.nn.Module) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.body(images).detach()
+
+    network = deepcopy(classifier.network)
+    network.model.backbone.body = Detached(network.model.backbone.body)
+    app = make_app(Served.of(replace(classifier, network=network), RUN / "model"), limits=Limits())
+    with TestClient(app) as client:
+        assert post_files(client, ("a.png", expected.files[0])).status_code == 200
+        answer = post_files(client, ("a.png", expected.files[0]), path="/explain")
+    assert answer.status_code == 422
+    assert "its answers cannot be explained" in answer.json()["error"]
