@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import httpx
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from tests.serve.conftest import RUN, Expected, post_files
 from tl_experiments.inference.image_classifier import Classifier
@@ -64,9 +66,11 @@ def network(classifier: Classifier) -> Gated:
     return Gated(classifier.network)
 
 
-def waiting(client: httpx.Client, count: int) -> None:
-    """Wait until some images wait."""
-    while f"tlx_queue_images {count}.0" not in client.get("/metrics").text:
+def wait_for(client: httpx.Client, line: str) -> None:
+    """Wait until the metrics have a line."""
+    deadline = time.monotonic() + 10
+    while f"{line}\n" not in client.get("/metrics").text:
+        assert time.monotonic() < deadline, line
         time.sleep(0.01)
 
 
@@ -92,7 +96,7 @@ def test_a_full_queue_asks_to_come_again(network: Gated, classifier: Classifier,
         pool.submit(post_files, client, files[0])
         network.entered.wait(5)
         second = pool.submit(post_files, client, *files)
-        waiting(client, 4)
+        wait_for(client, "tlx_queue_images 4.0")
         refused = post_files(client, files[0])
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["error"] == "4 images are waiting already; try again in a second"
@@ -110,8 +114,7 @@ def test_images_of_a_client_that_has_gone_are_not_looked_at(
         network.entered.wait(5)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{client.base_url}/predict", files={"files": expected.files[1]}, timeout=0.3, trust_env=False)
-        while 'tlx_requests_total{path="/predict",status="499"} 1.0' not in client.get("/metrics").text:
-            time.sleep(0.01)
+        wait_for(client, 'tlx_requests_total{path="/predict",status="499"} 1.0')
         network.gate.set()
         assert first.result(5).status_code == 200
         assert post_files(client, ("a.png", expected.files[2])).status_code == 200
@@ -137,7 +140,7 @@ def test_an_error_inside_is_told_as_one_and_the_next_is_answered(
         assert answer.headers["x-content-type-options"] == "nosniff"
         network.breaks = False
         assert post_files(client, ("a.png", expected.files[0])).json()["predictions"][0]["label"] == expected.labels[0]
-        assert 'tlx_requests_total{path="/predict",status="500"} 1.0' in client.get("/metrics").text
+        wait_for(client, 'tlx_requests_total{path="/predict",status="500"} 1.0')
     assert "out of memory" in caplog.text
 
 
@@ -149,3 +152,14 @@ def test_a_network_that_cannot_work_is_never_ready(classifier: Classifier, caplo
     with pytest.raises(AssertionError, match="never"), serving(Broken(classifier.network), classifier, Limits()):
         pass
     assert "out of memory" in caplog.text
+
+
+def test_a_network_that_gives_no_gradients_says_so(classifier: Classifier, expected: Expected) -> None:
+    network = deepcopy(classifier.network)
+    network.model.backbone.body.register_forward_hook(lambda _module, _given, returned: returned.detach())
+    app = make_app(Served.of(replace(classifier, network=network), RUN / "model"), limits=Limits())
+    with TestClient(app) as client:
+        assert post_files(client, ("a.png", expected.files[0])).status_code == 200
+        answer = post_files(client, ("a.png", expected.files[0]), path="/explain")
+    assert answer.status_code == 422
+    assert "its answers cannot be explained" in answer.json()["error"]

@@ -214,7 +214,9 @@ def test_a_client_that_goes_leaves_nothing_behind(gone: str, client: httpx.Clien
         with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
             connection.sendall(head.encode() + PNG)
     assert_answered(client, expected)
+    deadline = time.monotonic() + 10
     while "tlx_queue_images 0.0" not in client.get("/metrics").text:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 

@@ -96,6 +96,20 @@ def test_a_dropped_image_takes_the_place_of_the_one_before(page: "playwright.Pag
     assert page.text_content("#filename") == "other.png"
 
 
+def test_an_answer_that_comes_late_does_not_stand_beside_another_image(
+    page: "playwright.Page", expected: Expected
+) -> None:
+    other = next(index for index, label in enumerate(expected.labels) if label != expected.labels[0])
+    late: list[playwright.Route] = []
+    page.route("**/predict", lambda route: route.continue_() if late else late.append(route))
+    choose(page, expected.files[0], name="late.png")
+    choose(page, expected.files[other], name="other.png")
+    assert_answered(page, expected.labels[other])
+    late[0].fulfill(json={"predictions": [{"label": "late", "prob": 1, "top": [{"label": "late", "prob": 1}]}]})
+    page.wait_for_timeout(300)
+    assert (page.text_content("#label"), page.text_content("#filename")) == (expected.labels[other], "other.png")
+
+
 def test_another_answer_can_be_explained_by_keyboard(page: "playwright.Page", expected: Expected) -> None:
     choose(page, expected.files[0])
     assert_answered(page, expected.labels[0])

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from tl_experiments.data.transforms import centre_crop, draw
 from tl_experiments.explain.overlay import overlay
 from tl_experiments.explain.saliency import Explanation, explain
 from tl_experiments.inference.image_classifier import Classifier
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.serve.answers import Failure, Prediction, prediction
 from tl_experiments.serve.batching import Batches, Place
 from tl_experiments.serve.limits import Limits, Refused, busy
@@ -57,6 +58,8 @@ class Answering:
             metrics: that are kept.
         """
         self._classifier, self._limits, self._metrics = classifier, limits, metrics
+        # Its batches are filled up, and an explanation wants one image's answer.
+        self._one_by_one = replace(classifier, compute=replace(classifier.compute, infer_batch_size=1))
         self._class_names = classifier.description.class_names
         self._batches = Batches(
             self._classify,
@@ -149,8 +152,11 @@ class Answering:
             except ImageError as error:
                 self._metrics.image("refused")
                 raise Refused(422, str(error)) from error
-            work = partial(explain, self._classifier, canvas, target=target)
-            explanation = await asyncio.wrap_future(place.take_alone(work))
+            work = partial(explain, self._one_by_one, canvas, target=target)
+            try:
+                explanation = await asyncio.wrap_future(place.take_alone(work))
+            except SettingError as error:  # of a network that gives no gradients
+                raise Refused(422, str(error)) from error
         self._metrics.image("explained")
         png = await self._in_pool(self._overlaid, canvas, explanation)
         return Explained(png, NOTHING if explanation.is_flat else explanation.method)
