@@ -9,13 +9,16 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two classes of photographs of noise."""
+    """A folder of two classes of photographs of noise, and beside it a table of them that is called alike."""
     root = tmp_path_factory.mktemp("images")
+    rows = ["image_path,label"]
     for label, name in enumerate(("cat", "dog")):
         (root / name).mkdir()
         for index in range(40):
             pixels = np.random.default_rng(2 * index + label).integers(0, 256, (24, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
+            rows.append(f"{root.name}/{name}/{index}.png,{name}")
+    root.with_suffix(".csv").write_text("\n".join(rows))
     return root
 
 

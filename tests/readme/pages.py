@@ -13,7 +13,12 @@ ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = "README.md", "docs/guide.md"
 LITTLE = ("dataset.train_size=40", "epochs=1", "backbone.image_size=32", "runtime.threads=1")
 ENDED = ("the run has finished: ", "IDENTICAL: ", "journals delivered to ")
-OF_VERBS = (" GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=")
+OF_VERBS = (
+    " GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=",
+    " images/s: ", "confusion_matrix.png", "same class for 100.0%", "models:/my_model@champion",
+    "outputs/explanations/", "outputs/runs/", "tlx reproduce ", "test/acc",
+)  # fmt: skip
+SERVE = "tlx serve latest"
 UI = "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
 
 
@@ -39,7 +44,8 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
         desk: where it is typed.
         in_a_fork: of a process that has imported what `run.py` needs, which takes the most of a short run.
     """
-    program, *arguments = shlex.split(command.removeprefix("python ").replace("PATH", str(images)))
+    typed = command.removeprefix("python ").replace("TABLE", str(images)).replace("PATH", str(images))
+    program, *arguments = shlex.split(typed)
     if program == "run.py" and "--help" not in arguments:
         arguments = [argument for argument in arguments if not argument.startswith("dataset.train_size")] + [*LITTLE]
     if program == "tlx" and "lr-find" in arguments:
@@ -58,7 +64,7 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
         arguments += ["backbone.weights=null"]
     if any("cifar10" in argument for argument in arguments):
         arguments += ["dataset=image_folder", f"dataset.root={images}"]
-    return _typed(program, arguments, desk, in_a_fork=in_a_fork and program == "run.py")
+    return _typed(program, arguments, desk, in_a_fork=in_a_fork)
 
 
 def shows_its_end(told: str) -> bool:
@@ -76,7 +82,7 @@ def _typed(program: str, arguments: Sequence[str], desk: Path, *, in_a_fork: boo
         in_a_fork: of a process that has imported what it needs, which takes the most of a short run.
     """
     if in_a_fork:
-        forked = server().start(*arguments, cwd=desk)
+        forked = server().start(*arguments, cwd=desk, program=program)
         return forked.wait(limit_seconds=300), forked.output
     python = [str(ROOT / program)] if program == "run.py" else ["-m", "tl_experiments"]
     command = [sys.executable, *python, *arguments]

@@ -1,5 +1,6 @@
 """Every command of the README is run."""
 
+import json
 import os
 import shlex
 import signal
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme.pages import GUIDE, README, ROOT, UI, commands, runs, shows_its_end, type_on_little
+from tests.readme.pages import GUIDE, README, ROOT, SERVE, UI, commands, runs, shows_its_end, type_on_little
+from tests.use.roads import serving
 
 # What `.ci/run` does itself, before and while this test runs.
 INSTALLATION = ["pip install -e .", 'pip install -e ".[dev]"', "pytest"]
-EXTRAS = ['pip install -e ".[optuna]"', 'pip install -e ".[lora]"']  # which `.[dev]` holds
+EXTRAS = [f'pip install -e ".[{extra}]"' for extra in ("optuna", "lora", "serve,export")]  # which `.[dev]` holds
 FIRST = runs(README)[0]
 
 
@@ -30,11 +32,23 @@ def test_every_command_is_of_a_kind_that_is_run():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", runs(README))
+@pytest.mark.parametrize("command", [command for command in runs(README) if command != SERVE])
 def test_run(command: str, images: Path, desk: Path):
     code, told = type_on_little(command, images=images, desk=desk, in_a_fork=command != FIRST)
     assert code == 0, told
     assert shows_its_end(told), told
+
+
+@pytest.mark.slow
+def test_serve_answers(images: Path, desk: Path, monkeypatch: pytest.MonkeyPatch):
+    """With what the commands above have left."""
+    monkeypatch.chdir(desk)
+    with serving(SERVE.removeprefix("tlx serve ")) as address:
+        assert "<title>" in _page(f"{address}/", seconds=10)
+        content = (images / "cat" / "0.png").read_bytes()
+        asked = urllib.request.Request(f"{address}/predict", content, {"Content-Type": "image/png"})
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert json.load(answer)["predictions"][0]["label"] in ("cat", "dog")
 
 
 @pytest.mark.slow
