@@ -127,3 +127,18 @@ def test_many_members_show_their_range() -> None:
 
 def test_time_reads_as_a_clock() -> None:
     assert [clock(seconds) for seconds in (0, 59.6, 75, 3675)] == ["0:00", "1:00", "1:15", "1:01:15"]
+
+
+def test_work_without_a_known_end_is_counted() -> None:
+    console, file = shown(terminal=True)
+    with console:
+        advance = console.count("predicting")
+        advance(32)
+        advance(1_234)
+    last = plain(file.getvalue()).split("predicting")[-1]
+    assert "1,234 " in last
+    assert "/" not in last.replace("img/s", "")
+    assert "img/s" in last
+    console, file = shown(terminal=False)
+    console.count("predicting")(32)
+    assert file.getvalue() == "predicting\n"
