@@ -123,8 +123,9 @@ class Server:
         strike: Strike | None = None,
         environment: Mapping[str, str] | None = None,
         logs: Path | None = None,
+        program: str = "run.py",
     ) -> Program:
-        """Type `python run.py ARGUMENTS` in a folder.
+        """Type `python run.py ARGUMENTS`, or `tlx ARGUMENTS`, in a folder.
 
         Args:
             arguments: of the program.
@@ -132,6 +133,7 @@ class Server:
             strike: that befalls it.
             environment: variables beside this process's own.
             logs: folder for what it says, its output and its errors apart; None is one file of both in `cwd`.
+            program: run.py or tlx.
         """
         with self._lock:
             self._count += 1
@@ -139,6 +141,7 @@ class Server:
         errors = log.with_suffix(".errors") if logs else log
         variables = {**os.environ, "PYTHONPATH": PATHS, **(environment or {})}
         request = {
+            "program": program,
             "arguments": arguments,
             "cwd": str(cwd),
             "environment": variables,
@@ -219,7 +222,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Be `python run.py`."""
+    """Be `python run.py`, or `tlx`."""
     with suppress(OSError):
         os.setpgid(0, 0)
     os.chdir(request["cwd"])
@@ -238,8 +241,11 @@ def _become(request: Mapping[str, Any]) -> None:
     story = Story(request["log"], Strike(**request["strike"]) if request["strike"] else None)
     story.listen()
     story.at("begin")
-    sys.argv = ["run.py", *request["arguments"]]
-    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    sys.argv = [request["program"], *request["arguments"]]
+    if request["program"] == "tlx":
+        runpy.run_module("tl_experiments", run_name="__main__")
+    else:
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
 
 
 def _fork_in_place_of_spawn(spawn: Callable[..., int], path: str, args: Sequence[str], descriptors: list[int]) -> int:

@@ -17,7 +17,7 @@ from tl_experiments.experiment import run_experiments
 from tl_experiments.runtime.errors import RunFailed
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "README.md").read_text(encoding="utf-8").partition("### A strategy of your own")[2]
 CODE, VALUES, SCHEMA, COMMAND = re.findall(r"^```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 LITTLE = ("dataset.train_size=20", "epochs=1", "backbone.image_size=32", "runtime.threads=1", "tracking=none")
 
