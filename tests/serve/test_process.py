@@ -115,6 +115,10 @@ def test_what_is_no_place_of_this_machine_is_told(host: str, port: int) -> None:
     ("options", "told"),
     [
         (["--max-mb", "0"], "--max-mb 0.0: expected more than 0"),
+        (
+            ["--max-pixels", "200000000"],
+            "--max-pixels 200000000: expected at most 89478485, which is the most of any image",
+        ),
         (["--timeout", "nan"], "--timeout nan: expected more than 0"),
         (["--max-wait-ms", "-1"], "--max-wait-ms -1.0: expected 0 or more"),
         (["--max-waiting", "8"], "--max-waiting 8: expected at least --max-images 32, of one request"),
