@@ -214,12 +214,11 @@ def with_scans(content: bytes, count: int) -> bytes:
     return content[:end] + content[start:end] * (count - content.count(b"\xff\xda")) + content[end:]
 
 
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded(progressive):
-    content = encoded(NOISE, "JPEG", progressive=progressive)
+def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded():
+    content = encoded(NOISE, "JPEG", progressive=True)
     assert decode(with_scans(content, 100), name="x").size == NOISE.size
     for look in (decode, check):
-        with pytest.raises(DataError, match="x: cannot be read as an image .a JPEG of more than 100 scans"):
+        with pytest.raises(DataError, match=r"x: cannot be read as an image \(a JPEG of more than 100 scans"):
             look(with_scans(content, 101), name="x")
 
 

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tl_experiments.inference.image_classifier import Classifier
-from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.listening import listen
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.serve.app import make_app
@@ -26,7 +26,7 @@ class Address:
     """Where the service is reached.
 
     Attributes:
-        socket: bound, and not yet listening.
+        socket: that listens; who connects before the service has started waits for it.
         host: as the user named it.
     """
 
@@ -51,19 +51,9 @@ def bind(host: str, port: int) -> Address:
     """Take a port; 0 is any that is free.
 
     Raises:
-        RunFailed: it is in use, or not this machine's.
+        SettingError: it is in use, or not this machine's.
     """
-    try:
-        if not 0 <= port < 2**16:  # which would be taken modulo that
-            raise OverflowError("expected 0 to 65535")
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was served a moment ago is free
-        bound.bind(place)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunFailed(f"{host}, port {port}: {reason}; give another --port or --host") from error
-    return Address(bound, host)
+    return Address(listen(host, port), host)
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
