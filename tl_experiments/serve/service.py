@@ -13,6 +13,7 @@ from tl_experiments.runtime.listening import listen
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.serve.app import make_app
+from tl_experiments.serve.connections import BoundedProtocol
 from tl_experiments.serve.guard import LOOPBACK
 from tl_experiments.serve.limits import Limits
 from tl_experiments.serve.served import Served
@@ -60,7 +61,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
     """Make the HTTP server, which is silent but for what goes wrong."""
     config = uvicorn.Config(
         app,
-        http="h11",  # the strict one of its parsers
+        http=BoundedProtocol,  # of h11, the strict one of its parsers
         ws="none",
         log_config=None,
         access_log=False,
