@@ -203,3 +203,27 @@ def test_fewer_pixels_may_be_asked_for_and_more_are_never_decoded():
     assert decode(image, name="x", most_pixels=5000).size == (100, 50)
     with pytest.raises(DataError, match="x: more than 4,999 pixels; make it smaller"):
         decode(image[:60], name="x", most_pixels=4999)  # of which there is the header alone
+    for side in (10_000, 40_000):
+        with pytest.raises(DataError, match="x: more than 89,478,485 pixels; make it smaller"):
+            decode(bomb(side), name="x", most_pixels=200_000_000)
+
+
+def with_scans(content: bytes, count: int) -> bytes:
+    """A JPEG whose last scan comes again and again."""
+    start, end = content.rindex(b"\xff\xda"), content.rindex(b"\xff\xd9")
+    return content[:end] + content[start:end] * (count - content.count(b"\xff\xda")) + content[end:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded():
+    content = encoded(NOISE, "JPEG", progressive=True)
+    assert decode(with_scans(content, 100), name="x").size == NOISE.size
+    for look in (decode, check):
+        with pytest.raises(DataError, match=r"x: cannot be read as an image \(a JPEG of more than 100 scans"):
+            look(with_scans(content, 101), name="x")
+
+
+def test_what_looks_like_a_scan_in_metadata_or_behind_the_end_is_none():
+    note = b"\xff\xda\x00\x08" * 200
+    content = encoded(NOISE, "JPEG", progressive=True, comment=note) + note
+    assert content.count(b"\xff\xda") > 400
+    np.testing.assert_array_equal(decode(content, name="x"), decode(encoded(NOISE, "JPEG", progressive=True), name="x"))

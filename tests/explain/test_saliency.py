@@ -26,7 +26,7 @@ from tl_experiments.models.input_spec import InputSpec
 from tl_experiments.models.model import Model
 from tl_experiments.models.neighbours import Neighbours, NeighboursHead
 from tl_experiments.models.timm_backbone import timm_backbone
-from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.errors import RunFailed, SettingError
 
 NUM_DIGITS = 40
 
@@ -229,3 +229,36 @@ def test_a_network_that_gives_no_gradients_is_told_in_one_line(
     monkeypatch.setattr(saliency, "_gradcam", fail)
     with pytest.raises(SettingError, match=r"^test_efficientnet: its answers cannot be explained: element 0[^\n]*$"):
         explain(classifier, digits[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB for gradients"), RunFailed),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError),
+    ],
+)
+def test_a_fault_of_the_machine_is_not_told_as_one_of_the_network(
+    error: Exception,
+    told: type[Exception],
+    classifier: Classifier,
+    digits: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(saliency, "_gradcam", fail)
+    with pytest.raises(told, match=r"CUDA"):
+        explain(classifier, digits[0])
+
+
+def test_the_layer_is_looked_for_once(classifier: Classifier, digits: torch.Tensor) -> None:
+    fresh = with_model(classifier, classifier.network.model)
+    passes: list[int] = []
+    with fresh.network.model.backbone.body.register_forward_hook(lambda *_: passes.append(1)):
+        maps = [explain(fresh, digits[0], target=3).heat]
+        first = len(passes)
+        maps.append(explain(fresh, digits[0], target=3).heat)
+    assert len(passes) - first == first - 1
+    np.testing.assert_array_equal(*maps)

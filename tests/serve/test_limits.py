@@ -11,10 +11,12 @@ from dataclasses import replace
 import httpx
 import pytest
 import torch
+from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.serve.conftest import RUN, Expected, post_files
 from tl_experiments.inference.image_classifier import Classifier
+from tl_experiments.serve import answering
 from tl_experiments.serve.app import make_app
 from tl_experiments.serve.limits import Limits
 from tl_experiments.serve.served import Served
@@ -105,6 +107,26 @@ def test_a_full_queue_asks_to_come_again(network: Gated, classifier: Classifier,
         assert [one["label"] for one in second.result(5).json()["predictions"]] == expected.labels[:4]
 
 
+def test_explanations_do_not_fill_the_queue(network: Gated, classifier: Classifier, expected: Expected) -> None:
+    file = ("a.png", expected.files[0])
+    with serving(network, classifier, Limits()) as client, ThreadPoolExecutor(8) as pool:
+        network.close()
+        first = pool.submit(post_files, client, file)
+        network.entered.wait(5)
+        others = [pool.submit(post_files, client, file, path="/explain") for _ in range(7)]
+        wait_for(client, "tlx_queue_images 7.0")
+        with ThreadPoolExecutor(1) as another:
+            others.append(another.submit(post_files, client, file, path="/explain"))
+            wait_for(client, "tlx_queue_images 8.0")
+            refused = post_files(client, file, path="/explain")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"] == "8 images are being explained already; try again in a second"
+            network.gate.set()
+        assert first.result(5).status_code == 200
+        others[-1].result(5)
+        assert post_files(client, file, path="/explain").status_code != 503  # there is room again
+
+
 def test_images_of_a_client_that_has_gone_are_not_looked_at(
     network: Gated, classifier: Classifier, expected: Expected
 ) -> None:
@@ -119,6 +141,35 @@ def test_images_of_a_client_that_has_gone_are_not_looked_at(
         assert first.result(5).status_code == 200
         assert post_files(client, ("a.png", expected.files[2])).status_code == 200
     assert network.seen == 2
+
+
+def test_where_one_image_breaks_the_service_its_others_are_not_looked_at(
+    classifier: Classifier, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(Gated):
+        breaks = False
+
+        def forward(self, canvases: torch.Tensor) -> torch.Tensor:
+            if self.breaks:
+                raise RuntimeError("out of memory")
+            return super().forward(canvases)
+
+    late, decode = threading.Event(), answering.decode
+
+    def decode_late(content: bytes, *, name: str, most_pixels: int) -> Image.Image:
+        assert name != "late.png" or late.wait(10)
+        return decode(content, name=name, most_pixels=most_pixels)
+
+    monkeypatch.setattr(answering, "decode", decode_late)
+    network = Breaking(classifier.network)
+    with serving(network, classifier, Limits()) as client:
+        network.breaks = True
+        files = [("a.png", expected.files[0]), ("late.png", expected.files[1])]
+        assert post_files(client, *files).status_code == 500
+        network.breaks = False
+        late.set()
+        assert post_files(client, ("b.png", expected.files[2])).status_code == 200
+    assert network.seen == 1
 
 
 def test_an_error_inside_is_told_as_one_and_the_next_is_answered(

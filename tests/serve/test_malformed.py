@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.data.golden import FLOAT_TIFF, encoded
 from tests.serve.conftest import Expected, Start, post_files
+from tl_experiments.serve import connections
 from tl_experiments.serve.limits import Limits
 
 BODY_BYTES, IMAGES, PIXELS, SECONDS = 2_000_000, 4, 1_000_000, 1.0
@@ -196,6 +197,25 @@ def test_a_body_that_does_not_come_is_not_waited_for(client: httpx.Client, expec
     assert came.startswith(b"HTTP/1.1 408 ")
     assert json.loads(came.rpartition(b"\r\n\r\n")[2])["error"].startswith("the body did not come within 1 s")
     assert_answered(client, expected)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea"])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    sent: bytes, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    start = time.monotonic()
+    assert talk(client, sent).startswith(b"HTTP/1.1 200 " if b"localhost" in sent else b"")
+    assert 0.2 <= time.monotonic() - start < 4  # uvicorn waits 5 s after an answer
+
+
+def test_connections_are_bounded(client: httpx.Client, expected: Expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.get("/health")
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 1)
+    start = time.monotonic()
+    assert talk(client, b"") == b""
+    assert time.monotonic() - start < 4
+    assert_answered(client, expected)  # on the connection that is there
 
 
 def test_a_client_that_asks_first_is_spared_the_sending(client: httpx.Client) -> None:

@@ -110,6 +110,37 @@ def test_an_answer_that_comes_late_does_not_stand_beside_another_image(
     assert (page.text_content("#label"), page.text_content("#filename")) == (expected.labels[other], "other.png")
 
 
+def test_while_an_explanation_is_under_way_none_of_another_image_is_shown_and_other_things_can_be_asked(
+    page: "playwright.Page", expected: Expected, tmp_path: Path
+) -> None:
+    choose(page, expected.files[0])
+    assert_answered(page, expected.labels[0])
+    held: list[playwright.Route] = []
+    page.route("**/explain?*", lambda route: held.append(route))
+    choose(page, expected.files[1], name="other.png")
+    page.wait_for_selector('#filename:text-is("other.png")')
+    page.wait_for_selector('#unexplained:text-is("Looking closer …")')
+    assert page.is_hidden("#explanation")
+    assert page.text_content("#explained") == ""
+    page.unroute("**/explain?*")
+    page.locator("#answers button").nth(1).click()
+    page.wait_for_selector(EXPLAINED)
+    assert page.get_attribute("main", "aria-busy") is None
+    page.route("**/predict", lambda route: held.append(route))
+    choose(page, expected.files[0])
+    page.wait_for_selector('main[aria-busy="true"]')
+    page.locator("#answers button").first.click()  # of the image that is still there
+    page.wait_for_selector(EXPLAINED)
+    assert page.get_attribute("main", "aria-busy") is None
+    choose(page, expected.files[0])
+    page.wait_for_selector('main[aria-busy="true"]')
+    with (tmp_path / "large.png").open("wb") as large:
+        large.truncate(20_000_001)
+    page.set_input_files("#file", tmp_path / "large.png")
+    page.wait_for_selector('#error:text("at most 20 MB")')
+    assert page.get_attribute("main", "aria-busy") is None
+
+
 def test_another_answer_can_be_explained_by_keyboard(page: "playwright.Page", expected: Expected) -> None:
     choose(page, expected.files[0])
     assert_answered(page, expected.labels[0])

@@ -16,7 +16,6 @@ import pytest
 from tests.commands import take_signals
 from tests.serve.conftest import RUN, Expected
 from tl_experiments.cli.verbs import main
-from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.serve.service import bind
 
 
@@ -98,23 +97,35 @@ def test_other_machines_are_warned_of_and_ctrl_c_is_no_error(expected: Expected)
 
 
 def test_a_port_in_use_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with bind("127.0.0.1", 0).socket as taken:  # as of a service that still loads its model
         port = taken.getsockname()[1]
-        assert main(["serve", str(RUN), "--port", str(port)]) == 1
+        assert main(["serve", str(RUN), "--port", str(port)]) == 2
     told = capsys.readouterr().err
-    assert told == f"error: 127.0.0.1, port {port}: Address already in use; give another --port or --host\n"
+    assert told == (
+        f"error: port {port} of 127.0.0.1 is in use, perhaps by this command started before; "
+        f"expected a free one, such as --port {port + 1}\n"
+    )
 
 
-@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("no.such.name.invalid", 80), ("203.0.113.1", 0)])
-def test_what_is_no_place_of_this_machine_is_told(host: str, port: int) -> None:
-    with pytest.raises(RunFailed, match=f"{host}, port {port}: .*; give another --port or --host"):
-        bind(host, port)
+@pytest.mark.parametrize("host", ["no.such.name.invalid", "203.0.113.1", "a..b"])
+def test_what_is_no_place_of_this_machine_is_told(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(RUN), "--host", host]) == 2
+    assert re.fullmatch(
+        f"error: {host}:8000 cannot be listened on: .*; expected --host and --port of this machine\n",
+        capsys.readouterr().err,
+    )
+    assert main(["serve", str(RUN), "--port", "70000"]) == 2
+    assert capsys.readouterr().err == "error: --port 70000: expected 0 to 65535\n"
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--max-mb", "0"], "--max-mb 0.0: expected more than 0"),
+        (
+            ["--max-pixels", "200000000"],
+            "--max-pixels 200000000: expected at most 89478485, which is the most of any image",
+        ),
         (["--timeout", "nan"], "--timeout nan: expected more than 0"),
         (["--max-wait-ms", "-1"], "--max-wait-ms -1.0: expected 0 or more"),
         (["--max-waiting", "8"], "--max-waiting 8: expected at least --max-images 32, of one request"),

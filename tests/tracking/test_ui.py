@@ -94,7 +94,7 @@ def test_what_keeps_the_pages_away_is_told_in_a_line(
         taken.listen()
         port = taken.getsockname()[1]
         assert refused(capsys, "--tracking-uri", store_uri, "--port", str(port)) == (
-            f"port {port} of 127.0.0.1 is in use, perhaps by pages that are shown already; "
+            f"port {port} of 127.0.0.1 is in use, perhaps by this command started before; "
             f"expected a free one, such as --port {port + 1}"
         )
     assert refused(capsys, "--tracking-uri", store_uri, "--port", "0") == "--port 0: expected 1 to 65535"

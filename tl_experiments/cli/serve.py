@@ -48,10 +48,15 @@ def _serve(options: argparse.Namespace) -> None:
         )
     if not 0 <= options.max_wait_ms < math.inf:
         raise SettingError(f"--max-wait-ms {options.max_wait_ms}: expected 0 or more")
+    from tl_experiments.data.decoding import MOST_PIXELS
     from tl_experiments.serve.limits import Limits
     from tl_experiments.serve.service import bind, serve
     from tl_experiments.tracking.console import Console
 
+    if options.max_pixels > MOST_PIXELS:
+        raise SettingError(
+            f"--max-pixels {options.max_pixels}: expected at most {MOST_PIXELS}, which is the most of any image"
+        )
     asked = model_options(options)
     limits = Limits(
         body_bytes=round(options.max_mb * 1e6),

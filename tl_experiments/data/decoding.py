@@ -6,6 +6,7 @@ holds); of several frames the first counts. Anything else is refused by name.
 """
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ _EXTENSIONS = {
 }
 _FORMATS = tuple(_EXTENSIONS)
 EXTENSIONS = tuple(extension for extensions in _EXTENSIONS.values() for extension in extensions)
+MOST_PIXELS = 89_478_485  # Pillow's own limit: above it it warns of decompression bombs
+MOST_SCANS = 100  # of a JPEG, as libtiff allows; cameras and programs write up to 20
+_SCAN, _END = b"\xda", b"\xd9"
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # of a segment with a length, or the end
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +52,9 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Once and for all: to change filters for a while changes them for all threads, which would get in each other's way.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class ImageError(DataError):
@@ -71,17 +79,16 @@ def decoders() -> dict[str, str | None]:
     return {"pillow": PIL.__version__, "jpeg": features.version("libjpeg_turbo") or features.version("jpg")}
 
 
-def decode(content: bytes, *, name: str, most_pixels: int | None = None) -> Image.Image:
+def decode(content: bytes, *, name: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Decode one image to RGB.
 
     Args:
         content: the bytes of an image file.
         name: for the message.
-        most_pixels: of the image, as its header tells before anything is decoded; None is Pillow's limit, which holds
-            in any case.
+        most_pixels: of the image, as its header tells before anything is decoded; MOST_PIXELS hold in any case.
 
     Raises:
-        ImageError: the bytes are no complete image of a known format, or it has too many pixels.
+        ImageError: the bytes are no complete image of a known format, or it has too many pixels or scans.
     """
     with _opened(content, name, most_pixels) as image:
         image.load()
@@ -108,25 +115,37 @@ def check(content: bytes, *, name: str) -> None:
 
 
 @contextmanager
-def _opened(content: bytes, name: str, most_pixels: int | None = None) -> Iterator[Image.Image]:
+def _opened(content: bytes, name: str, most_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
     """Read the header; whatever goes wrong then or later becomes an ImageError."""
     if not content:
         raise ImageError(name, "empty", "the file is empty; replace or remove it")
+    most_pixels = min(most_pixels, MOST_PIXELS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                if most_pixels is not None and image.width * image.height > most_pixels:
-                    raise Image.DecompressionBombError
-                yield image
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.width * image.height > most_pixels:
+                raise Image.DecompressionBombError
+            if isinstance(image, JpegImageFile) and _has_too_many_scans(content):
+                raise ValueError(f"a JPEG of more than {MOST_SCANS} scans, each of which takes as long as an image")
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = f"more than {most_pixels or Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+        reason = f"more than {most_pixels:,} pixels; make it smaller"
         raise ImageError(name, "oversized", reason) from error
     except MemoryError:  # the machine's fault, not the image's
         raise
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         reason = f"cannot be read as an image ({_reason(error)}); replace or remove it"
         raise ImageError(name, "undecodable", reason) from error
+
+
+def _has_too_many_scans(content: bytes) -> bool:
+    """Whether a JPEG goes over all of its pixels more than MOST_SCANS times; those of its thumbnails do not count."""
+    if content.count(b"\xff" + _SCAN) <= MOST_SCANS:
+        return False
+    num_scans, place = 0, 0
+    while num_scans <= MOST_SCANS and (marker := _MARKER.search(content, place)) and marker[1] != _END:
+        num_scans += marker[1] == _SCAN
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    return num_scans > MOST_SCANS
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What in an image speaks for a class, as a heat map."""
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -9,17 +10,22 @@ from captum.attr import LayerGradientXActivation, Saliency
 
 from tl_experiments.data.transforms import centre_crop
 from tl_experiments.explain.evidence_layer import EvidenceLayer, find_evidence_layer
-from tl_experiments.inference.image_classifier import Classifier
+from tl_experiments.inference.image_classifier import Classifier, ImageClassifier
 from tl_experiments.models.model import Model
 from tl_experiments.models.neighbours import NeighboursHead
 from tl_experiments.models.weights import first_line
-from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.errors import RunFailed, SettingError
+from tl_experiments.runtime.memory import is_out_of_memory
 from tl_experiments.runtime.seeding import seeded
 
 AUTO, GRADCAM, GRADIENTS = "auto", "gradcam", "gradients"
 METHODS = (AUTO, GRADIENTS)  # to ask for
 NUM_NOISY, NOISE = 8, 0.15  # copies, and the noise's share of the range of values (Smilkov et al. 2017)
+GRADIENT_TEXTS = ("grad", "backward", "derivative", "differentiated")  # in what PyTorch says where there are none
 BRIGHTEST = 0.99  # quantile of gradients that is shown as 1: few pixels would darken all others
+
+# The search passes an image through the network; of a network and its size it finds the same again.
+_layers: "WeakKeyDictionary[ImageClassifier, EvidenceLayer | None]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def explain(
 
     Raises:
         SettingError: no such class, or a network that gives no gradients.
+        RunFailed: memory is too small.
     """
     probabilities = classifier.probabilities(canvas[None])[0].numpy()
     label = int(probabilities.argmax()) if target is None else target
@@ -84,12 +91,23 @@ def explain(
     try:
         with torch.inference_mode(False), torch.enable_grad():
             images = _inputs(classifier, canvas)
-            layer = find_evidence_layer(backbone, images) if method == AUTO else None
+            layer = _layer(classifier.network, images) if method == AUTO else None
             maps = _gradcam(layer, evidence, images, label) if layer else _gradients(evidence, images, label)
-    except RuntimeError as error:  # ConViT keeps what it computes for prediction, which has no gradients; or memory
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise RunFailed(f"{backbone.name}: memory is too small for its gradients: {first_line(error)}") from error
+        if not any(text in str(error) for text in GRADIENT_TEXTS):
+            raise
+        # ConViT keeps what it computes for prediction, which has no gradients.
         raise SettingError(f"{backbone.name}: its answers cannot be explained: {first_line(error)}") from error
     heat = _on_crop(maps, size=images.shape[-1])
     return Explanation(heat, label, probabilities, method=GRADCAM if layer else GRADIENTS)
+
+
+def _layer(network: ImageClassifier, images: torch.Tensor) -> EvidenceLayer | None:
+    if network not in _layers:
+        _layers[network] = find_evidence_layer(network.model.backbone, images)
+    return _layers[network]
 
 
 def _inputs(classifier: Classifier, canvas: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -27,6 +27,7 @@ from tl_experiments.serve.uploads import Upload
 
 T = TypeVar("T")
 NOTHING = "nothing"
+MOST_EXPLAINING = 8  # at once: each keeps the network from whoever wants an answer alone
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Answering:
         metrics.watch_queue(lambda: self._batches.waiting)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decoder")
         self._threads = ExitStack()
+        self._num_explaining = 0
         self._warmth: Future[None] = Future()
 
     def __enter__(self) -> Self:
@@ -118,7 +120,9 @@ class Answering:
         with ExitStack() as stack:
             places = [stack.enter_context(self._batches.place()) for _ in uploads]
             ways = (self._predict_one(upload, place, top_k) for upload, place in zip(uploads, places, strict=True))
-            found = await asyncio.gather(*ways)
+            async with asyncio.TaskGroup() as group:  # where one fails, the others leave the queue
+                tasks = [group.create_task(way) for way in ways]
+        found = [task.result() for task in tasks]
         failures = [one for one in found if isinstance(one, Failure)]
         if len(failures) == len(found):
             first = failures[0].error
@@ -143,10 +147,10 @@ class Answering:
             label: the class; None is the most probable.
 
         Raises:
-            Refused: too many images wait, or this one cannot be used.
+            Refused: too many images wait or are being explained, or this one cannot be used.
         """
         target = None if label is None else self._class_names.index(label)
-        with self._batches.place() as place:
+        with self._explaining(), self._batches.place() as place:
             try:
                 canvas = torch.from_numpy(await self._in_pool(self._draw, upload))
             except ImageError as error:
@@ -160,6 +164,16 @@ class Answering:
         self._metrics.image("explained")
         png = await self._in_pool(self._overlaid, canvas, explanation)
         return Explained(png, NOTHING if explanation.is_flat else explanation.method)
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        if self._num_explaining >= MOST_EXPLAINING:
+            raise busy(f"{MOST_EXPLAINING} images are being explained already")
+        self._num_explaining += 1
+        try:
+            yield
+        finally:
+            self._num_explaining -= 1
 
     def _draw(self, upload: Upload) -> np.ndarray:
         image = decode(upload.content, name=upload.shown, most_pixels=self._limits.pixels)

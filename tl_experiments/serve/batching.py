@@ -115,6 +115,7 @@ class Batches:
 
     def _add(self, job: _Job, place: Place) -> "Future[Any]":
         with self._changed:
+            assert place.kept, "a place that was given up is another's"
             self._give_up(place)
             self._jobs.append(job)
             self._changed.notify_all()

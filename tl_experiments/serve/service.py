@@ -9,10 +9,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tl_experiments.inference.image_classifier import Classifier
-from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.listening import listen
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.serve.app import make_app
+from tl_experiments.serve.connections import BoundedProtocol
 from tl_experiments.serve.guard import LOOPBACK
 from tl_experiments.serve.limits import Limits
 from tl_experiments.serve.served import Served
@@ -26,7 +27,7 @@ class Address:
     """Where the service is reached.
 
     Attributes:
-        socket: bound, and not yet listening.
+        socket: that listens; who connects before the service has started waits for it.
         host: as the user named it.
     """
 
@@ -51,26 +52,16 @@ def bind(host: str, port: int) -> Address:
     """Take a port; 0 is any that is free.
 
     Raises:
-        RunFailed: it is in use, or not this machine's.
+        SettingError: it is in use, or not this machine's.
     """
-    try:
-        if not 0 <= port < 2**16:  # which would be taken modulo that
-            raise OverflowError("expected 0 to 65535")
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was served a moment ago is free
-        bound.bind(place)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunFailed(f"{host}, port {port}: {reason}; give another --port or --host") from error
-    return Address(bound, host)
+    return Address(listen(host, port), host)
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """Make the HTTP server, which is silent but for what goes wrong."""
     config = uvicorn.Config(
         app,
-        http="h11",  # the strict one of its parsers
+        http=BoundedProtocol,  # of h11, the strict one of its parsers
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,21 +1,19 @@
 """`tlx ui`: MLflow's pages on the store of the runs, on this machine alone, until Ctrl-C."""
 
-import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tl_experiments.runtime.errors import RunFailed, SettingError
+from tl_experiments.runtime.listening import MOST_PORT, listen
 from tl_experiments.runtime.signals import terminable
 from tl_experiments.tracking.address import absolute_uri, without_user
 from tl_experiments.tracking.links import charts_link, is_server, sweep_or_run_tags
 from tl_experiments.tracking.mlflow_store import existing_client
 
-MOST_PORT = 65535
 END_SECONDS = 3  # that the server has to end; taking its interpreter apart takes longest
 
 
@@ -61,20 +59,7 @@ def _charts_of_latest(address: str, *, server: str) -> str | None:
 def _require_free(host: str, port: int) -> None:
     if not 1 <= port <= MOST_PORT:
         raise SettingError(f"--port {port}: expected 1 to {MOST_PORT}")
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-    except (OSError, UnicodeError) as error:
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise SettingError(
-                f"port {port} of {host} is in use, perhaps by pages that are shown already; expected a free one, "
-                f"such as --port {port + 1}"
-            ) from error
-        raise SettingError(
-            f"{host}:{port} cannot be listened on: {error}; expected --host and --port of this machine"
-        ) from error
+    listen(host, port).close()  # the server that takes it next would say so in a traceback
 
 
 @contextmanager
