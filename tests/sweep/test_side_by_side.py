@@ -69,6 +69,43 @@ def test_a_rate_of_the_optimizers_own_and_keys_that_one_has_alone_are_told(
     }
 
 
+@pytest.mark.parametrize(
+    ("fingerprint", "root", "settings", "note"),
+    [
+        ("d", "/moved", {}, None),
+        ("other", "/other", {"dataset.root": ("/data", "/other")}, "different datasets"),
+        (None, "/other", {"dataset.root": ("/data", "/other")}, "different datasets"),
+        ("other", "/data", {}, "the data changed meanwhile"),
+    ],
+)
+def test_where_the_images_lie_is_told_unless_they_are_the_same(
+    fingerprint: str | None,
+    root: str,
+    settings: dict[str, tuple[str, str]],
+    note: str | None,
+    tmp_path: Path,
+    compare: Callable[..., SideBySide],
+) -> None:
+    copy_run(tmp_path / "a", uid="a", result={"dataset_fingerprint": "d"}, config={"dataset.root": "/data"})
+    copy_run(tmp_path / "b", uid="b", result={"dataset_fingerprint": fingerprint}, config={"dataset.root": root})
+    compared = compare("a", "b")
+    assert compared.settings == settings
+    assert [note is not None and note in line for line in compared.notes] == ([True] if note else [])
+
+
+def test_a_run_whose_settings_cannot_be_read_makes_none_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], compare: Callable[..., SideBySide]
+) -> None:
+    folders = [copy_run(tmp_path / name, uid=name) for name in "abc"]
+    (folders[1] / "config.yaml").write_text("[")
+    (folders[1] / "result.json").unlink()
+    text = said(capsys, *folders)
+    assert "No setting differs of those that can be read." in text
+    assert re.search(r"note: run 2: its settings cannot be compared: .*; it is UNFINISHED", text)
+    copy_run(tmp_path / "d", uid="d", config={"lr": 0.5, "optimizer.lr": 0.5})
+    assert compare("a", "b", "d").settings == {"lr": ("0.003", "?", "0.5")}
+
+
 def test_runs_of_the_same_test_images_are_told_apart_by_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], compare: Callable[..., SideBySide]
 ) -> None:
@@ -149,15 +186,19 @@ def test_a_page_without_its_images_says_so(tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("num_more", [0, 1])  # row 17 of another revision is another image, however many there are
 def test_names_that_are_the_same_pair_nothing_where_the_contents_are_others(
-    tmp_path: Path, compare: Callable[..., SideBySide]
+    num_more: int, tmp_path: Path, compare: Callable[..., SideBySide]
 ) -> None:
     copy_run(tmp_path / "a", uid="a", result=SAME)
-    copy_run(tmp_path / "b", uid="b", result={"test_fingerprint": "other"})
+    b = copy_run(tmp_path / "b", uid="b", wrong=range(30), result={"test_fingerprint": "other"})
+    rows = read_answers(b)
+    write_answers(b, rows + [rows[0] | {"image": f"digits/{10_000 + index}"} for index in range(num_more)])
     compared = compare("a", "b")
     assert compared.against[0].paired is None
     assert list(compared.verdicts()) == [
-        "2 against 1: not compared image by image: the test images have the same names and classes, but other contents."
+        "2 against 1: not compared image by image: the test images have other contents, and names alone do not tell "
+        "which of them are the same."
     ]
     assert compared.disagreements == ()
 
@@ -181,12 +222,12 @@ def test_results_of_an_earlier_version_are_paired_by_name_if_they_took_images_fr
     assert ("come from different places" in next(compared.verdicts())) is (count == 0)
 
 
-def test_of_other_test_images_of_one_place_the_common_ones_are_compared(
+def test_of_an_earlier_versions_test_images_of_one_place_the_common_ones_are_compared(
     tmp_path: Path, compare: Callable[..., SideBySide]
 ) -> None:
-    a = copy_run(tmp_path / "a", uid="a", wrong=range(20), result=SAME)
-    b = copy_run(tmp_path / "b", uid="b", wrong=range(10, 30), result={"test_fingerprint": "other"})
-    c = copy_run(tmp_path / "c", uid="c", wrong=range(1), result={"test_fingerprint": "third"})
+    a = copy_run(tmp_path / "a", uid="a", wrong=range(20))
+    b = copy_run(tmp_path / "b", uid="b", wrong=range(10, 30))
+    c = copy_run(tmp_path / "c", uid="c", wrong=range(1))
     write_answers(b, read_answers(b)[5:40][::-1])
     write_answers(c, read_answers(c)[15:25])
     compared = compare("a", "b", "c")
@@ -255,9 +296,13 @@ def test_what_cannot_be_compared_is_told_in_one_line(tmp_path: Path, capsys: pyt
         (a,): "1 run: expected two or more to compare",
         (a, b, a): f"{a}: named twice",
         (a, tmp_path): "no run began here",
-        (a, b, "--output", tmp_path / "file"): "is a file; expected a folder",
+        (a, b, "--output", tmp_path / "file"): "is there already; expected a new folder",
+        (a, b, "--output", b): "is there already; expected a new folder",
         (a, b, "--limit", "-1"): "--limit -1: expected 0 or more",
     }.items():
         assert main(["compare", *map(str, arguments)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
+    assert main(["compare", str(a), str(b), "--output", str(tmp_path / "file" / "sub")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "file/sub: cannot be written (E" in line

@@ -129,6 +129,9 @@ def test_files_and_model_lie_under_the_store(
     mlflows = {"MLmodel", "mlflow_model.py", "requirements.txt", "python_env.yaml"}
     assert files == {"curves.png", *(f"model/{name}" for name in own | mlflows)}
     assert {path.name for path in model_folder.iterdir()} == own
+    requirements = (artifacts / "model" / "requirements.txt").read_text()
+    assert "mlflow==" in requirements
+    assert "tl_experiments" not in requirements, "PyPI has it not: who took the name would be installed"
     assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"curves.png", "model"}
 
 

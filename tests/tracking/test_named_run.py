@@ -1,13 +1,18 @@
 """A run is found by the names that people give it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tl_experiments.runtime.errors import SettingError
+from tests.finished_runs import change_json, copy_run
+from tl_experiments.runtime.errors import RunFailed, SettingError
+from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 from tl_experiments.tracking.named_run import RUNS, SWEEPS, is_run_id, model_folder, run_folder
+from tl_experiments.tracking.run_log import RunLog
 from tl_experiments.tracking.run_record import FILE, GROUPS, RunRecord
+from tl_experiments.tracking.tracker import NullTracker
 
 RUN_ID = "0123456789abcdef" * 2
 
@@ -107,3 +112,44 @@ def test_a_model_is_found_by_its_run_and_by_its_own_folder(desk: Path) -> None:
         == model_folder(f"{folder}/model")
         == desk / folder / "model"
     )
+
+
+def test_a_run_that_takes_the_folder_of_another_takes_no_model_over(desk: Path) -> None:
+    folder = copy_run(desk / "run", uid="first")
+    for uid, has_model in (("first", True), ("second", False)):  # the first goes on
+        record = RunRecord(uid=uid, name=uid, choices=dict.fromkeys(GROUPS, "x"), sweep_id=None, began="2026")
+        tracker = NullTracker(run_name=uid, uid=uid, parent_uid=None, folder=folder, tags={})
+        RunLog(record=record, folder=folder, member=0, num_members=1, tracker=tracker).begin({}, device="cpu")
+        assert (folder / "predictions.csv").exists() is has_model
+        assert (folder / "model").exists() is has_model
+    with pytest.raises(SettingError, match="there is no trained model"):
+        model_folder(str(folder))
+
+
+def test_an_id_finds_the_files_of_its_own_run_and_of_no_other(
+    make_tracker: Callable[..., MlflowTracker], store_uri: str, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, cache = f"{desk.name}-first", desk / "caches"
+    folder = copy_run(desk / "run", uid=uid)
+    with make_tracker(uid, folder=folder) as tracker:
+        tracker.set_tags({"tl.run_dir": str(folder)})
+        tracker.log_model(folder / "model")
+    named = str(tracker.run_id)
+    assert run_folder(named, tracking_uri=store_uri) == folder
+    assert model_folder(named, tracking_uri=store_uri) == folder / "model"
+    change_json(folder / "run.json", {"uid": "second"})
+    with pytest.raises(SettingError, match=rf"^{named}: {folder} is no longer this run's; expected"):
+        run_folder(named, tracking_uri=store_uri)
+    monkeypatch.setenv("TL_CACHE_DIR", str(cache))
+    cache.write_text("in the way")
+    with pytest.raises(RunFailed, match=r"the model cannot be kept there \(E"):
+        model_folder(named, tracking_uri=store_uri)
+    cache.unlink()
+    fetched = model_folder(named, tracking_uri=store_uri)
+    assert fetched == cache / "models" / named
+    assert (fetched / "model.json").read_bytes() == (folder / "model" / "model.json").read_bytes()
+    with make_tracker(f"{desk.name}-unfinished") as unfinished:
+        pass
+    with pytest.raises(SettingError, match=r"it has left no model, on this machine or in sqlite.*a run that has fin"):
+        model_folder(str(unfinished.run_id), tracking_uri=store_uri)
+    assert [path.name for path in (cache / "models").iterdir()] == [named], "nothing is left of what was not there"

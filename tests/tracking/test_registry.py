@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from tests.finished_runs import change_json
 from tl_experiments.cli.verbs import main
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 
@@ -90,13 +91,21 @@ def test_mlflow_loads_the_champion_whose_run_is_gone_from_the_disk(
 
 
 def test_what_cannot_be_registered_is_told_in_a_line(
-    finish: Begin, make_tracker: Make, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], store_uri: str
+    finish: Begin,
+    make_tracker: Make,
+    name: str,
+    tmp_path: Path,
+    client: MlflowClient,
+    capsys: pytest.CaptureFixture[str],
+    store_uri: str,
 ) -> None:
-    folder, _ = finish("run")
+    folder, run_id = finish("run")
     assert "Names cannot contain '/' or ':'" in refused(capsys, str(folder), f"{name}/x")
     assert "'latest' alias name (case insensitive) is reserved" in refused(
         capsys, str(folder), name, "--alias", "latest"
     )
+    assert "Invalid alias name: 'a/b'" in refused(capsys, str(folder), name, "--alias", "a/b")
+    assert not client.search_registered_models(f"name = '{name}'"), "nothing is made for an alias that is refused"
     assert refused(capsys, str(tmp_path / "none"), name) == f"{tmp_path / 'none'}: no such folder; expected a run"
     untracked = shutil.copytree(STORED_RUN, tmp_path / "untracked")
     assert refused(capsys, str(untracked), name) == (
@@ -110,6 +119,23 @@ def test_what_cannot_be_registered_is_told_in_a_line(
         f"has no MLflow model of it; expected a finished run that was delivered, by: tlx sync {tmp_path / 'unfinished'}"
     )
     assert refused(capsys, str(tracker.run_id), name, *there).endswith("expected one that has finished")
+    client.delete_run(run_id)
+    assert refused(capsys, run_id, name, *there) == (
+        f"{run_id}: was deleted in {store_uri}; restore it by `mlflow runs restore --run-id {run_id}`"
+    )
+
+
+def test_the_id_of_a_run_in_outputs_finds_the_store_that_it_was_tracked_in(
+    finish: Begin, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run_id = finish("run")
+    change_json(folder / "result.json", {"run_id": run_id})
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "runs").rename(tmp_path / "outputs" / "runs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert said(capsys, run_id, name) == [f"{name} version 1: models:/{name}/1"]
+    assert said(capsys, run_id[:8], name) == [f"{name} version 1, which it was before: models:/{name}/1"]
 
 
 def test_a_run_that_was_not_delivered_is_told_how(

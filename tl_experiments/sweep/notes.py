@@ -6,7 +6,8 @@ from typing import Any
 
 from tl_experiments.sweep.outcome import Outcome, read_epochs
 
-SOURCE = ("_target_", "name", "root")  # what tells one dataset from another
+SOURCE = ("_target_", "name", "root", "subset", "revision")  # what tells one dataset from another
+Data = tuple[Mapping[str, Any], Mapping[str, Any]]  # the group `dataset` of a run's settings, and its result
 MOST_NAMED = 5  # rows or runs that a note names
 
 
@@ -17,11 +18,7 @@ def comparability_notes(finished: Sequence[Outcome], *, short: Sequence[str]) ->
         finished: the runs that are compared.
         short: names of configurations of which not all seeds finished.
     """
-    if data_changed(finished):
-        yield "Runs with the same settings of the dataset saw different images or splits: the data changed meanwhile."
-    sources = {str([outcome.job.config.get("dataset", {}).get(key) for key in SOURCE]) for outcome in finished}
-    if len(sources) > 1:
-        yield "The runs learned from different datasets: a rank across them compares tasks, not settings."
+    yield from data_notes([_data(outcome) for outcome in finished])
     yield from made_otherwise([outcome.result for outcome in finished])
     if short:
         yield f"Not all seeds finished, so that means are of fewer runs than planned: {_listed(short)}."
@@ -32,11 +29,28 @@ def comparability_notes(finished: Sequence[Outcome], *, short: Sequence[str]) ->
 
 def data_changed(outcomes: Iterable[Outcome]) -> bool:
     """Whether runs that were given the same dataset saw different contents or splits."""
+    return _changed([_data(outcome) for outcome in outcomes])
+
+
+def data_notes(runs: Sequence[Data]) -> Iterator[str]:
+    """Yield a sentence where runs did not learn from the same data, by the group `dataset` and the result of each."""
+    if _changed(runs):
+        yield "Runs with the same settings of the dataset saw different images or splits: the data changed meanwhile."
+    sources = {str([settings.get(key) for key in SOURCE]) for settings, _ in runs}
+    if len(sources) > 1:
+        yield "The runs learned from different datasets: a rank across them compares tasks, not settings."
+
+
+def _changed(runs: Iterable[Data]) -> bool:
     seen: dict[str, set[str]] = {}
-    for outcome in outcomes:
-        settings = json.dumps(outcome.job.config.get("dataset"), sort_keys=True, default=str)
-        seen.setdefault(settings, set()).add(_fact(outcome.result, "dataset_fingerprint"))
+    for settings, result in runs:
+        key = json.dumps(settings, sort_keys=True, default=str)
+        seen.setdefault(key, set()).add(_fact(result, "dataset_fingerprint"))
     return any(len(fingerprints - {""}) > 1 for fingerprints in seen.values())
+
+
+def _data(outcome: Outcome) -> Data:
+    return outcome.job.config.get("dataset", {}), outcome.result
 
 
 def made_otherwise(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -8,12 +8,17 @@ from tempfile import TemporaryDirectory
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from tl_experiments.inference.description import FILE as MODEL_FILE
 from tl_experiments.runtime.cache_folder import cache_folder
-from tl_experiments.runtime.errors import SettingError
-from tl_experiments.runtime.files import MANIFEST, published_folder
+from tl_experiments.runtime.errors import RunFailed, SettingError
+from tl_experiments.runtime.files import MANIFEST, disk_fault, published_folder
 from tl_experiments.tracking.address import absolute_uri, holds_secret, shown
+from tl_experiments.tracking.mlflow_run import UID
 from tl_experiments.tracking.mlflow_store import existing_client
 from tl_experiments.tracking.model_files import NAMES as MLFLOWS_OWN
+from tl_experiments.tracking.run_record import RunRecord
+
+MODEL = "model"  # in a run's folder and among its artifacts
 
 
 def folder_of_run(run_id: str, *, tracking_uri: str | None = None) -> Path:
@@ -24,9 +29,9 @@ def folder_of_run(run_id: str, *, tracking_uri: str | None = None) -> Path:
         tracking_uri: where runs are; None is $MLFLOW_TRACKING_URI, else the default store.
 
     Raises:
-        SettingError: there is no such run, or its files are not on this machine.
+        SettingError: there is no such run, or its files are not on this machine, or another run has its folder now.
     """
-    return _folder(run_id, tags_of_run(run_id, tracking_uri=tracking_uri))
+    return _own_folder(run_id, tags_of_run(run_id, tracking_uri=tracking_uri))
 
 
 def folder_of_sweep(run_id: str, *, tracking_uri: str | None = None) -> Path | None:
@@ -46,10 +51,12 @@ def model_of_run(run_id: str, *, tracking_uri: str | None = None) -> Path:
 
     Raises:
         SettingError: there is no such run, or it has left no model.
+        RunFailed: the cache takes nothing.
     """
-    folder = Path(tags_of_run(run_id, tracking_uri=tracking_uri).get("tl.run_dir", ""), "model")
-    if folder.is_absolute() and folder.is_dir():
-        return folder
+    tags = tags_of_run(run_id, tracking_uri=tracking_uri)
+    folder = Path(tags.get("tl.run_dir", ""))
+    if folder.is_absolute() and _uid_of(folder) == tags.get(UID) and (folder / MODEL / MODEL_FILE).is_file():
+        return folder / MODEL
     fetched = cache_folder() / "models" / run_id
     if not fetched.is_dir():
         _fetch(run_id, fetched, tracking_uri=tracking_uri)
@@ -58,16 +65,22 @@ def model_of_run(run_id: str, *, tracking_uri: str | None = None) -> Path:
 
 def _fetch(run_id: str, place: Path, *, tracking_uri: str | None) -> None:
     address = absolute_uri(tracking_uri)
+    none = SettingError(
+        f"{run_id}: it has left no model, on this machine or in {shown(address)}; expected a run that has finished"
+    )
     try:
-        with existing_client(address) as client, published_folder(place) as making, TemporaryDirectory() as folder:
-            found = Path(client.download_artifacts(run_id, "model", folder))
+        with published_folder(place) as making, TemporaryDirectory() as folder:
+            with existing_client(address) as client:
+                if MODEL_FILE not in {Path(file.path).name for file in client.list_artifacts(run_id, MODEL)}:
+                    raise none
+                found = Path(client.download_artifacts(run_id, MODEL, folder))
             for file in found.iterdir():
                 if file.is_file() and file.name not in {MANIFEST, *MLFLOWS_OWN}:
                     shutil.move(file, making / file.name)
     except MlflowException as error:
-        raise SettingError(
-            f"{run_id}: it has left no model, on this machine or in {shown(address)}; expected a run that has finished"
-        ) from (None if holds_secret(address) else error)
+        raise none from (None if holds_secret(address) else error)
+    except OSError as error:
+        raise RunFailed(f"{place}: the model cannot be kept there ({disk_fault(error)})") from error
 
 
 def best_of_experiment(name: str, *, tracking_uri: str | None) -> Path:
@@ -91,7 +104,7 @@ def best_of_experiment(name: str, *, tracking_uri: str | None) -> Path:
         )
     if not runs:
         raise SettingError(f"best:{name}: no run has finished in this experiment of {shown(address)}")
-    return _folder(runs[0].info.run_id, runs[0].data.tags)
+    return _own_folder(runs[0].info.run_id, runs[0].data.tags)
 
 
 def tags_of_run(run_id: str, *, tracking_uri: str | None) -> Mapping[str, str]:
@@ -107,6 +120,22 @@ def tags_of_run(run_id: str, *, tracking_uri: str | None) -> Mapping[str, str]:
     except MlflowException as error:
         named = f"{run_id}: no such run in {shown(address)}; --tracking-uri or MLFLOW_TRACKING_URI names another store"
         raise SettingError(named) from (None if holds_secret(address) else error)
+
+
+def _own_folder(run_id: str, tags: Mapping[str, str]) -> Path:
+    """Return the folder of a run, which a later one may have taken, or which is another's of the same path here."""
+    folder = _folder(run_id, tags)
+    if _uid_of(folder) not in (None, tags.get(UID)):
+        raise SettingError(f"{run_id}: {folder} is no longer this run's; expected the folder that its files are in now")
+    return folder
+
+
+def _uid_of(folder: Path) -> str | None:
+    """Return the uid of the run that a folder is of; None of one where no run began, such as a sweep's."""
+    try:
+        return RunRecord.load(folder).uid
+    except SettingError:
+        return None
 
 
 def _folder(run_id: str, tags: Mapping[str, str]) -> Path:

@@ -69,8 +69,11 @@ def write_model_files(model: Path, place: Path, *, artifact_path: str, run_id: s
 
 
 def _write_environment(place: Path, description: Description) -> None:
-    """Ask for the packages that the model was made with; what came after `+` in a version is not in PyPI."""
-    wanted = {name: version(name) for name in ("tl_experiments", "mlflow")} | dict(description.versions)
+    """Ask for the packages that the model was made with; what came after `+` in a version is not in PyPI.
+
+    This program itself is not asked for: whatever PyPI has under its name is not it.
+    """
+    wanted = {"mlflow": version("mlflow")} | dict(description.versions)
     python = wanted.pop("python", None)
     lines = [f"{name}=={number.partition('+')[0]}\n" for name, number in wanted.items()]
     (place / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")

@@ -45,7 +45,7 @@ def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
         return _latest()
     if named == BEST or named.startswith(f"{BEST}:"):
         return _best(named.removeprefix(BEST).removeprefix(":"), tracking_uri=tracking_uri)
-    if known := _known_by(named):
+    if known := known_by(named):
         return known
     if is_run_id(named):
         from tl_experiments.tracking.find_run import folder_of_run  # noqa: PLC0415 - MLflow is slow to import
@@ -66,7 +66,7 @@ def model_folder(named: str, *, tracking_uri: str | None = None) -> Path:
         SettingError: there is no such run, or it has left no model.
     """
     folder = None if is_run_id(named) else run_folder(named, tracking_uri=tracking_uri)
-    if folder := folder or _known_by(named):
+    if folder := folder or known_by(named):
         for place in (folder / MODEL, folder):
             if (place / MODEL_FILE).is_file():
                 return place
@@ -78,7 +78,7 @@ def model_folder(named: str, *, tracking_uri: str | None = None) -> Path:
     raise SettingError(f"{named}: there is no trained model ({told}); expected {NAMES}")
 
 
-def _known_by(digits: str) -> Path | None:
+def known_by(digits: str) -> Path | None:
     """Return the folder of the run in `outputs` whose MLflow id is or begins so; MLflow is not asked.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 from mlflow.tracking.artifact_utils import get_artifact_uri
+from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 
 from tl_experiments.inference.description import FILE as DESCRIPTION
 from tl_experiments.inference.description import Description
@@ -28,7 +29,7 @@ from tl_experiments.tracking.journal import Journal
 from tl_experiments.tracking.mlflow_run import UID
 from tl_experiments.tracking.mlflow_store import existing_client, one_line
 from tl_experiments.tracking.model_files import MODEL_FILE as MLMODEL
-from tl_experiments.tracking.named_run import MODEL, MODEL_FILE, is_run_id, run_folder
+from tl_experiments.tracking.named_run import MODEL, MODEL_FILE, is_run_id, known_by, run_folder
 from tl_experiments.tracking.sync import kept_address
 
 SCORES = ("val/acc_best", "test/acc")  # of the run, said of the version as well
@@ -58,12 +59,13 @@ def register(named: str, name: str, *, alias: str | None, tracking_uri: str | No
         named: the run, as `run_folder` takes it; its id alone need not be on this machine.
         name: of the registered model.
         alias: that the version gets, taken from another version that has it.
-        tracking_uri: of the store; None is where the run was tracked, for an id $MLFLOW_TRACKING_URI or the default.
+        tracking_uri: of the store; None is where the run was tracked, for an id that is not of a run in `outputs`
+            $MLFLOW_TRACKING_URI or the default.
 
     Raises:
         SettingError: the store has no such run or no model of it, or MLflow does not take the name or the alias.
     """
-    if is_run_id(named):
+    if is_run_id(named) and known_by(named) is None:
         address, source = absolute_uri(tracking_uri), None
     else:
         source = _journal(run_folder(named, tracking_uri=tracking_uri))
@@ -72,6 +74,9 @@ def register(named: str, name: str, *, alias: str | None, tracking_uri: str | No
         run = _run(client, named, address) if source is None else _run_of(client, source, address)
         weights_sha256 = _weights(client, run, named=named, address=address, folder=source.folder if source else None)
         with _named_well(address):
+            if alias is not None:  # before anything is made, which would stay where the alias is refused at last
+                _validate_model_alias_name(alias)
+                _validate_model_alias_name_reserved(alias)
             before = _aliases(client, name)
             known = client.search_model_versions(f"run_id = '{run.info.run_id}'")
             own = [found for found in known if found.name == name]
@@ -95,13 +100,18 @@ def _journal(folder: Path) -> Journal:
 
 def _run(client: MlflowClient, run_id: str, address: str) -> Run:
     try:
-        return client.get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
         raise SettingError(
             f"{run_id}: no such run in {shown(address)}; --tracking-uri or MLFLOW_TRACKING_URI names another store"
         ) from (None if holds_secret(address) else error)
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise SettingError(
+            f"{run_id}: was deleted in {shown(address)}; restore it by `mlflow runs restore --run-id {run_id}`"
+        )
+    return run
 
 
 def _run_of(client: MlflowClient, source: Journal, address: str) -> Run:

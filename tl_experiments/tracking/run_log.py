@@ -19,13 +19,14 @@ from tl_experiments.engine.lr_finder import RangeTest
 from tl_experiments.engine.records import Diverged, EpochRecord, FinalRecord, Record, Stopped
 from tl_experiments.engine.training_plan import TrainingPlan
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.files import publish_text, remove_unfinished
+from tl_experiments.runtime.files import publish_text, remove_folder, remove_unfinished
 from tl_experiments.runtime.fingerprint import git_commit, versions
 from tl_experiments.runtime.process import machine
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.tracking import journal
-from tl_experiments.tracking.evaluation_files import write_evaluation
+from tl_experiments.tracking.evaluation_files import FILES, write_evaluation
 from tl_experiments.tracking.metrics_log import append_metrics, best_epoch, keep_epochs, read_metrics
+from tl_experiments.tracking.named_run import MODEL
 from tl_experiments.tracking.params import run_params
 from tl_experiments.tracking.pictures import learning_curves, save_picture
 from tl_experiments.tracking.plan_table import write_plan
@@ -148,9 +149,15 @@ class RunLog:
         remove_unfinished(self.folder)
         (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         if not self._record.is_saved(self.folder):
-            (self.folder / CURVE).unlink(missing_ok=True)
+            self._remove_others()
             publish_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
             self._record.save(self.folder)
+
+    def _remove_others(self) -> None:
+        """Remove what an earlier run has left in the folder, which would be taken for this one's."""
+        remove_folder(self.folder / MODEL)
+        for name in (CURVE, CURVES, *FILES):
+            (self.folder / name).unlink(missing_ok=True)
 
     def dataset(self, *, name: str, source: str, images: DatasetImages) -> None:
         """Record what the run learns from, and which images were left out.
@@ -308,7 +315,7 @@ class RunLog:
         self.write_rows()
         for path in self._draw(tested, images, class_names):
             self.tracker.log_file(path)
-        self.tracker.log_model(self.folder / "model")
+        self.tracker.log_model(self.folder / MODEL)
         return self._end("FINISHED", self.metrics, weights_sha256=weights_sha256)
 
     def prune(self) -> RunResult:

@@ -8,7 +8,8 @@ import numpy as np
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.config.targets import target_problems
-from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.files import disk_fault, make_folder, publish_text
 from tl_experiments.sweep.report.pictures import UNREADABLE, draw_test_images
 from tl_experiments.sweep.report.templates import environment, inline
 from tl_experiments.sweep.side_by_side.compared_run import ComparedRun
@@ -25,8 +26,10 @@ def write_side_by_side(folder: Path, compared: SideBySide) -> tuple[Path, Path]:
     Args:
         folder: made when it is missing.
         compared: the runs.
+
+    Raises:
+        RunFailed: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     page, table = folder / PAGE, folder / TABLE
     shown, problem = compared.disagreements[:MOST_SHOWN], None
     pictures: Sequence[str | None] = [None] * len(shown)
@@ -46,8 +49,12 @@ def write_side_by_side(folder: Path, compared: SideBySide) -> tuple[Path, Path]:
             style=inline("page.css"),
         )
     )
-    publish_text(table, compared.disagreements_csv())
-    publish_text(page, text.encode(errors="replace").decode())  # names of files may hold what is no character
+    try:
+        make_folder(folder)
+        publish_text(table, compared.disagreements_csv())
+        publish_text(page, text.encode(errors="replace").decode())  # names of files may hold what is no character
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot be written ({disk_fault(error)})") from error
     return page, table
 
 

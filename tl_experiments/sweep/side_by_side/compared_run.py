@@ -51,16 +51,16 @@ def read_compared(folder: Path, *, number: int) -> ComparedRun:
     Raises:
         SettingError: no run began there.
     """
-    run, config, problem = read_run(folder), {}, None
+    run, config, problems = read_run(folder), {}, list[str]()
     try:
         config = read_values(folder / CONFIG)
     except ConfigError as error:
-        problem = f"its settings cannot be compared: {error}"
+        problems.append(f"its settings cannot be compared: {error}")
     finished = run.status == "FINISHED"
     predictions = read_predictions(folder) if finished else None
     if not finished:
         stands = "was stopped by its search" if run.status == "PRUNED" else f"is {run.status}"
-        problem = f"it {stands}, so that it was not tested"
+        problems.append(f"it {stands}, so that it was not tested")
     elif predictions is None:
-        problem = "its predictions.csv cannot be read, so that only its figures are compared"
-    return ComparedRun(number, run, config, predictions, problem)
+        problems.append("its predictions.csv cannot be read, so that only its figures are compared")
+    return ComparedRun(number, run, config, predictions, "; ".join(problems) or None)

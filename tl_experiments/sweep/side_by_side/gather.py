@@ -11,7 +11,7 @@ import numpy as np
 
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep.comparison import MEASURED
-from tl_experiments.sweep.notes import made_otherwise
+from tl_experiments.sweep.notes import data_notes, made_otherwise
 from tl_experiments.sweep.paired import LEVEL, Paired, holm, pair
 from tl_experiments.sweep.side_by_side.compared_run import ComparedRun, read_compared
 from tl_experiments.sweep.side_by_side.pairing import Common, common_images
@@ -123,6 +123,11 @@ class SideBySide:
         if num_tests:
             yield CAUTION
 
+    def same_settings_sentence(self) -> str:
+        """Say what is known where no setting differs."""
+        known = all(run.config for run in self.runs)
+        return "No setting differs that changes a result." if known else "No setting differs of those that can be read."
+
     def disagreement_sentence(self) -> str:
         """Say how many images are answered differently."""
         if not self.answering:
@@ -159,15 +164,23 @@ def compare_runs(folders: Sequence[Path]) -> SideBySide:
     against = _against(runs)
     answering, positions = _answering(runs[0], against)
     figures = {key: tuple(run.fact(key) for run in runs) for key in FIGURES}
+    contents = {run.fact("dataset_fingerprint") for run in runs}
+    same_data = len(contents) == 1 and None not in contents
+    results = [run.run.own_result for run in runs]
+    data = [(run.dataset, result) for run, result in zip(runs, results, strict=True) if run.config]
     return SideBySide(
         runs=runs,
-        settings=differing_settings([run.config for run in runs], choices=[run.run.record.choices for run in runs]),
+        settings=differing_settings(
+            [run.config for run in runs],
+            choices=[run.run.record.choices for run in runs],
+            same_data=same_data,
+        ),
         figures={key: row for key, row in figures.items() if any(value is not None for value in row)},
         against=against,
         answering=answering,
         num_common=len(positions[0]) if positions else 0,
         disagreements=_disagreements(answering, positions),
-        notes=tuple(made_otherwise([run.run.own_result for run in runs])),
+        notes=(*(() if same_data else data_notes(data)), *made_otherwise(results)),
     )
 
 

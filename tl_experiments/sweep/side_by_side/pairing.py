@@ -28,9 +28,9 @@ class Common:
 def common_images(first: ComparedRun, second: ComparedRun) -> Common:
     """Find the test images that two runs share.
 
-    A result tells the identity of the contents of the test images. Where it is the same, so are the images. Where it
-    is not, or an earlier version did not tell it, names and classes say what is shared, if both runs took their images
-    from one place; where the names are all the same and the contents are not, nothing is.
+    A result tells the identity of the contents of the test images. Where it is the same, so are the images; where it
+    is not, which of them are shared is not known: a name may be that of another image, as of the same row of another
+    table. Where an earlier version did not tell it, names and classes do, if both runs took images from one place.
     """
     one, other = first.predictions, second.predictions
     if one is None or other is None:
@@ -40,8 +40,8 @@ def common_images(first: ComparedRun, second: ComparedRun) -> Common:
     same_names = one.same_test(other)
     if None not in contents and contents[0] == contents[1] and one.classes == other.classes:
         return _all(len(one.images), f"the same {len(one.images):,} test images")
-    if same_names and None not in contents:
-        return _nothing("the test images have the same names and classes, but other contents")
+    if None not in contents and contents[0] != contents[1]:
+        return _nothing("the test images have other contents, and names alone do not tell which of them are the same")
     same_data = first.fact("dataset_fingerprint") == second.fact("dataset_fingerprint") is not None
     if not same_data and not _same_source(first, second):
         return _nothing("the test images come from different places")

@@ -7,29 +7,34 @@ from tl_experiments.tracking.params import as_text
 from tl_experiments.tracking.tags import with_effect
 
 NONE = "–"  # a run has no such key
+UNREAD = "?"  # a run's settings cannot be read
 BUILDING = ("_target_", "_partial_")  # said by the option of the group, where that differs
 RATE = "optimizer.lr"  # `lr` again, unless it was given by itself
 
 Differences = dict[str, tuple[str, ...]]
 
 
-def differing_settings(configs: Sequence[Mapping[str, Any]], *, choices: Sequence[Mapping[str, str]]) -> Differences:
+def differing_settings(
+    configs: Sequence[Mapping[str, Any]], *, choices: Sequence[Mapping[str, str]], same_data: bool
+) -> Differences:
     """Return key → value of each run, of the keys that differ; first the options of groups, then what they hold.
 
-    What changes no result is left out: where files lie, where a run is tracked, how fast it goes.
+    What changes no result is left out: where files lie, if they are the same, where a run is tracked, how fast it goes.
 
     Args:
         configs: resolved, of each run; of one that cannot be read it is empty.
         choices: group → option, of each run.
+        same_data: whether all are known to have seen the same images, wherever these lie.
     """
     groups = dict.fromkeys(group for chosen in choices for group in chosen if group != "tracking")
     options = {group: tuple(chosen.get(group, NONE) for chosen in choices) for group in groups}
-    flat = [dict(_flat(with_effect(config))) for config in configs]
-    if all(values.get(RATE, rate) == rate for values in flat if (rate := values.get("lr")) is not None):
-        for values in flat:
+    flat = [dict(_flat(with_effect(config) | ({} if same_data else _place(config)))) for config in configs]
+    read = [values for values in flat if values]
+    if all(values.get(RATE, rate) == rate for values in read if (rate := values.get("lr")) is not None):
+        for values in read:
             values.pop(RATE, None)
-    keys = dict.fromkeys(key for values in flat for key in values)
-    values = {key: tuple(values.get(key, NONE) for values in flat) for key in keys}
+    keys = dict.fromkeys(key for values in read for key in values)
+    values = {key: tuple(values.get(key, NONE) if values else UNREAD for values in flat) for key in keys}
     chosen_otherwise = {group for group, told in options.items() if _differs(told)}
     told = {
         key: row
@@ -40,7 +45,13 @@ def differing_settings(configs: Sequence[Mapping[str, Any]], *, choices: Sequenc
 
 
 def _differs(row: Sequence[str]) -> bool:
-    return len(set(row)) > 1
+    return len(set(row) - {UNREAD}) > 1
+
+
+def _place(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where the images of a run lie, as a key beside others."""
+    dataset = config.get("dataset")
+    return {"dataset.root": dataset["root"]} if isinstance(dataset, Mapping) and "root" in dataset else {}
 
 
 def _flat(node: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, str]]:

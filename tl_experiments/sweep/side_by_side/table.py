@@ -26,7 +26,7 @@ def print_side_by_side(compared: SideBySide, console: rich.console.Console, *, m
     if compared.settings:
         console.print(_rows("settings that differ", numbers, compared.settings))
     else:
-        _line(console, "No setting differs that changes a result.")
+        _line(console, compared.same_settings_sentence())
     console.print(
         _rows("figures", numbers, {key: [figure(key, value) for value in row] for key, row in compared.figures.items()})
     )
