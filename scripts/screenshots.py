@@ -26,8 +26,8 @@ from tl_experiments.tracking.links import charts_link
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "images"
-SWEEP = ("-m", "strategy=feature,finetune", "seed=0,1,2", "dataset.train_size=400", "epochs=6")
-FEW = ("backbone.image_size=96", "dataset.train_size=2000", "epochs=8", "tracking=none")
+SWEEP = ("-m", "strategy=feature,finetune", "seed=0,1,2", "dataset.train_size=300", "epochs=5")
+FEW = ("backbone.image_size=96", "epochs=8", "tracking=none")
 WIDE, TALL = {"width": 1500, "height": 900}, {"width": 1200, "height": 1500}
 EXPERIMENT = "1"  # the first of a new store
 SETTLED_MS = 4000  # that charts may take to be drawn
@@ -75,7 +75,7 @@ def take_mlflow(page: Page, desk: Path) -> None:
 def take_page(page: Page, desk: Path, named: str) -> None:
     with serving(desk, "serve", named, path="/ready") as address:
         page.goto(address)
-        page.get_by_role("button", name="example").first.click()
+        page.locator("#examples button").nth(1).click()
         page.wait_for_timeout(SETTLED_MS)
         page.screenshot(path=PICTURES / "serve.png")
 
