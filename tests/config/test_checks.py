@@ -407,6 +407,7 @@ def test_a_missing_table_of_images_is_named(kind: str, make_member: Callable[...
         (("dataset.name=a/b", "dataset.root={root}"), r"dataset\.name=a/b: dataset\.root says already what is read"),
         (("dataset.root={root}", "dataset.revision=v1"), r"dataset\.revision=v1: a folder has none; expected null"),
         (("dataset.root=/gone",), r"dataset\.root=/gone: no such folder"),
+        (("dataset.root='~nobody-of-this-name'",), r"dataset\.root=~nobody-of-this-name: no such folder"),
     ],
 )
 def test_a_dataset_of_hugging_face_has_one_place(

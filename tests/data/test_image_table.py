@@ -73,6 +73,7 @@ def test_numbers_that_hugging_face_named_have_these_names(path: Path) -> None:
         ("image_path,label\n" + "a,\n" * 9, "label is empty in line 2, 3, 4, 5, 6 and 4 more"),
         ("image_path,label,split\na,b,dev\n", "split 'dev' is none of train, val, valid, validation, test in line 2"),
         ("image_path,label\na.jpg,x\nb/../a.jpg,y\n", "b/../a.jpg is 'x' in line 2 and 'y' in line 3; expected one"),
+        ("image_path,label,split\na.jpg,x,train\n./a.jpg,x,test\n", "is 'train' in line 2 and 'test' in line 3"),
         ("image_path,label\na\0.jpg,x\n", "image_path holds a null byte in line 2"),
         ('image_path,label\n"a,x\n', "not CSV (unexpected end of data)"),
         ("image_path,label\nä.jpg,x\n".encode("latin-1"), "not text in UTF-8; save it as that"),

@@ -3,17 +3,21 @@
     python -m tests.use.roads RUN IMAGES
 
 The roads are predict, ONNX and pt2 (with and without preprocessing), the HTTP service, and MLflow. Images are files of
-any size; where a graph has no preprocessing, they are drawn as the model's description says.
+any size; where a graph has no preprocessing, they are drawn, mirrored and calibrated as the model's description says.
+Those that are in the test split of the run are compared with what it said of them then, too.
 """
 
 import argparse
+import csv
 import json
+import math
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -23,12 +27,15 @@ import onnxruntime
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+import yaml
+from PIL import Image
 
 from tl_experiments.cli.verbs import main
 from tl_experiments.data.decoding import decode
 from tl_experiments.data.transforms import centre_crop, draw
 from tl_experiments.inference.description import Description
 from tl_experiments.inference.image_list import list_images
+from tl_experiments.models.mirrors import mean_logits
 from tl_experiments.tracking.address import absolute_uri
 from tl_experiments.tracking.named_run import model_folder, run_folder
 
@@ -43,8 +50,11 @@ class Roads:
         self.run, self.images, self.desk = run, images, desk
         self.description = Description.load(model_folder(run))
         self.paths = [Path(listed.name) for listed in list_images(images)]
-        canvases = [draw(decode(path.read_bytes(), name=str(path)), self.description.canvas) for path in self.paths]
+        canvases = [draw(self._image(path), self.description.canvas) for path in self.paths]
         self.canvases = torch.from_numpy(np.stack(canvases))
+
+    def _image(self, path: Path) -> Image.Image:
+        return decode(path.read_bytes(), name=str(path))
 
     def all(self) -> dict[str, Callable[[], np.ndarray]]:
         graphs = {"ONNX": self.onnx, "pt2": self.pt2}
@@ -81,12 +91,27 @@ class Roads:
         return path
 
     def _through(self, graph: Callable[[torch.Tensor], np.ndarray], *, preprocess: bool) -> np.ndarray:
-        """Give a graph all images: as canvases, which need no resizing, or as the input of the network."""
+        """Give a graph all images: one by one as they are, each of its own size, or as the input of the network."""
         if preprocess:
-            return graph(self.canvases.permute(0, 2, 3, 1).contiguous())
+            raw = (torch.from_numpy(np.array(self._image(path)))[None] for path in self.paths)
+            return np.concatenate([graph(image) for image in raw])
         crops = centre_crop(self.canvases, self.description.canvas.crop)
-        logits = torch.from_numpy(graph(self.description.normalise(crops)))
+        seen = [crops, crops.flip(-1)] if self.description.mirrors else [crops]
+        logits, *mirrored = (torch.from_numpy(graph(self.description.normalise(images))) for images in seen)
+        logits = mean_logits(logits, *mirrored) if mirrored else logits
         return (logits / self.description.temperature).softmax(dim=1).numpy()
+
+    def own_test(self) -> tuple[str, dict[int, str]]:
+        """Return the precision of the run's own test, and what was predicted there of the images that are here too."""
+        folder = run_folder(self.run)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        root = Path(config["dataset"]["root"]).expanduser()
+        root = root.parent if root.is_file() else root
+        with (folder / "predictions.csv").open(newline="") as file:
+            predicted = {(root / row["image"]).resolve(): row["predicted"] for row in csv.DictReader(file)}
+        here = {at: path.resolve() for at, path in enumerate(self.paths)}
+        found = {at: predicted[path] for at, path in here.items() if path in predicted}
+        return config["runtime"]["infer_precision"], found
 
     def http(self) -> np.ndarray:
         with serving(self.run) as address, httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
@@ -132,15 +157,33 @@ def serving(run: str) -> Iterator[str]:
             service.terminate()
 
 
-def compare(roads: Roads) -> dict[str, tuple[float, float]]:
-    """Return for each road the share of labels that predict says too, and the largest difference of a probability."""
-    said: dict[str, tuple[float, float]] = {}
+@dataclass(frozen=True)
+class Agreement:
+    """How far a road agrees with others.
+
+    Attributes:
+        labels: share of labels that predict says too.
+        difference: the largest one of a probability from predict's.
+        own_test: share of labels of the run's own test that it says too; NaN where none of its images is here.
+    """
+
+    labels: float
+    difference: float
+    own_test: float
+
+
+def compare(roads: Roads) -> dict[str, Agreement]:
+    """Compare each road with predict, and with the run's own test."""
+    said: dict[str, Agreement] = {}
+    names, (_, tested) = np.array(roads.description.class_names), roads.own_test()
     expected: np.ndarray | None = None
     for name, road in roads.all().items():
         found = road()
         expected = found if expected is None else expected
         labels = found.argmax(axis=1) == expected.argmax(axis=1)
-        said[name] = float(labels.mean()), float(np.abs(found - expected).max())
+        same = names[found.argmax(axis=1)[list(tested)]] == list(tested.values())
+        own_test = float(same.mean()) if tested else math.nan
+        said[name] = Agreement(float(labels.mean()), float(np.abs(found - expected).max()), own_test)
     return said
 
 
@@ -151,6 +194,10 @@ if __name__ == "__main__":
     typed = parser.parse_args()
     with tempfile.TemporaryDirectory() as desk:
         roads = Roads(typed.run, typed.images, Path(desk))
-        print(f"{len(roads.paths)} images, {typed.run}")
-        for name, (labels, difference) in compare(roads).items():
-            print(f"{name:24} labels {labels:.2%} as predict's, probabilities within {difference:.1e}")
+        precision, tested = roads.own_test()
+        print(f"{len(roads.paths)} images, {len(tested)} of them of the run's own test ({precision}), {typed.run}")
+        for name, found in compare(roads).items():
+            print(
+                f"{name:24} labels {found.labels:.2%} as predict's, {found.own_test:.2%} as the run's own test, "
+                f"probabilities within {found.difference:.1e}"
+            )

@@ -13,6 +13,7 @@ import pytest
 
 from tests.digit_files import MODEL, RUN, write_digits
 from tl_experiments.cli.verbs import main
+from tl_experiments.tracking.evaluation_files import write_evaluation
 
 NUM = 60
 FILES = (
@@ -132,6 +133,9 @@ def test_without_a_place_it_lies_in_outputs() -> None:
     ("arguments", "told"),
     [
         (("gone",), "gone: no such folder or table"),
+        (("x" * 300,), "cannot be used as a path (File name too long)"),
+        (("~nobody-of-this-name/in",), "cannot be used as a path (Could not determine home directory.)"),
+        (("in", "--output", "~nobody-of-this-name/out"), "cannot be used as a path"),
         (("in", "--split", "dev"), "--split dev: expected train, val or test"),
         (("in", "--split", "val"), "in: no split val"),
         (("table.csv", "--split", "val"), "table.csv: no split val (it is not split)"),
@@ -151,6 +155,30 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(
     assert line.startswith("error: ")
     assert told in line
     assert sorted(Path().rglob("*")) == before
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_classified(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("file").touch()
+    assert main(["evaluate", str(MODEL), "in", "--output", "file/out", "--workers", "0"]) == 1
+    said = capsys.readouterr()
+    assert "file/out: cannot be written (ENOTDIR: Not a directory" in said.err or "EEXIST" in said.err
+    assert "evaluating" not in said.out + said.err
+
+
+def test_what_comes_to_the_output_meanwhile_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*arguments: Any, **options: Any) -> None:
+        Path("out").mkdir()
+        Path("out/mine.txt").write_text("notes")
+        write_evaluation(*arguments, **options)
+
+    monkeypatch.setattr("tl_experiments.use.evaluate.write_evaluation", write)
+    assert main(["evaluate", str(MODEL), "in", "--output", "out", "--workers", "0"]) == 2
+    assert "is there already; expected a new folder" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["mine.txt"]
 
 
 def test_where_no_image_can_be_used_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:

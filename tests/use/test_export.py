@@ -96,8 +96,7 @@ def test_onnx_with_preprocessing_gives_the_probabilities_of_images(
     assert np.abs(found - expected).max() < 1e-4
     assert np.array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     resized = manifest_of(output)["check"]["resized_in_graph"]  # the files are 8 x 8
-    assert resized["images"] == 64
-    assert resized["max_difference"] < 1e-4
+    assert resized["images"] == 64 + 6
     photo = Image.fromarray(load_sample_images().images[0])
     for image in (photo, photo.crop((100, 0, 300, 400))):
         [found] = session.run(["probabilities"], {"images": np.array(image)[None]})
@@ -141,13 +140,18 @@ def test_timm_loads_its_folder(digits: Path, classifier: Classifier, canvases: t
 
 
 def test_a_folder_of_the_model_alone_is_as_good_as_the_run(
-    digits: Path, classifier: Classifier, canvases: torch.Tensor, tmp_path: Path
+    digits: Path, classifier: Classifier, canvases: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "safetensors"
+    (tmp_path / "safetensors.json").touch()  # nothing of a folder's
     assert export(RUN, output, "--images", str(digits)) == 0
     with build_classifier(output, device="cpu") as again:
         assert torch.equal(again.probabilities(canvases), classifier.probabilities(canvases))
     assert main(["predict", str(output), str(digits / "0"), "--output", str(tmp_path / "p.csv")]) == 0
+    (output / "mine.txt").write_text("notes")
+    assert export(RUN, output, "--images", str(digits), "--overwrite") == 2
+    assert "is not overwritten (its files are not those of its manifest: mine.txt)" in capsys.readouterr().err
+    assert (output / "mine.txt").read_text() == "notes"
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +168,7 @@ def test_mirror_images_are_in_the_graph_and_the_model_brings_its_own_images(exam
     assert export(examples, output, "--preprocess") == 0
     assert manifest_of(output)["tta"] == "flip"
     assert manifest_of(output)["check"]["images"] == 1
+    assert manifest_of(output)["check"]["resized_in_graph"]["images"] == 4
     with build_classifier(examples, device="cpu") as model:
         side = model.description.canvas.size
         images = torch.randint(
@@ -195,6 +200,9 @@ def test_the_outside_is_told_in_one_line(
     assert "ends in .onnx" in refused(examples, "a/onnx")
     assert "there.pt2 is there already; expected another name, or --overwrite" in refused(examples, "there.pt2")
     assert "is no folder that was exported" in refused(examples, "safetensors", "--overwrite")
+    for typed in (".", "~nobody-of-this-name/x", "x" * 300):
+        assert main(["export", str(examples), "--format", "safetensors", "--output", typed]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
     assert "expected --format onnx or pt2" in refused(examples, "timm", "--preprocess")
     model, node = make_model("resnet18")
     save(model, node, tmp_path / "resnet18")

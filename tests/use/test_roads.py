@@ -25,7 +25,11 @@ def test_all_roads_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder.mkdir()
     member = compose_member(["dataset=image_folder", f"dataset.root={tmp_path / 'digits'}", *RUN], folder=folder)
     run_experiments([member])
-    said = compare(Roads(str(folder), "digits", tmp_path))
+    roads = Roads(str(folder), "digits", tmp_path)
+    with (folder / "predictions.csv").open() as file:
+        assert len(roads.own_test()[1]) == len(file.readlines()) - 1, "the images hold the whole of its test split"
+    said = compare(roads)
     assert len(said) == 7
-    assert {name: labels for name, (labels, _) in said.items() if labels < 1} == {}
-    assert {name: difference for name, (_, difference) in said.items() if difference > 1e-4} == {}
+    assert {name: found for name, found in said.items() if found.labels < 1} == {}
+    assert {name: found for name, found in said.items() if not found.own_test >= 0.99} == {}
+    assert {name: found for name, found in said.items() if found.difference > 1e-4} == {}

@@ -38,12 +38,13 @@ def add(verbs: Verbs) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from tl_experiments.runtime.typed_path import typed_path
     from tl_experiments.tracking.console import Console
     from tl_experiments.use.export import Wanted, export
 
     wanted = Wanted(
         format=options.format,
-        output=options.output.expanduser(),
+        output=typed_path(options.output),
         preprocess=options.preprocess,
         images=options.images,
         overwrite=options.overwrite,

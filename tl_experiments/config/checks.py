@@ -91,7 +91,7 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         )
     weights = lookup(config, "backbone.weights")
     own_code = not lookup(config, "backbone._target_").startswith(HOMES["backbone"])
-    if weights not in (None, "default") and not own_code and not Path(weights).expanduser().is_file():
+    if weights not in (None, "default") and not own_code and not _is_there(weights, "file"):
         yield f"backbone.weights={weights}: no such file; expected a file of tensors, default, or null"
     if not _writable(folder):
         yield f"{folder}: cannot be written to; expected a writable output folder (hydra.run.dir or hydra.sweep.dir)"
@@ -103,8 +103,8 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _is_there(root: str, kind: str) -> bool:
-    path = Path(root).expanduser()
-    return path.is_file() if kind == "file" else path.is_dir()
+    path = os.path.expanduser(root)  # noqa: PTH111 - pathlib would raise where there is no such user
+    return os.path.isfile(path) if kind == "file" else os.path.isdir(path)  # noqa: PTH112, PTH113 - or too long a name
 
 
 def _writable(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from tl_experiments.data.decoding import EXTENSIONS
 from tl_experiments.data.image_files import NOWHERE, leaves, leaving, printable
 from tl_experiments.data.naming import SPLIT_NAMES, natural_key
 from tl_experiments.runtime.errors import DataError
+from tl_experiments.runtime.typed_path import typed_path
 
 _KNOWN = " ".join(EXTENSIONS)
 _EXPECTED = "train/CLASS/*.jpg or CLASS/*.jpg"
@@ -63,8 +64,9 @@ def resolved_root(root: str, *, named: str) -> Path:
 
     Raises:
         DataError: there is no such folder.
+        SettingError: there can be none.
     """
-    folder = Path(root).expanduser()
+    folder = typed_path(root)
     if not folder.is_dir():
         raise DataError(f"{named}: no such folder; expected one with {_EXPECTED}")
     return folder.resolve()

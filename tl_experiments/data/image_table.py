@@ -49,7 +49,8 @@ def read_image_table(path: Path) -> ImageTable:
         path: FILE.csv or FILE.parquet.
 
     Raises:
-        DataError: it is no such table, a row lacks its path or label, a split is unknown, or a path has two labels.
+        DataError: it is no such table, a row lacks its path or label, a split is unknown, or a path has two
+            labels or is in two splits.
     """
     return _read(path, require_columns(path, PATH, LABEL))
 
@@ -114,7 +115,7 @@ def _read(path: Path, columns: Sequence[str]) -> ImageTable:
         tuple(values[SPLIT]) if SPLIT in values else None,
         np.array(rows, dtype=np.int64),
     )
-    _require_one_label(table)
+    _require_one_meaning(table)
     return table
 
 
@@ -170,14 +171,18 @@ class _Faults:
         return f"{first}{others}{more}"
 
 
-def _require_one_label(table: ImageTable) -> None:
-    """See that no image is called two things; the same file may stand there twice."""
+def _require_one_meaning(table: ImageTable) -> None:
+    """See that no image is called two things, or is in two splits; the same file may stand there twice."""
+    columns = {"label": table.labels, "split": table.splits or ()}
     firsts: dict[str, int] = {}
     for at, image_path in enumerate(table.image_paths or ()):
         first = firsts.setdefault(os.path.normpath(image_path), at)
-        if table.labels[first] != table.labels[at]:
-            first_row, row = (row_name(table.path, int(table.rows[place])) for place in (first, at))
-            raise DataError(
-                f"{printable(table.path)}: {printable(image_path)} is {printable(table.labels[first])!r} in "
-                f"{first_row} and {printable(table.labels[at])!r} in {row}; expected one label"
-            )
+        if first == at:
+            continue
+        for name, values in columns.items():
+            if values and values[first] != values[at]:
+                first_row, row = (row_name(table.path, int(table.rows[place])) for place in (first, at))
+                raise DataError(
+                    f"{printable(table.path)}: {printable(image_path)} is {printable(values[first])!r} in "
+                    f"{first_row} and {printable(values[at])!r} in {row}; expected one {name}"
+                )

@@ -13,6 +13,7 @@ from tl_experiments.data.row_groups import RowGroupSource, holds_images
 from tl_experiments.data.source import Dataset, Files, ImageSource, Split
 from tl_experiments.data.table_rows import CSV, PARQUET, require_table, row_name
 from tl_experiments.runtime.errors import DataError
+from tl_experiments.runtime.typed_path import typed_path
 
 _SPLITS = ("train", "val", "test")
 
@@ -80,7 +81,7 @@ def parquet_table(
 
 
 def _table_path(root: str, extension: str) -> Path:
-    path = Path(root).expanduser().absolute()
+    path = typed_path(root)
     if path.suffix.lower() != extension:
         raise DataError(f"dataset.root={printable(root)}: expected a file called FILE{extension}")
     require_table(path)

@@ -5,6 +5,8 @@ from datetime import datetime
 from pathlib import Path
 
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.files import disk_fault
+from tl_experiments.runtime.typed_path import typed_path
 
 
 def new_folder(output: Path | None, *, parent: str) -> Path:
@@ -18,7 +20,16 @@ def new_folder(output: Path | None, *, parent: str) -> Path:
         SettingError: what was asked for is no folder, or holds something.
     """
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
-    folder = (output or Path(parent) / name).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingError(f"--output {folder}: is there already; expected a new folder, or an empty one")
+    folder = typed_path(output or Path(parent) / name)
+    require_new(folder)
     return folder
+
+
+def require_new(folder: Path) -> None:
+    """See that a folder is empty or not there; raises SettingError otherwise."""
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise SettingError(f"--output {folder}: cannot be used ({disk_fault(error)}); expected a new folder") from error
+    if taken:
+        raise SettingError(f"--output {folder}: is there already; expected a new folder, or an empty one")

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from rich.table import Column, Table
 from tl_experiments.data.bad_images import BadImage, keep_list
 from tl_experiments.inference.image_classifier import Classifier
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.files import disk_fault, published_folder
+from tl_experiments.runtime.files import disk_fault, make_folder, published_folder, unfinished
 from tl_experiments.runtime.process import describe_device
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.evaluation_files import write_evaluation
-from tl_experiments.tracking.new_folder import new_folder
+from tl_experiments.tracking.new_folder import new_folder, require_new
 from tl_experiments.tracking.result import read_result
 from tl_experiments.use.evaluation import LabelledAnswers, Matched, classify_labelled, match_classes
 from tl_experiments.use.labelled_images import labelled_images
@@ -49,6 +50,10 @@ def evaluate(
         names, temperature = classifier.description.class_names, classifier.description.temperature
         matched = match_classes(images, names, source=source)
         _tell_classes(matched, console)
+        with _told(folder):
+            make_folder(folder.parent)
+            with unfinished(folder.parent):
+                pass  # what cannot be written is known before hours of work
         on_progress = console.work(f"evaluating {len(matched.split):,} images")
         with failures_told(classifier):
             tested = classify_labelled(classifier, matched, workers=options.num_workers, on_progress=on_progress)
@@ -65,17 +70,24 @@ def evaluate(
             **_finite(metrics),
             "own_test": _finite(own),
         }
-        try:
-            with published_folder(folder) as making:
-                (making / FILE).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-                _write_files(making, tested, classifier)
-                keep_list(bad, making)
-        except OSError as error:
-            raise RunFailed(f"{folder}: cannot be written ({disk_fault(error)})") from error
+        with _told(folder), published_folder(folder) as making:
+            (making / FILE).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write_files(making, tested, classifier)
+            keep_list(bad, making)
+            require_new(folder)  # again: what has come there meanwhile would go
     _tell_bad(bad, console)
     console.rich.print(_table(metrics, own))
     console.notice(f"{len(tested.labels):,} images, {len(bad):,} bad: {folder}")
     return len(bad)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Make of what the disk refuses one line."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot be written ({disk_fault(error)})") from error
 
 
 def _write_files(folder: Path, tested: LabelledAnswers, classifier: Classifier) -> None:

@@ -11,12 +11,14 @@ from tl_experiments.inference.description import Description
 from tl_experiments.inference.image_classifier import ImageClassifier
 from tl_experiments.runtime.errors import RunFailed, SettingError
 from tl_experiments.runtime.files import (
+    DamageError,
     disk_fault,
     make_folder,
     publish,
     publish_text,
     published_folder,
     unfinished,
+    verify_folder,
 )
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.named_run import model_folder
@@ -34,7 +36,7 @@ class Wanted:
 
     Attributes:
         format: a key of FORMATS.
-        output: a file or folder, as the format has it.
+        output: an absolute path of a file or folder, as the format has it.
         preprocess: whether preprocessing and calibration go into the graph.
         images: source of those to check it on; None takes the few that go with the model.
         overwrite: whether an earlier export may go.
@@ -76,18 +78,18 @@ def export(
     def make(path: Path) -> Check:
         console.notice(f"writing {wanted.format}")
         form.write(trained, path)
-        loaded, advance = form.read(trained, path), console.work(f"checking it on {len(samples)} images")
+        loaded, advance = form.read(trained, path), console.work(f"checking it on {samples.num_images} images")
         return check(loaded, network, samples, preprocess=wanted.preprocess, on_progress=advance)
 
     publish_it = _publish_folder if form.suffix is None else _publish_file
     try:
-        found = publish_it(wanted.output.absolute(), make, facts_of(trained, wanted.format))
+        found = publish_it(wanted.output, make, facts_of(trained, wanted.format))
     except OSError as error:
         raise RunFailed(f"{wanted.output}: could not be written ({disk_fault(error)})") from error
     console.notice(f"{found.whole}")
     if found.resized:
         console.notice(f"resized in the graph, {found.resized}")
-    console.notice(f"{wanted.format}   {wanted.output.absolute()}")
+    console.notice(f"{wanted.format}   {wanted.output}")
 
 
 def _check_output(wanted: Wanted, form: Format) -> None:
@@ -97,15 +99,28 @@ def _check_output(wanted: Wanted, form: Format) -> None:
         raise SettingError(f"--preprocess: {wanted.format} holds no graph; expected --format onnx or pt2")
     if form.suffix is not None and output.suffix != form.suffix:
         raise SettingError(f"{named}: expected a name that ends in {form.suffix}")
-    taken = [path for path in (output, _manifest(output)) if path.exists()]
+    places = (output,) if form.suffix is None else (output, _manifest(output))
+    taken = [path for path in places if path.exists()]
     if taken and not wanted.overwrite:
         raise SettingError(f"{named}: {taken[0]} is there already; expected another name, or --overwrite")
     if not output.exists():
         return
-    if form.suffix is None and not (output / FACTS).is_file():
-        raise SettingError(f"{named}: is no folder that was exported, and is not overwritten; expected another name")
+    if form.suffix is None:
+        _require_export(output, named)
     if form.suffix is not None and not output.is_file():
         raise SettingError(f"{named}: is no file; expected another name")
+
+
+def _require_export(folder: Path, named: str) -> None:
+    """See that a folder holds an export and nothing of the user's own, which would go with it."""
+    if not (folder / FACTS).is_file():
+        raise SettingError(f"{named}: is no folder that was exported, and is not overwritten; expected another name")
+    try:
+        verify_folder(folder)
+    except (DamageError, OSError) as error:
+        raise SettingError(
+            f"{named}: is not as it was exported, and is not overwritten ({error}); expected another name"
+        ) from error
 
 
 def _manifest(output: Path) -> Path:

@@ -17,6 +17,8 @@ from tl_experiments.data.row_groups import RowGroupSource, holds_images
 from tl_experiments.data.source import Split
 from tl_experiments.data.table_rows import PARQUET
 from tl_experiments.runtime.errors import DataError
+from tl_experiments.runtime.files import disk_fault
+from tl_experiments.runtime.typed_path import typed_path
 
 TEST, ALL = "test", "all"
 _AMISS = ("link", "unreadable")  # kinds of problems that keep images from being found
@@ -50,7 +52,7 @@ def labelled_images(source: str, *, split: str | None) -> LabelledImages:
     """
     if split is not None and split not in SPLIT_NAMES.values():
         raise DataError(f"--split {split}: expected train, val or test")
-    path = Path(source).expanduser()
+    path = typed_path(source)
     if path.is_dir():
         return _of_folder(path.resolve(), source, split)
     if path.is_file():
@@ -71,7 +73,12 @@ def _of_folder(root: Path, source: str, split: str | None) -> LabelledImages:
 
 def _alone(root: Path, split: str) -> Path | None:
     """Return the folder of a split where no train is beside it, without which other folders would be classes."""
-    names = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    try:
+        names = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(
+            f"{printable(root)}: cannot be read ({disk_fault(error)}); expected a folder to look into"
+        ) from error
     kinds = {SPLIT_NAMES.get(name.lower()): name for name in names}
     return root / kinds[split] if split in kinds and not kinds.keys() & {None, "train"} else None
 
