@@ -360,11 +360,6 @@ class ImageFolder:
 
 
 @dataclass
-class Table(ImageFolder):
-    pass
-
-
-@dataclass
 class HuggingFace:
     _target_: str = MISSING
     name: str | None = MISSING
@@ -476,7 +471,7 @@ SCHEMAS: dict[str, type] = {
     "dataset/digits": Digits,
     "dataset/torchvision": Torchvision,
     "dataset/image_folder": ImageFolder,
-    "dataset/table": Table,
+    "dataset/table": ImageFolder,
     "dataset/hf": HuggingFace,
     "augmentation": Augmentation,
     "augmentation/randaugment": RandAugment,
