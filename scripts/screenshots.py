@@ -30,6 +30,8 @@ SWEEP = ("-m", "strategy=feature,finetune", "seed=0,1,2", "dataset.train_size=30
 FEW = ("backbone.image_size=96", "epochs=8", "tracking=none")
 WIDE, TALL = {"width": 1500, "height": 900}, {"width": 1200, "height": 1500}
 EXPERIMENT = "1"  # the first of a new store
+ASSISTANT = '[data-component-id="mlflow.assistant.chat_panel.close"]'
+FOLDED = ("perf", "test")  # sections of charts
 SETTLED_MS = 4000  # that charts may take to be drawn
 
 
@@ -66,7 +68,8 @@ def take_mlflow(page: Page, desk: Path) -> None:
     [plan] = desk.glob("outputs/sweeps/*/plan.json")
     ids = [json.loads(path.read_text())["run_id"] for path in sorted(plan.parent.glob("*/result.json"))]
     tags = {"tl.sweep_id": json.loads(plan.read_text())["uid"], "tl.kind": "run"}
-    compared = f"#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([EXPERIMENT]))}"
+    runs, experiments = (quote(json.dumps(chosen)) for chosen in (ids, [EXPERIMENT]))
+    compared = f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
     with serving(desk, "ui", path="/") as address:
         take(page, charts_link(EXPERIMENT, tags=tags, server=address), "charts.png")
         take(page, f"{address}/{compared}", "compare.png")
@@ -81,8 +84,13 @@ def take_page(page: Page, desk: Path, named: str) -> None:
 
 
 def take(page: Page, address: str, name: str) -> None:
+    """Take a page of MLflow without its assistant, and from the charts that people look at first."""
     page.goto(address)
     page.wait_for_timeout(3 * SETTLED_MS)
+    for open_part in (ASSISTANT, *(f'div[aria-expanded="true"]:has-text("{section}")' for section in FOLDED)):
+        if page.locator(open_part).count():
+            page.locator(open_part).first.click()
+    page.wait_for_timeout(SETTLED_MS)
     page.screenshot(path=PICTURES / name)
 
 
