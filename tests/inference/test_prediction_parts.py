@@ -67,6 +67,25 @@ def test_parts_of_another_job_are_done_again(output: Path) -> None:
     assert work(output, ITEMS, upto=10, job={"model": "other"}) == (3, 7)
 
 
+def test_images_that_are_done_again_are_counted_with_the_reason(output: Path) -> None:
+    work(output, ITEMS, upto=9)
+    with claimed(output, form=format_of(output)) as parts:
+        parts.take_up(iter(ITEMS[4:]), job=JOB)
+        assert (parts.dropped, parts.reason) == (9, "the images are others")
+    work(output, ITEMS, upto=9)
+    with claimed(output, form=format_of(output)) as parts:
+        parts.take_up(iter(ITEMS), job={"model": "other"})
+        assert parts.dropped == 9
+        assert parts.reason.startswith("the model, the options")
+
+
+def test_a_part_of_images_that_could_not_be_read_is_done_again(output: Path) -> None:
+    work(output, ITEMS, upto=3)
+    part = next(parts_folder(output).glob("000000-*"))
+    part.rename(part.with_name(part.name.replace("-3-0-", "-3-2-")))
+    assert work(output, ITEMS, upto=3) == (0, 10)
+
+
 def test_what_lies_behind_a_gap_and_what_a_dead_writer_left_is_removed(output: Path) -> None:
     work(output, ITEMS, upto=9)
     folder = parts_folder(output)

@@ -61,6 +61,7 @@ class Parts:
         """Look at nothing yet."""
         self._output, self._form, self._folder = output, form, parts_folder(output)
         self.whole: list[Part] = []
+        self.dropped, self.reason = 0, ""  # finished images that are done again, and why
 
     @property
     def num_rows(self) -> int:
@@ -80,13 +81,19 @@ class Parts:
         Returns:
             The items that are left.
         """
-        found = self.found() if self._is_of(job) else []
-        for part in found:
+        with self._told():
+            found, same = self.found(), self._is_of(job)
+        self.reason = "" if same else "the model, the options, the device or the versions are others"
+        for part in found if same else ():
+            if 2 * part.bad > part.rows:  # as on a disk that was away
+                self.reason = "most of a part could not be read"
+                break
             taken = list(islice(items, part.rows))
             if part.number != len(self.whole) or part.digest != _digest(writable(item.name) for item in taken):
-                items = chain(taken, items)
+                items, self.reason = chain(taken, items), "the images are others"
                 break
             self.whole.append(part)
+        self.dropped = sum(part.rows for part in found) - self.num_rows
         kept = {_LOCK, _JOB, *(part.path.name for part in self.whole)}
         with self._told():
             for path in self._folder.iterdir():

@@ -9,7 +9,7 @@ def typed_path(typed: str | Path) -> Path:
     """Return an absolute path with `~` and `~user` replaced; nothing need be there.
 
     Raises:
-        SettingError: nothing can be there: no such user, too long a name, a NUL, or a folder that may not be looked into.
+        SettingError: nothing can be there: no such user, too long a name, a NUL, or a closed folder.
     """
     try:
         path = Path(typed).expanduser().absolute()
