@@ -2,8 +2,10 @@
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 import pytest
@@ -105,6 +107,31 @@ def test_a_second_process_is_told_to_wait(output: Path, monkeypatch: pytest.Monk
         pytest.fail("it is claimed")
     with claimed(output, form=format_of(output)):
         pass
+
+
+def test_who_waits_for_another_process_that_finishes_then_has_the_output(output: Path) -> None:
+    took = []
+
+    def wait() -> None:
+        with claimed(output, form=format_of(output)) as parts:
+            took.append(list(parts.take_up(iter(ITEMS), job=JOB)))
+
+    second = Thread(target=wait)
+    with claimed(output, form=format_of(output)) as parts:
+        second.start()
+        time.sleep(0.2)  # it has opened the lock by then
+        parts.take_up(iter(ITEMS), job=JOB)
+        parts.add(rows(ITEMS))
+        parts.join(SCHEMA)
+        time.sleep(0.2)  # and looks for it, now that it is gone
+    second.join()
+    assert took == [ITEMS]
+
+
+def test_a_folder_that_may_not_be_locked_is_told(output: Path) -> None:
+    (parts_folder(output) / ".lock").mkdir(parents=True)
+    with pytest.raises(RunFailed, match="cannot be written"), claimed(output, form=format_of(output)):
+        pytest.fail("it is claimed")
 
 
 def test_nothing_is_left_where_nothing_was_finished(output: Path) -> None:

@@ -7,7 +7,7 @@ how many of them are errors, and a digest of the names of its images.
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -159,24 +159,37 @@ def claimed(output: Path, *, form: Format) -> Iterator[Parts]:
 
     Raises:
         SettingError: another process writes it.
-        RunFailed: its folder cannot be made.
+        RunFailed: its folder cannot be made, or is another user's.
     """
     folder = parts_folder(output)
     try:
-        make_folder(folder)
-    except OSError as error:
-        raise RunFailed(f"{output}: cannot be written ({disk_fault(error)})") from error
-    lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
+        lock = _lock_in(folder)
     except Timeout:
         raise SettingError(f"{output}: another process is writing it; wait for it, or choose another path") from None
+    except OSError as error:
+        raise RunFailed(f"{output}: cannot be written ({disk_fault(error)})") from error
     parts = Parts(output, form=form)
     try:
         yield parts
     finally:
-        if not parts.found():
-            remove_folder(folder)
+        with suppress(OSError):  # it would hide what went wrong before
+            if not parts.found():
+                remove_folder(folder)
+        lock.release()
+
+
+def _lock_in(folder: Path) -> FileLock:
+    """Make a folder and take its lock; raises Timeout or OSError.
+
+    Who had the lock may have finished, and removed the folder with it, while it was waited for.
+    """
+    while True:
+        make_folder(folder)
+        lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            if (folder / _LOCK).exists():
+                return lock
         lock.release()
 
 
