@@ -103,8 +103,8 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _is_there(root: str, kind: str) -> bool:
-    path = Path(root).expanduser()
-    return path.is_file() if kind == "file" else path.is_dir()
+    path = os.path.expanduser(root)  # noqa: PTH111 - pathlib raises where there is no such user, or the name is too long
+    return os.path.isfile(path) if kind == "file" else os.path.isdir(path)  # noqa: PTH112, PTH113
 
 
 def _writable(folder: Path) -> bool:
