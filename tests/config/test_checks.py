@@ -386,6 +386,8 @@ def test_a_missing_folder_of_images_is_named(make_member: Callable[..., Member],
     root = tmp_path / "images"
     with pytest.raises(ConfigError, match=rf"^dataset\.root={root}: no such folder"):
         make_member("dataset=image_folder", f"dataset.root={root}")
+    with pytest.raises(ConfigError, match=r"^dataset\.root=~no_such_user/images: no such folder"):
+        make_member("dataset=image_folder", "dataset.root='~no_such_user/images'")
     make_member("dataset=cifar10", f"dataset.root={root}")
     root.mkdir()
     make_member("dataset=image_folder", f"dataset.root={root}")

@@ -9,6 +9,8 @@ import torch
 
 from tl_experiments.build import build_classifier
 from tl_experiments.inference.image_classifier import Classifier, ImageClassifier
+from tl_experiments.runtime import precision
+from tl_experiments.runtime.precision import MEMORY_FORMATS, PRECISIONS
 
 MODEL = Path(__file__).parents[1] / "use" / "run_of_format_2" / "model"
 
@@ -30,6 +32,15 @@ def test_neither_order_nor_company_changes_a_bit(classifier: Classifier, canvase
     assert torch.equal(classifier.probabilities(canvases[order]), whole[order])
     assert torch.equal(classifier.probabilities(canvases[3:4]), whole[3:4])
     assert classifier.probabilities(canvases[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize("fastest", ["bf16", "fp32"])
+def test_auto_is_the_fastest_precision_that_was_measured(fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {f"{name}/{layout}": 1.0 + (name == fastest) for name in PRECISIONS for layout in MEMORY_FORMATS}
+    rows = {"cpu": {"*": [{"image_size": 32, "train": speeds, "infer": speeds}]}}
+    monkeypatch.setattr(precision, "table", lambda: rows)
+    with build_classifier(MODEL, device="cpu", precision="auto") as built:
+        assert built.compute.infer.name == fastest
 
 
 def test_probabilities_are_the_softmax_of_logits_over_the_temperature(

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 import pytest
@@ -67,6 +69,25 @@ def test_parts_of_another_job_are_done_again(output: Path) -> None:
     assert work(output, ITEMS, upto=10, job={"model": "other"}) == (3, 7)
 
 
+def test_images_that_are_done_again_are_counted_with_the_reason(output: Path) -> None:
+    work(output, ITEMS, upto=9)
+    with claimed(output, form=format_of(output)) as parts:
+        parts.take_up(iter(ITEMS[4:]), job=JOB)
+        assert (parts.dropped, parts.reason) == (9, "the images are others")
+    work(output, ITEMS, upto=9)
+    with claimed(output, form=format_of(output)) as parts:
+        parts.take_up(iter(ITEMS), job={"model": "other"})
+        assert parts.dropped == 9
+        assert parts.reason.startswith("the model, the options")
+
+
+def test_a_part_of_images_that_could_not_be_read_is_done_again(output: Path) -> None:
+    work(output, ITEMS, upto=3)
+    part = next(parts_folder(output).glob("000000-*"))
+    part.rename(part.with_name(part.name.replace("-3-0-", "-3-2-")))
+    assert work(output, ITEMS, upto=3) == (0, 10)
+
+
 def test_what_lies_behind_a_gap_and_what_a_dead_writer_left_is_removed(output: Path) -> None:
     work(output, ITEMS, upto=9)
     folder = parts_folder(output)
@@ -86,6 +107,31 @@ def test_a_second_process_is_told_to_wait(output: Path, monkeypatch: pytest.Monk
         pytest.fail("it is claimed")
     with claimed(output, form=format_of(output)):
         pass
+
+
+def test_who_waits_for_another_process_that_finishes_then_has_the_output(output: Path) -> None:
+    took = []
+
+    def wait() -> None:
+        with claimed(output, form=format_of(output)) as parts:
+            took.append(list(parts.take_up(iter(ITEMS), job=JOB)))
+
+    second = Thread(target=wait)
+    with claimed(output, form=format_of(output)) as parts:
+        second.start()
+        time.sleep(0.2)  # it has opened the lock by then
+        parts.take_up(iter(ITEMS), job=JOB)
+        parts.add(rows(ITEMS))
+        parts.join(SCHEMA)
+        time.sleep(0.2)  # and looks for it, now that it is gone
+    second.join()
+    assert took == [ITEMS]
+
+
+def test_a_folder_that_may_not_be_locked_is_told(output: Path) -> None:
+    (parts_folder(output) / ".lock").mkdir(parents=True)
+    with pytest.raises(RunFailed, match="cannot be written"), claimed(output, form=format_of(output)):
+        pytest.fail("it is claimed")
 
 
 def test_nothing_is_left_where_nothing_was_finished(output: Path) -> None:

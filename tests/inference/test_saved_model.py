@@ -1,6 +1,7 @@
 """A trained model's folder is enough to use it, is never half there, and nothing that it says can run code."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from tl_experiments.build import build_trained_model
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.data.transforms import Normalise, make_canvas
 from tl_experiments.inference.description import Description
+from tl_experiments.inference.export_folder import copy_model
 from tl_experiments.inference.saved_model import save_model
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
@@ -160,6 +162,7 @@ def one_line(load_it: Callable[[], object]) -> str:
         (lambda said: said["decoding"].update(version=2), "a newer version"),
         (lambda said: said.pop("temperature"), "lacks 'temperature'"),
         (lambda said: said.update(temperature=0), "temperature 0"),
+        (lambda said: said.update(temperature=10**400), "too large"),
         (lambda said: said.update(class_names=["a", "a", "b"]), "class_names"),
         (lambda said: said["input"].update(centre_crop=10**6), "a centre crop of 1000000"),
         (lambda said: said["input"].update(interpolation="sharp"), "interpolation 'sharp'"),
@@ -199,6 +202,50 @@ def test_a_description_can_run_no_code(group: str, node: dict[str, Any], copy: P
         ConfigError, match=r"not an allowed target|not allowed here|is not allowed|expected what makes|no such thing"
     ):
         load(copy)
+
+
+@pytest.mark.parametrize("group", ["backbone", "head"])
+def test_a_description_can_read_no_environment(group: str, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "told")
+    edit(copy, lambda said: said[group].update({"name": "${oc.env:SECRET}"}))
+    with pytest.raises(ConfigError, match="interpolations have no effect here"):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [
+        ("backbone", {"name": 5}),
+        ("backbone", {"image_size": "big"}),
+        ("head", {"dropout": 2}),
+        ("head", {**HEADS["mlp"], "hidden_dim": "x"}),
+    ],
+)
+def test_values_that_suit_no_network_are_told_in_one_line(group: str, values: dict[str, Any], copy: Path) -> None:
+    edit(copy, lambda said: said[group].update(values))
+    assert str(copy) in one_line(lambda: load(copy))
+
+
+def test_a_canvas_of_another_size_than_the_network_takes_is_refused(copy: Path) -> None:
+    edit(copy, lambda said: said["input"].update(centre_crop=16))
+    assert "crops images to 16 pixels, but its network takes 40" in one_line(lambda: load(copy))
+
+
+def test_a_pipe_in_place_of_weights_keeps_nobody_waiting(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    os.mkfifo(copy / "model.safetensors")
+    assert "no such file" in one_line(lambda: load(copy))
+
+
+@pytest.mark.parametrize("name", ["README.md", "example-1.png", "model.safetensors"])
+def test_a_copy_follows_no_link_out_of_the_folder(name: str, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("told")
+    (copy / name).unlink()
+    (copy / name).symlink_to(tmp_path / "secret")
+    (tmp_path / "new").mkdir()
+    message = one_line(lambda: copy_model(copy, tmp_path / "new", description=Description.load(copy)))
+    assert f"{copy / name}: is no file of its own" in message
+    assert not (tmp_path / "new" / name).exists()
 
 
 def test_weights_of_another_model_are_refused(copy: Path) -> None:

@@ -136,6 +136,8 @@ def test_a_bad_file_is_a_row_and_exit_code_1_unless_bad_ones_are_skipped(
         (("in", "--output", "folder.csv"), "is a folder; expected the path of a file"),
         (("in", "--output", "there.csv"), "there.csv: is there already; expected a new path, or --overwrite"),
         (("there.csv", "--output", "there.csv", "--overwrite"), "is what is to be read"),
+        (("~/there.csv", "--output", "~/there.csv", "--overwrite"), "is what is to be read"),
+        (("in", "--output", "~nobody_of_this_name/out.csv"), "cannot be used as a path"),
         (("in", "--output", "out.csv", "--top-k", "11"), "--top-k 11: expected 1 to 10"),
         (("in", "--output", "out.csv", "--batch-size", "0"), "--batch-size 0: expected 1 or more"),
         (("in", "--output", "out.csv", "--workers", "-1"), "--workers -1: expected 0 or more"),
@@ -144,11 +146,12 @@ def test_a_bad_file_is_a_row_and_exit_code_1_unless_bad_ones_are_skipped(
     ],
 )
 def test_wrong_input_is_told_in_one_line_and_leaves_nothing(
-    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("empty").mkdir()
     Path("folder.csv").mkdir()
     Path("there.csv").write_text("image_path\nin/0/0.png\n")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
     before = sorted(Path().iterdir())
     assert main(["predict", str(MODEL), *arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()

@@ -96,7 +96,7 @@ class Description:
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES:,} bytes")
             return cls._read(_upgraded(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else error
             raise SettingError(f"{path}: cannot be read as the description of a model: {reason}") from error
 

@@ -101,8 +101,14 @@ def _copy(parts: Sequence[Path], file: BinaryIO) -> None:
 
 
 def _csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    """Write lines that end in \\n; names with \\r are quoted too, which Python 3.11 does only where lines end in it."""
+    text, line = io.StringIO(), io.StringIO()
+    writer = csv.writer(line, lineterminator="\r\n")
+    for row in rows:
+        line.seek(0)
+        line.truncate()
+        writer.writerow(row)
+        text.write(f"{line.getvalue()[:-2]}\n")
     return text.getvalue().encode()
 
 

@@ -7,7 +7,7 @@ how many of them are errors, and a digest of the names of its images.
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -61,6 +61,7 @@ class Parts:
         """Look at nothing yet."""
         self._output, self._form, self._folder = output, form, parts_folder(output)
         self.whole: list[Part] = []
+        self.dropped, self.reason = 0, ""  # finished images that are done again, and why
 
     @property
     def num_rows(self) -> int:
@@ -80,13 +81,19 @@ class Parts:
         Returns:
             The items that are left.
         """
-        found = self.found() if self._is_of(job) else []
-        for part in found:
+        with self._told():
+            found, same = self.found(), self._is_of(job)
+        self.reason = "" if same else "the model, the options, the device or the versions are others"
+        for part in found if same else ():
+            if 2 * part.bad > part.rows:  # as on a disk that was away
+                self.reason = "most of a part could not be read"
+                break
             taken = list(islice(items, part.rows))
             if part.number != len(self.whole) or part.digest != _digest(writable(item.name) for item in taken):
-                items = chain(taken, items)
+                items, self.reason = chain(taken, items), "the images are others"
                 break
             self.whole.append(part)
+        self.dropped = sum(part.rows for part in found) - self.num_rows
         kept = {_LOCK, _JOB, *(part.path.name for part in self.whole)}
         with self._told():
             for path in self._folder.iterdir():
@@ -152,24 +159,37 @@ def claimed(output: Path, *, form: Format) -> Iterator[Parts]:
 
     Raises:
         SettingError: another process writes it.
-        RunFailed: its folder cannot be made.
+        RunFailed: its folder cannot be made, or is another user's.
     """
     folder = parts_folder(output)
     try:
-        make_folder(folder)
-    except OSError as error:
-        raise RunFailed(f"{output}: cannot be written ({disk_fault(error)})") from error
-    lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
+        lock = _lock_in(folder)
     except Timeout:
         raise SettingError(f"{output}: another process is writing it; wait for it, or choose another path") from None
+    except OSError as error:
+        raise RunFailed(f"{output}: cannot be written ({disk_fault(error)})") from error
     parts = Parts(output, form=form)
     try:
         yield parts
     finally:
-        if not parts.found():
-            remove_folder(folder)
+        with suppress(OSError):  # it would hide what went wrong before
+            if not parts.found():
+                remove_folder(folder)
+        lock.release()
+
+
+def _lock_in(folder: Path) -> FileLock:
+    """Make a folder and take its lock; raises Timeout or OSError.
+
+    Who had the lock may have finished, and removed the folder with it, while it was waited for.
+    """
+    while True:
+        make_folder(folder)
+        lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            if (folder / _LOCK).exists():
+                return lock
         lock.release()
 
 

@@ -53,6 +53,8 @@ def saved_shapes(folder: Path) -> Shapes:
     Raises:
         SettingError: the file is missing or damaged.
     """
+    if not (folder / WEIGHTS).is_file():  # a pipe would keep its reader waiting
+        raise _unreadable(folder, "no such file")
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
@@ -94,5 +96,5 @@ def require_same_shapes(shapes: Shapes, model: Model, *, folder: Path) -> None:
         )
 
 
-def _unreadable(folder: Path, error: Exception) -> SettingError:
+def _unreadable(folder: Path, error: Exception | str) -> SettingError:
     return SettingError(f"{folder / WEIGHTS}: cannot be read ({error}); expected the weights of a finished run")

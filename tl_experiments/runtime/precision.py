@@ -132,6 +132,11 @@ def choose(
     )
 
 
+def fastest_inference(*, device: torch.device, backbone: str, image_size: int) -> str:
+    """Return the precision that the table found fastest where nothing is trained, whatever it costs in accuracy."""
+    return _fastest(_nearest_row(device, backbone, image_size)["infer"], PRECISIONS, tuple(MEMORY_FORMATS))[0]
+
+
 def fast_batch_size(device: torch.device, image_size: int) -> int:
     """Return how many images a backbone should see at once when it is not trained: enough pixels, and no more.
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.typed_path import typed_path
 from tl_experiments.tracking.known_runs import KnownRun, best_of, runs_in
 
 LATEST, BEST = "latest", "best"
@@ -51,7 +52,7 @@ def run_folder(named: str, *, tracking_uri: str | None = None) -> Path:
         from tl_experiments.tracking.find_run import folder_of_run  # noqa: PLC0415 - MLflow is slow to import
 
         return folder_of_run(named, tracking_uri=tracking_uri)
-    return Path(named).expanduser().absolute()
+    return typed_path(named)
 
 
 def model_folder(named: str, *, tracking_uri: str | None = None) -> Path:
@@ -105,8 +106,8 @@ def _best(place: str, *, tracking_uri: str | None) -> Path:
         return best_of(runs_in(OUTPUTS), named=f"best: {OUTPUTS.absolute()}").folder
     if place == LATEST:
         return best_of(_latest_sweep(), named="best:latest").folder
-    if Path(place).expanduser().is_dir():
-        return best_of(runs_in(Path(place).expanduser()), named=f"best:{place}").folder
+    if (folder := typed_path(place)).is_dir():
+        return best_of(runs_in(folder), named=f"best:{place}").folder
     from tl_experiments.tracking.find_run import best_of_experiment  # noqa: PLC0415 - as above
 
     return best_of_experiment(place, tracking_uri=tracking_uri)

@@ -20,6 +20,8 @@ from tl_experiments.inference.prediction_parts import Parts, claimed
 from tl_experiments.inference.prediction_table import Columns
 from tl_experiments.inference.streaming import Answered, classify
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.runtime.fingerprint import versions
+from tl_experiments.runtime.typed_path import typed_path
 from tl_experiments.tracking.console import Console
 from tl_experiments.use.model_options import ModelOptions, failures_told
 
@@ -57,13 +59,15 @@ def predict(options: ModelOptions, source: str, wanted: Wanted, *, console: Cons
         RunFailed: the output cannot be written, or memory is too small; what is finished is kept.
     """
     form = format_of(wanted.output)
-    output = wanted.output.expanduser().absolute()
+    output, source = typed_path(wanted.output), os.path.expanduser(source)  # noqa: PTH111 - a pattern is no path
     _require_place(output, source, overwrite=wanted.overwrite)
     items, folder = list_images(source), options.folder()
     with options.classifier(folder) as classifier, claimed(output, form=form) as parts:
         _require_place(output, source, overwrite=wanted.overwrite)  # again: who wrote it may just have ended
         columns = Columns(classifier.description.class_names, top_k=wanted.top_k, all_probs=wanted.all_probs)
         items = parts.take_up(items, job=_job(folder, classifier, source, columns))
+        if parts.dropped:
+            console.notice(f"does {parts.dropped:,} images again that an earlier command had finished: {parts.reason}")
         if parts.num_rows:
             console.notice(f"goes on after {parts.num_rows:,} images that an earlier command has finished")
         start, before = time.monotonic(), parts.num_rows
@@ -78,7 +82,8 @@ def predict(options: ModelOptions, source: str, wanted: Wanted, *, console: Cons
 def _require_place(output: Path, source: str, *, overwrite: bool) -> None:
     if output.is_dir():
         raise SettingError(f"--output {output}: is a folder; expected the path of a file")
-    if output.exists() and source != STDIN and Path(source).exists() and output.samefile(source):
+    read = source != STDIN and os.path.exists(source)  # noqa: PTH110 - pathlib raises where a name is too long
+    if output.exists() and read and output.samefile(source):
         raise SettingError(f"--output {output}: is what is to be read; expected another path")
     if output.exists() and not overwrite:
         raise SettingError(f"--output {output}: is there already; expected a new path, or --overwrite")
@@ -89,6 +94,8 @@ def _job(folder: Path, classifier: Classifier, source: str, columns: Columns) ->
     return {
         "model": hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),  # which tells the weights' digest
         "precision": classifier.compute.infer.name,
+        "device": classifier.compute.device.type,
+        "versions": versions(),
         "columns": columns.schema.names,
         "decoding": {"version": DECODING, "drawing": DRAWING, **decoders()},
         "source": os.path.abspath(source),  # noqa: PTH100 - a pattern is no path
