@@ -53,7 +53,7 @@ def _value_problems(config: Mapping[str, Any]) -> Iterator[str]:
     yield from range_problems(config)
     yield from rule_problems(config)
     yield from target_problems(config)
-    yield from _interpolation_problems(config)
+    yield from interpolation_problems(config)
 
 
 def _raise(problems: Iterable[str]) -> None:
@@ -67,14 +67,14 @@ def _key_problems(config: Mapping[str, Any]) -> Iterator[str]:
     return (unknown_key(key) for key in config if key not in known)
 
 
-def _interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
+def interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
     """All is resolved by now; what still looks like an interpolation would be resolved when a group is built."""
     if isinstance(node, Mapping):
         for key, child in node.items():
-            yield from _interpolation_problems(child, f"{path}.{key}" if path else str(key))
+            yield from interpolation_problems(child, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            yield from _interpolation_problems(child, f"{path}[{index}]")
+            yield from interpolation_problems(child, f"{path}[{index}]")
     elif isinstance(node, str) and "${" in node:
         yield f"{path}={node}: interpolations have no effect here; expected the value itself"
 
