@@ -22,7 +22,7 @@ from tl_experiments.inference.streaming import Answered
 from tl_experiments.runtime.errors import SettingError
 
 CLASSES = ("cat", 'a "dog", old', "-1")
-NAMES = ("x/1.jpg", "=1+1,2.jpg", "two\nli\rnes.jpg", "b\udcff.jpg", "写真 1.jpg", "gone.jpg")
+NAMES = ("x/1.jpg", "=1+1,2.jpg", "two\nlines.jpg", "b\udcff.jpg", "写真\r1.jpg", "gone.jpg")
 PROBS = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25], [1e-9, 1 - 1e-7, 0.0], [1, 0, 0], [0.3, 0.3, 0.4]], np.float32)
 
 
