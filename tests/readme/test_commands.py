@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -29,6 +30,13 @@ def test_every_command_is_of_a_kind_that_is_run():
     assert typed <= shown <= typed | {*EXTRAS}
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert all(step in script for step in ("scripts/check", "pytest", '-e ".[dev]"'))
+
+
+@pytest.mark.parametrize("page", [README, GUIDE])
+def test_every_picture_is_there(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert ((ROOT / page).parent / picture).is_file(), picture
 
 
 @pytest.mark.slow
