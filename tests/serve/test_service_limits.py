@@ -143,17 +143,20 @@ def test_images_of_a_client_that_has_gone_are_not_looked_at(
     assert network.seen == 2
 
 
+class Breaking(Gated):
+    """A network that runs out of memory when it is told to."""
+
+    breaks = False
+
+    def forward(self, canvases: torch.Tensor) -> torch.Tensor:
+        if self.breaks:
+            raise RuntimeError("out of memory")
+        return super().forward(canvases)
+
+
 def test_where_one_image_breaks_the_service_its_others_are_not_looked_at(
     classifier: Classifier, expected: Expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Breaking(Gated):
-        breaks = False
-
-        def forward(self, canvases: torch.Tensor) -> torch.Tensor:
-            if self.breaks:
-                raise RuntimeError("out of memory")
-            return super().forward(canvases)
-
     late, decode = threading.Event(), answering.decode
 
     def decode_late(content: bytes, *, name: str, most_pixels: int) -> Image.Image:
@@ -175,14 +178,6 @@ def test_where_one_image_breaks_the_service_its_others_are_not_looked_at(
 def test_an_error_inside_is_told_as_one_and_the_next_is_answered(
     classifier: Classifier, expected: Expected, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Breaking(Gated):
-        breaks = False
-
-        def forward(self, canvases: torch.Tensor) -> torch.Tensor:
-            if self.breaks:
-                raise RuntimeError("out of memory")
-            return super().forward(canvases)
-
     network = Breaking(classifier.network)
     with serving(network, classifier, Limits()) as client:
         network.breaks = True

@@ -3,15 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tl_experiments.cli.parsing import (
-    Verbs,
-    add_allow_targets,
-    add_computing,
-    add_run,
-    add_skip_bad,
-    add_tracking_uri,
-    model_options,
-)
+from tl_experiments.cli.parsing import Verbs, add_model, add_run, add_skip_bad, model_options
 from tl_experiments.runtime.signals import terminable
 
 
@@ -24,9 +16,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--split", metavar="SPLIT", help="train, val or test, where SOURCE is split; default: test")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="a new one; default: in outputs/evaluations")
     add_skip_bad(parser)
-    add_computing(parser)
-    add_allow_targets(parser)
-    add_tracking_uri(parser)
+    add_model(parser)
     parser.set_defaults(verb=_evaluate)
 
 

@@ -16,8 +16,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help=NAMES)
 
 
-def add_computing(parser: argparse.ArgumentParser) -> None:
-    """Take how a model is used, as `use.model_options.ModelOptions` does."""
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Take, beside RUN, where a model is and how it is used, as `use.model_options.ModelOptions` does."""
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: auto")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at once; default: what suits the device")
     parser.add_argument(
@@ -27,10 +27,12 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         help="fp32, bf16, or auto for what is fastest; default: fp32",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="how many decode at once; default: one for each core")
+    add_allow_targets(parser)
+    add_tracking_uri(parser)
 
 
 def model_options(options: argparse.Namespace) -> "ModelOptions":
-    """Return the model that was asked for by `add_run`, `add_computing`, `add_allow_targets` and `add_tracking_uri`."""
+    """Return the model that was asked for by `add_run` and `add_model`."""
     from tl_experiments.use.model_options import ModelOptions
 
     return ModelOptions(

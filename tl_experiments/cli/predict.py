@@ -3,15 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tl_experiments.cli.parsing import (
-    Verbs,
-    add_allow_targets,
-    add_computing,
-    add_run,
-    add_skip_bad,
-    add_tracking_uri,
-    model_options,
-)
+from tl_experiments.cli.parsing import Verbs, add_model, add_run, add_skip_bad, model_options
 from tl_experiments.runtime.signals import terminable
 
 SOURCE = "a file, folder, 'pattern*.jpg', CSV or Parquet with image_path, or - for paths on standard input"
@@ -26,9 +18,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--all-probs", action="store_true", help="a column with the probability of each class too")
     parser.add_argument("--overwrite", action="store_true", help="an output that is there makes way")
     add_skip_bad(parser)
-    add_computing(parser)
-    add_allow_targets(parser)
-    add_tracking_uri(parser)
+    add_model(parser)
     parser.set_defaults(verb=_predict)
 
 

@@ -3,7 +3,7 @@
 import argparse
 import math
 
-from tl_experiments.cli.parsing import Verbs, add_allow_targets, add_computing, add_run, add_tracking_uri, model_options
+from tl_experiments.cli.parsing import Verbs, add_model, add_run, model_options
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.signals import terminable
 
@@ -31,9 +31,7 @@ def add(verbs: Verbs) -> None:
         metavar="X",
         help="that a batch waits for images that are being decoded; default: 5",
     )
-    add_computing(parser)
-    add_allow_targets(parser)
-    add_tracking_uri(parser)
+    add_model(parser)
     parser.set_defaults(verb=_serve)
 
 

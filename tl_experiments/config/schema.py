@@ -360,21 +360,13 @@ class ImageFolder:
 
 
 @dataclass
-class HuggingFace:
-    _target_: str = MISSING
-    name: str | None = MISSING
+class HuggingFace(ImageFolder):
     root: str | None = MISSING
+    name: str | None = MISSING
     subset: str | None = MISSING
     revision: str | None = MISSING
     image_column: str | None = MISSING
     label_column: str | None = MISSING
-    train_size: int | float | None = MISSING
-    val_fraction: float = MISSING
-    test_fraction: float = MISSING
-    split_seed: int = MISSING
-    crop_pct: float | None = MISSING
-    follow_links: bool = MISSING
-    on_bad_image: OnBadImage = MISSING
 
 
 @dataclass
