@@ -66,7 +66,7 @@ class EngineProcess:
 def _serve(connection: Connection, subset: Path, backbone: str, batch_size: int) -> None:
     """Train round by round until nobody asks any more."""
     member = loop_member(subset, backbone, "strategy=finetune", "augmentation=light", batch_size=batch_size)
-    with build.build_process(member):
+    with build.build_place(member):
         loop = EngineLoop(member)
         connection.send(Ready(str(loop.compute), loop.decoding_seconds))
         for warmup, steps in _requests(connection):

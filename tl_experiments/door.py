@@ -22,9 +22,11 @@ from tl_experiments.config.member import check_before_folder
 from tl_experiments.runtime.errors import RunFailed, UserError
 from tl_experiments.runtime.full_error import borrow, give_back, given_back, wants_traceback
 from tl_experiments.runtime.signals import Terminated, tell_stopped, terminable
+from tl_experiments.runtime.torchrun import Launch, current_launch
 from tl_experiments.sweep.causes import MENDABLE, cause_of
 from tl_experiments.sweep.resumed import is_resume, resumed_job
 from tl_experiments.sweep.typed import as_choices
+from tl_experiments.sweep.under_torchrun import arguments_now, follow_first, leading, quieten
 from tl_experiments.tracking.address import absolute_uri
 
 
@@ -76,6 +78,10 @@ def task(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     return wrapped
 
 
+def _of_rank(launch: Launch | None) -> str:
+    return "" if launch is None or launch.is_first else f"rank {launch.rank}: "
+
+
 def _group(config: DictConfig) -> int | None:
     """The number of this process in the plan of a sweep; None where there is no plan."""
     return OmegaConf.select(config, "sweep.group")
@@ -97,22 +103,35 @@ def _go_on(arguments: Sequence[str]) -> None:
             raise
 
 
+def _enter(main: Callable[[], Any]) -> None:
+    if is_resume(sys.argv[1:]):
+        _go_on(sys.argv[1:])
+    else:
+        require_values(sys.argv[1:])
+        sys.argv[1:] = as_choices(sys.argv[1:])
+        main()
+
+
 def enter(main: Callable[[], Any]) -> int:
     """Run a `@hydra.main` program and return its exit code."""
+    launch = current_launch()
     # Only while this is set do composition errors reach the caller; `task` restores the user's value.
     borrow()
     try:
-        if is_resume(sys.argv[1:]):
-            _go_on(sys.argv[1:])
-        else:
-            require_values(sys.argv[1:])
-            sys.argv[1:] = as_choices(sys.argv[1:])
-            main()
+        if launch is None:
+            _enter(main)
+            return 0
+        quieten()
+        if not launch.is_first:
+            return follow_first(launch)
+        with leading(launch):
+            sys.argv[1:] = arguments_now(launch, sys.argv[1:])
+            _enter(main)
     except (*MENDABLE, OSError, ValueError, OverflowError) as error:  # while it composes, Hydra raises the last three
         if wants_traceback() or getattr(error, "is_defect", False):
             raise
         reported = getattr(error, "exit_code", None)
-        return reported if reported is not None else _report(error)
+        return reported if reported is not None else _report(error, prefix=_of_rank(launch))
     except (KeyboardInterrupt, Terminated) as error:
         return tell_stopped(error)
     finally:

@@ -6,17 +6,19 @@ from contextlib import ExitStack
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
+from tl_experiments.data.watch import UNWATCHED
 from tl_experiments.engine.lr_finder import RangeTest
 from tl_experiments.inference.examples import example_canvases
 from tl_experiments.inference.saved_model import save_model
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.process import describe_device
+from tl_experiments.runtime.ranks import Ranks
 from tl_experiments.strategies.base import Workload
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.found_rate import find_rate
 from tl_experiments.tracking.rate_picture import write_range
-from tl_experiments.tracking.recorded_training import Prunes, show_plan, told_how, train
+from tl_experiments.tracking.recorded_training import Prunes, follow, show_plan, told_how, train
 from tl_experiments.tracking.run_log import RunLog, RunResult
 
 
@@ -34,32 +36,33 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
     logs = [build.build_log(member, index=index, num_members=len(members)) for index, member in enumerate(members)]
     with ExitStack() as stack:
         console = stack.enter_context(Console())
-        device = stack.enter_context(build.build_process(shared))
-        place = describe_device(device)
+        place = stack.enter_context(build.build_place(shared))
+        ranks = place.ranks
         for member in members:
             build.check_buildable(member)
         who = shared.name if len(members) == 1 else f"{len(members)} heads together"
-        ground = build.build_ground(shared, who=who, device=device, watch=console)
+        ground = build.build_ground(shared, who=who, place=place, watch=console)
         images, dataset, backbone = ground.images, ground.dataset, ground.backbone
 
         for member, log in zip(members, logs, strict=True):
-            log.begin(build.resolved_config(member, ground), device=place)
+            log.begin(build.resolved_config(member, ground), device=f"{describe_device(place.device)}{ranks.told}")
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
             log.dataset(name=dataset.name, source=build.data_source(member), images=images)
         stack.enter_context(told_how(logs, console=console))
         stack.enter_context(build.build_lack_notice(shared, backbone=backbone))
         workload = ground.strategy.prepare(build.build_materials(members, ground, watch=console))
         frozen = _identify(logs, workload)
+        _require_same_everywhere(ranks, images, workload)
         if build.seeks_rate(shared):
-            found = logs[0].found_rate
+            found = ranks.from_first(logs[0].found_rate)
             if found is None:
-                found = find_rate(workload, build.range_trainer_factory(shared, ground), console=console)
+                found = find_rate(workload, build.range_trainer_factory(shared, ground), watch=console)
                 logs[0].rate(found)
             members = [build.at_rate(shared, found.suggestion)]
         trainer = build.build_trainer(members, workload, ground=ground)
         show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
-        whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes)
+        whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes, ranks=ranks)
         _require_same(workload, frozen)
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
@@ -74,18 +77,39 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
     return results
 
 
+def follow_experiment(members: Sequence[Member]) -> None:
+    """Train along with the process that runs `run_experiments` for these members and keeps their record.
+
+    Raises:
+        UserError: data, weights or settings cannot be used, or the first process is gone.
+    """
+    shared = members[0]
+    with build.build_place(shared) as place:
+        ranks = place.ranks
+        ground = build.build_ground(shared, who="", place=place, watch=UNWATCHED)
+        with build.build_lack_notice(shared, backbone=ground.backbone):
+            workload = ground.strategy.prepare(build.build_materials(members, ground, watch=UNWATCHED))
+            _require_same_everywhere(ranks, ground.images, workload)
+            if build.seeks_rate(shared):
+                found = ranks.from_first(None)
+                if found is None:
+                    found = find_rate(workload, build.range_trainer_factory(shared, ground), watch=UNWATCHED)
+                members = [build.at_rate(shared, found.suggestion)]
+            follow(build.build_trainer(members, workload, ground=ground), ranks=ranks)
+
+
 def find_lr(member: Member) -> RangeTest:
     """Run the range test of a run that is not made; its curve is left in the member's folder.
 
     Raises:
         UserError: data, weights or settings cannot be used.
     """
-    with Console() as console, build.build_process(member) as device:
+    with Console() as console, build.build_place(member) as place:
         build.check_buildable(member)
-        ground = build.build_ground(member, who=member.name, device=device, watch=console)
+        ground = build.build_ground(member, who=member.name, place=place, watch=console)
         with build.build_lack_notice(member, backbone=ground.backbone):
             workload = ground.strategy.prepare(build.build_materials([member], ground, watch=console))
-            found = find_rate(workload, build.range_trainer_factory(member, ground), console=console)
+            found = find_rate(workload, build.range_trainer_factory(member, ground), watch=console)
         console.notice(f"curve  {write_range(found, member.folder)[0]}")
         return found
 
@@ -100,6 +124,14 @@ def _identify(logs: Sequence[RunLog], workload: Workload) -> str:
             num_trained_params=workload.num_trained_params(index),
         )
     return frozen
+
+
+def _require_same_everywhere(ranks: Ranks, images: DatasetImages, workload: Workload) -> None:
+    """See that all processes learn the same from the same; digests take time, which one that is alone need not."""
+    if not ranks.is_alone:
+        ranks.require_same(images.fingerprint, what="the images")
+        weights = [workload.weights_sha256(member) for member in range(workload.num_members)]
+        ranks.require_same(" ".join(weights), what="the weights to begin with")
 
 
 def _require_same(workload: Workload, frozen: str) -> None:

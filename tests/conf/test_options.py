@@ -186,7 +186,7 @@ def stand() -> Callable[[Member], Ground]:
     """What a run on few small digits stands on."""
 
     def make(member: Member) -> Ground:
-        with build.build_process(member) as device:
+        with build.build_place(member) as device:
             return build.build_ground(member, who="test", device=device, watch=Console())
 
     return make
@@ -281,7 +281,7 @@ def test_a_scheduler_moves_a_real_optimizer(option: str, make_member: MakeMember
 @pytest.mark.parametrize("option", options("runtime"))
 def test_a_runtime_opens_the_process_and_decides_how_to_compute(option: str, make_member: MakeMember) -> None:
     member = make_member(f"runtime={option}")
-    with build.build_process(member) as device:
+    with build.build_place(member) as device:
         assert torch.are_deterministic_algorithms_enabled() is (option == "deterministic")
         ground = build.build_ground(member, who="test", device=device, watch=Console())
         compute, config = ground.compute, build.resolved_config(member, ground)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from tl_experiments.engine.metrics import Sums, member_losses
+from tl_experiments.data.batches import Batch
+from tl_experiments.engine.metrics import Sums, batch_sums, member_losses
 
 CPU = torch.device("cpu")
 NUM_MEMBERS, NUM_CLASSES = 3, 5
@@ -22,6 +23,11 @@ def make_batches(sizes: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tenso
         )
         for size in sizes
     ]
+
+
+def summed(logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+    batch = Batch(torch.zeros(labels.shape[1], 1), labels)
+    return batch_sums(batch, logits, member_losses(logits, labels) if losses is None else losses)
 
 
 def test_losses_are_the_cross_entropy_of_each_sample() -> None:
@@ -44,7 +50,7 @@ def test_means_are_those_of_torchmetrics_over_batches_of_unequal_size() -> None:
     batches = make_batches((8, 8, 3))
     sums = Sums(num_members=NUM_MEMBERS, device=CPU)
     for logits, labels in batches:
-        sums.add(logits, labels, member_losses(logits, labels))
+        sums.add(summed(logits, labels))
     means = sums.means()
     for member in range(NUM_MEMBERS):
         accuracy = MulticlassAccuracy(num_classes=NUM_CLASSES, average="micro")
@@ -59,9 +65,9 @@ def test_means_are_those_of_torchmetrics_over_batches_of_unequal_size() -> None:
 def test_means_are_of_the_samples_so_far() -> None:
     first, second = make_batches((4, 4))
     sums = Sums(num_members=NUM_MEMBERS, device=CPU)
-    sums.add(*first, member_losses(*first))
+    sums.add(summed(*first))
     early = sums.means()
-    sums.add(*second, member_losses(*second))
+    sums.add(summed(*second))
     assert early.loss == pytest.approx(member_losses(*first).mean(dim=1).tolist())
     assert sums.means().loss != early.loss
 
@@ -69,9 +75,9 @@ def test_means_are_of_the_samples_so_far() -> None:
 def test_many_small_losses_are_not_lost_beside_a_large_sum() -> None:
     sums = Sums(num_members=1, device=CPU)
     logits, labels = torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.int64)
-    sums.add(logits, labels, torch.full((1, 1), 2.0**26))
+    sums.add(summed(logits, labels, torch.full((1, 1), 2.0**26)))
     for _ in range(64):
-        sums.add(logits, labels, torch.full((1, 1), 1.0))
+        sums.add(summed(logits, labels, torch.full((1, 1), 1.0)))
     assert sums.means().loss[0] * 65 == 2**26 + 64
 
 
@@ -86,8 +92,9 @@ def test_a_batch_that_taught_some_members_nothing_is_counted_or_left_out() -> No
     updated = torch.tensor([True, False])
     for skips in (False, True):
         sums = Sums(num_members=2, device=CPU)
-        sums.add(logits, labels, torch.full((2, 3), 2.0), updated=torch.tensor([True, True]), skips=skips)
-        sums.add(logits, labels, losses, updated=updated, skips=skips)
+        plain = summed(logits, labels, torch.full((2, 3), 2.0))
+        sums.add(plain, updated=torch.tensor([True, True]), skips=skips)
+        sums.add(summed(logits, labels, losses), updated=updated, skips=skips)
         means = sums.means()
         assert means.num_skipped == (0, 1)
         assert means.loss[0] == 1.5
@@ -97,11 +104,11 @@ def test_a_batch_that_taught_some_members_nothing_is_counted_or_left_out() -> No
 def test_what_is_asked_for_arrives_once_and_is_of_the_samples_until_then() -> None:
     first, second = make_batches((4, 4))
     sums = Sums(num_members=NUM_MEMBERS, device=CPU)
-    sums.add(*first, member_losses(*first))
+    sums.add(summed(*first))
     until_then = sums.means()
     assert sums.arrived() is None
     sums.ask()
-    sums.add(*second, member_losses(*second))
+    sums.add(summed(*second))
     sums.ask()  # what is on its way is not thrown away
     assert sums.arrived() == until_then
     assert sums.arrived() is None

@@ -36,22 +36,29 @@ from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.updates import Updates, make_updates
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.runtime.place import Place, open_place
 from tl_experiments.runtime.precision import Compute, choose
-from tl_experiments.runtime.process import describe_device, process_context
+from tl_experiments.runtime.process import describe_device
 from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.materials import Materials
 
 
-def build_process(member: Member) -> AbstractContextManager[torch.device]:
+def build_place(member: Member) -> AbstractContextManager[Place]:
+    """Make what sets up where the member is trained, under torchrun with other processes."""
     runtime = member.config["runtime"]
-    return process_context(device=runtime["device"], threads=runtime["threads"], deterministic=runtime["deterministic"])
+    return open_place(
+        device=runtime["device"],
+        threads=runtime["threads"],
+        deterministic=runtime["deterministic"],
+        rank_timeout=runtime["rank_timeout"],
+    )
 
 
-def build_compute(member: Member, *, device: torch.device, backbone: Backbone, strategy: Strategy) -> Compute:
+def build_compute(member: Member, *, place: Place, backbone: Backbone, strategy: Strategy) -> Compute:
     """Decide what `auto` means here."""
     runtime = member.config["runtime"]
-    return choose(
-        device=device,
+    compute = choose(
+        device=place.device,
         backbone=backbone.name,
         image_size=backbone.input_spec.size,
         trains_backbone=strategy.trains_backbone,
@@ -61,6 +68,7 @@ def build_compute(member: Member, *, device: torch.device, backbone: Backbone, s
         memory_format=runtime["memory_format"],
         infer_batch_size=runtime["infer_batch_size"],
     )
+    return replace(compute, ranks=place.ranks)
 
 
 def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
@@ -127,7 +135,7 @@ class Ground:
     images: DatasetImages
 
 
-def build_ground(member: Member, *, who: str, device: torch.device, watch: Watch) -> Ground:
+def build_ground(member: Member, *, who: str, place: Place, watch: Watch) -> Ground:
     """Build what members that train together share; it is said who trains on what before images are read.
 
     Raises:
@@ -136,8 +144,9 @@ def build_ground(member: Member, *, who: str, device: torch.device, watch: Watch
     strategy, dataset = build_strategy(member), build_dataset(member)
     augmentation, mirrors = build_augmentation(member, dataset=dataset), sees_mirrors(member, dataset=dataset)
     backbone = build_backbone(member, dataset=dataset, strategy=strategy)
-    compute = build_compute(member, device=device, backbone=backbone, strategy=strategy)
-    watch.notice(f"{who}: {backbone.name} on {dataset.name}, {describe_device(device)}, {compute}")
+    compute = build_compute(member, place=place, backbone=backbone, strategy=strategy)
+    where = f"{describe_device(place.device)}{place.ranks.told}"
+    watch.notice(f"{who}: {backbone.name} on {dataset.name}, {where}, {compute}")
     return Ground(
         strategy=strategy,
         dataset=dataset,
@@ -175,7 +184,7 @@ def build_trainer(members: Sequence[Member], workload: Workload, *, ground: Grou
     """Build what trains the members."""
     updates = _build_updates(members, workload, schedulers=[build_scheduler(member) for member in members])
     options = _build_options(members[0], ground)
-    return Trainer(workload, updates=updates, device=ground.compute.device, options=options)
+    return Trainer(workload, updates=updates, device=ground.compute.device, options=options, ranks=ground.compute.ranks)
 
 
 def range_trainer_factory(member: Member, ground: Ground) -> MakeTrainer:
@@ -191,7 +200,9 @@ def range_trainer_factory(member: Member, ground: Ground) -> MakeTrainer:
 
     def make_trainer(workload: Workload, scheduler: ScheduleFactory) -> Trainer:
         updates = _build_updates([member], workload, schedulers=[scheduler])
-        return Trainer(workload, updates=updates, device=ground.compute.device, options=options)
+        return Trainer(
+            workload, updates=updates, device=ground.compute.device, options=options, ranks=ground.compute.ranks
+        )
 
     return make_trainer
 

@@ -37,6 +37,28 @@ class Member:
     host: Path | None = None  # folder of the first member, if it is another one that this one trains together with
 
 
+def as_plain(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Return plain values for JSON, from which `from_plain` makes the members again."""
+    return [
+        {**vars(member), "folder": str(member.folder), "host": member.host and str(member.host)} for member in members
+    ]
+
+
+def from_plain(values: Sequence[Mapping[str, Any]]) -> tuple[Member, ...]:
+    """Return members from what `as_plain` made of them in another process."""
+    return tuple(
+        Member(
+            **{
+                **own,
+                "folder": Path(own["folder"]),
+                "host": own["host"] and Path(own["host"]),
+                "changed": tuple(own["changed"]),
+            }
+        )
+        for own in values
+    )
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """Resolve a config into plain containers; enums become their lower-case names."""
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)

@@ -150,6 +150,7 @@ RANGES: tuple[Check, ...] = (
     ("runtime.workers", _up_to(256, least=0), "0 to 256"),
     ("runtime.image_memory_gb", _non_negative, "0 or more"),
     ("runtime.log_every_steps", _at_least_one, "1 or more"),
+    ("runtime.rank_timeout", _positive, "seconds above 0"),
     ("checkpoint.every_minutes", _positive, "minutes above 0"),
     ("sweep.n_jobs", _up_to(1024), "1 to 1024"),
     ("sweep.max_heads", _up_to(65_536), "1 to 65536"),

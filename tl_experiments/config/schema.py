@@ -401,6 +401,7 @@ class Runtime:
     cache: bool = MISSING
     on_oom: OnOom = MISSING
     log_every_steps: int = MISSING
+    rank_timeout: float = MISSING
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Batches on the device, in an order that is a function of (seed, epoch) alone."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,12 +12,13 @@ from tl_experiments.data.canvases import split_on_device
 from tl_experiments.data.images import Images
 from tl_experiments.data.mixing import NO_MIXING, Mixed, Mixing
 from tl_experiments.data.sampling import Order, Sampler, shuffled
-from tl_experiments.data.transforms import Normalise, centre_crop
+from tl_experiments.data.transforms import Normalise, centre_crop, to_device
+from tl_experiments.runtime.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples, on the device.
+    """One step's samples, on the device: those of this process, where several share the step.
 
     Attributes:
         inputs: images float32 (B, 3, S, S), or features (K, B, D) of K members, or activations (1, B, ...).
@@ -25,6 +26,9 @@ class Batch:
         sample_dim: of the inputs that counts samples: 0 for images, 1 for features.
         mixed: into each image; None where images are whole.
         mirrored: inputs of the same samples' mirror images; None where they are not looked at.
+        num_together: samples of the step in all processes; None where this one has all.
+        stands_in: its one sample is another process's, and does not count here: there are fewer samples than processes,
+            and all of these take part in every step.
     """
 
     inputs: torch.Tensor
@@ -32,10 +36,17 @@ class Batch:
     sample_dim: int = 0
     mixed: Mixed | None = None
     mirrored: torch.Tensor | None = None
+    num_together: int | None = None
+    stands_in: bool = False
 
     @property
     def num_samples(self) -> int:
         return self.labels.shape[1]
+
+    @property
+    def num_in_step(self) -> int:
+        """Samples of the step, in all processes."""
+        return self.num_samples if self.num_together is None else self.num_together
 
     @property
     def dominant_labels(self) -> torch.Tensor:
@@ -48,7 +59,18 @@ class Batch:
         labels = self.labels.tensor_split(count, dim=1)
         mixed = self.mixed.split(count) if self.mixed is not None else [None] * count
         parts = zip(inputs, labels, mixed, strict=True)
-        return [Batch(own, of_them, self.sample_dim, others) for own, of_them, others in parts]
+        return [
+            replace(self, inputs=own, labels=of_them, mixed=others, mirrored=None) for own, of_them, others in parts
+        ]
+
+    def only(self, places: torch.Tensor) -> "Batch":
+        """Return some of the samples, by their places in the batch, int64 on the device."""
+        return replace(
+            self,
+            inputs=self.inputs.index_select(self.sample_dim, places),
+            labels=self.labels.index_select(1, places),
+            mixed=self.mixed and Mixed(self.mixed.labels.index_select(1, places), self.mixed.share),
+        )
 
 
 class Batches(Protocol):
@@ -63,23 +85,57 @@ class Batches(Protocol):
         """Steps of an epoch."""
         ...
 
-    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch but the first `skip`, which are not even made."""
+    def epoch(self, epoch: int, *, skip: int = 0, ranks: Ranks = ALONE) -> Iterator[Batch]:
+        """Yield the batches of an epoch but the first `skip`, which are not even made.
+
+        Args:
+            epoch: whose order it is, whoever and how many share it.
+            skip: batches.
+            ranks: share the samples of each batch; this process is given its own.
+        """
         ...
 
 
-def split_into_batches(order: np.ndarray, *, batch_size: int, drop_single: bool) -> list[np.ndarray]:
-    """Cut the last axis of an order into batches.
+@dataclass(frozen=True)
+class Share:
+    """What one process has of a batch.
+
+    Attributes:
+        places: in the epoch, of its samples; at least one.
+        num_together: samples of the batch.
+        stands_in: as of `Batch`.
+    """
+
+    places: np.ndarray
+    num_together: int
+    stands_in: bool
+
+
+def shares(bounds: Sequence[tuple[int, int]], ranks: Ranks) -> list[Share]:
+    """Return what this process has of each batch.
 
     Args:
-        order: (..., N) sample indices.
+        bounds: of the batches: the places start, ..., end - 1 of the epoch.
+        ranks: that share them.
+    """
+    made = []
+    for start, end in bounds:
+        own = ranks.places(start, end)
+        made.append(Share(own if len(own) else np.array([start]), num_together=end - start, stands_in=not len(own)))
+    return made
+
+
+def batch_bounds(num_samples: int, *, batch_size: int, drop_single: bool) -> list[tuple[int, int]]:
+    """Cut the places of an epoch into batches: each has those from its first number to before its second.
+
+    Args:
+        num_samples: of the epoch.
         batch_size: of all batches but the last.
         drop_single: leave out a trailing batch of one sample when there are others: BatchNorm cannot normalise it.
     """
-    num_samples = order.shape[-1]
     if drop_single and num_samples > batch_size > 1 and num_samples % batch_size == 1:
         num_samples -= 1
-    return [order[..., start : min(start + batch_size, num_samples)] for start in range(0, num_samples, batch_size)]
+    return [(start, min(start + batch_size, num_samples)) for start in range(0, num_samples, batch_size)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,27 +170,41 @@ class ImageBatches:
 
     @property
     def num_samples(self) -> int:
-        return sum(len(indices) for indices in self._index_batches(np.arange(len(self.images))))
+        return sum(end - start for start, end in self._bounds)
 
     def __len__(self) -> int:
-        return len(self._index_batches(np.arange(len(self.images))))
+        return len(self._bounds)
 
-    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
-        """Yield (B, 3, size, size) float32 with labels (1, B); epochs of the same number are equal bit for bit."""
-        order = self._order(epoch)
-        index_batches, draw_batches = (self._index_batches(part)[skip:] for part in (order.samples, order.draws))
-        canvas_batches = self.images.batches(index_batches, device=self.device)
-        label_batches = split_on_device(self.images.labels, index_batches, device=self.device)
-        made = zip(draw_batches, canvas_batches, label_batches, strict=True)
-        for number, (draws, canvases, own) in enumerate(made, start=skip):
-            views, labels = self._views(canvases, draws, epoch), own[None]
+    @property
+    def _bounds(self) -> list[tuple[int, int]]:
+        return batch_bounds(len(self.images), batch_size=self.batch_size, drop_single=self.seed is not None)
+
+    def epoch(self, epoch: int, *, skip: int = 0, ranks: Ranks = ALONE) -> Iterator[Batch]:
+        """Yield (B, 3, size, size) float32 with labels (1, B); epochs of the same number are equal bit for bit.
+
+        Where images are mixed, the others of a batch are wanted too: every process decodes and augments all of them.
+        """
+        order, bounds = self._order(epoch), self._bounds[skip:]
+        own = shares(bounds, ranks)
+        made = shares(bounds, ALONE) if self.seed is not None and self.mixing.is_on else own
+        samples = [order.samples[share.places] for share in made]
+        canvas_batches = self.images.batches(samples, device=self.device)
+        label_batches = split_on_device(self.images.labels, samples, device=self.device)
+        parts = zip(bounds, own, made, canvas_batches, label_batches, strict=True)
+        for number, ((start, _), share, seen, canvases, labels) in enumerate(parts, start=skip):
+            views = self._views(canvases, order.draws[seen.places], epoch)
             inputs = self.normalise(views, self.memory_format)
-            yield Batch(
+            batch = Batch(
                 inputs,
-                labels,
-                mixed=self._mixed(inputs, labels, epoch=epoch, number=number),
+                labels[None],
+                mixed=self._mixed(inputs, labels[None], epoch=epoch, number=number),
                 mirrored=self.normalise(views.flip(-1), self.memory_format) if self.mirrors else None,
+                num_together=share.num_together,
+                stands_in=share.stands_in,
             )
+            if len(seen.places) > len(share.places):
+                batch = batch.only(to_device(torch.from_numpy(share.places - start), self.device))
+            yield batch
 
     def _order(self, epoch: int) -> Order:
         if self.seed is None:
@@ -152,6 +222,3 @@ class ImageBatches:
         if self.seed is None or self.augmentation is None or not self.augmentation.is_random:
             return centre_crop(canvases, self.size)
         return apply(canvases, self.augmentation.parameters(draws, seed=self.seed, epoch=epoch), size=self.size)
-
-    def _index_batches(self, order: np.ndarray) -> list[np.ndarray]:
-        return split_into_batches(order, batch_size=self.batch_size, drop_single=self.seed is not None)

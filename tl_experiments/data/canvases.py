@@ -8,6 +8,7 @@ import torch
 from tl_experiments.data.loading import DrawCanvases, load
 from tl_experiments.data.transforms import to_device
 from tl_experiments.data.watch import Work
+from tl_experiments.runtime.ranks import ALONE, Ranks
 from tl_experiments.runtime.row_store import RowStore
 
 _CHUNK = 32  # images that are decoded between two reports of progress
@@ -29,10 +30,11 @@ class Canvases:
         self._draw, self._workers, self._store = draw, workers, store
         self._pixels: torch.Tensor | None = None  # uint8 (M, 3, C, C)
 
-    def decode(self, *, device: torch.device, work: Work) -> None:
-        """Decode and keep all of them where they fit, unless that has been done."""
+    def decode(self, *, device: torch.device, work: Work, ranks: Ranks = ALONE) -> None:
+        """Decode and keep all of them where they fit, unless that has been done; several processes share the work."""
         if self.fit and self._pixels is None:
-            self._pixels = self._filled(work).to(device)
+            own = ranks.places(0, len(self._draw.split))
+            self._pixels = ranks.gather(self._filled(own, work), count=len(self._draw.split)).to(device)
 
     def batches(self, index_batches: Sequence[np.ndarray], *, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield uint8 (B, 3, C, C), on the device, for each array of positions."""
@@ -43,14 +45,16 @@ class Canvases:
         positions = split_on_device(torch.arange(len(kept)), index_batches, device=kept.device)
         return (to_device(kept[chosen], device) for chosen in positions)
 
-    def _filled(self, work: Work) -> torch.Tensor:
-        num_images, size = len(self._draw.split), self._draw.canvas.size
-        pixels = torch.empty((num_images, 3, size, size), dtype=torch.uint8)
+    def _filled(self, own: np.ndarray, work: Work) -> torch.Tensor:
+        """Return the canvases at some positions, uint8 (n, 3, C, C)."""
+        size = self._draw.canvas.size
+        pixels = torch.empty((len(own), 3, size, size), dtype=torch.uint8)
         if self._store is not None:
-            self._store.fill(pixels, self._draw.digests, lambda positions: self._drawn(positions, work))
+            digests = [self._draw.digests[position] for position in own.tolist()]
+            self._store.fill(pixels, digests, lambda positions: self._drawn(own[positions], work))
             return pixels
         start = 0
-        for canvases in self._drawn(np.arange(num_images), work):
+        for canvases in self._drawn(own, work):
             pixels[start : start + len(canvases)] = canvases
             start += len(canvases)
         return pixels

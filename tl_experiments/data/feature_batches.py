@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from tl_experiments.data.batches import Batch, split_into_batches
+from tl_experiments.data.batches import Batch, batch_bounds, shares
 from tl_experiments.data.hashing import uniforms
 from tl_experiments.data.sampling import Sampler, shuffled
 from tl_experiments.data.transforms import to_device
+from tl_experiments.runtime.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +42,35 @@ class FeatureBatches:
 
     @property
     def num_samples(self) -> int:
-        return sum(len(indices) for indices in self._index_batches(np.arange(len(self.labels))))
+        return sum(end - start for start, end in self._bounds)
 
     def __len__(self) -> int:
-        return len(self._index_batches(np.arange(len(self.labels))))
+        return len(self._bounds)
 
-    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+    @property
+    def _bounds(self) -> list[tuple[int, int]]:
+        return batch_bounds(len(self.labels), batch_size=self.batch_size, drop_single=self.seeds is not None)
+
+    def epoch(self, epoch: int, *, skip: int = 0, ranks: Ranks = ALONE) -> Iterator[Batch]:
         """Yield features (K, B, D), or (1, B, D) where all members see the same, with labels (K, B)."""
         num_samples, device = len(self.labels), self.labels.device
         rows = self.features.flatten(0, 1)
         orders, views = self._orders(epoch)
+        own = shares(self._bounds[skip:], ranks)
+        if not own:
+            return
+        places, sizes = np.concatenate([share.places for share in own]), [len(share.places) for share in own]
         # The whole epoch goes to the device at once: a copy for each batch would make the host wait.
-        samples = to_device(torch.from_numpy(orders), device)
-        places = to_device(torch.from_numpy(views * num_samples + orders), device)
-        ends = np.cumsum([len(indices) for indices in self._index_batches(np.arange(num_samples))])
-        for start, end in list(zip([0, *ends[:-1]], ends, strict=True))[skip:]:
-            chosen = samples[:, start:end]
+        samples = to_device(torch.from_numpy(orders[:, places]), device).split(sizes, dim=1)
+        seen = to_device(torch.from_numpy((views * num_samples + orders)[:, places]), device).split(sizes, dim=1)
+        for share, chosen, wanted in zip(own, samples, seen, strict=True):
             yield Batch(
-                rows[places[:, start:end]],
+                rows[wanted],
                 self.labels[chosen].expand(self.num_members, -1),
                 sample_dim=1,
                 mirrored=None if self.mirrored is None else self.mirrored[chosen],
+                num_together=share.num_together,
+                stands_in=share.stands_in,
             )
 
     def _orders(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +89,3 @@ class FeatureBatches:
     @cached_property
     def _host_labels(self) -> np.ndarray:
         return self.labels.cpu().numpy()
-
-    def _index_batches(self, order: np.ndarray) -> list[np.ndarray]:
-        return split_into_batches(order, batch_size=self.batch_size, drop_single=self.seeds is not None)

@@ -14,6 +14,7 @@ from tl_experiments.data.reading import Reading, read_split
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.transforms import Canvas
 from tl_experiments.data.watch import Work
+from tl_experiments.runtime.ranks import ALONE, Ranks
 from tl_experiments.runtime.row_store import RowStore
 
 _CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ class Images:
         """Whether `decode` keeps the canvases in memory."""
         return self.canvases.fit
 
-    def decode(self, *, device: torch.device, work: Work) -> None:
+    def decode(self, *, device: torch.device, work: Work, ranks: Ranks = ALONE) -> None:
         """Decode every image before passes over all of them, where the canvases fit into memory. Once is enough.
 
         Where they do not, nothing is decoded: every pass draws them again.
@@ -60,11 +61,12 @@ class Images:
         Args:
             device: where they are kept.
             work: given a title, returns a callback (images done, images); not called where nothing is decoded.
+            ranks: share the work; all of them ask for it.
 
         Raises:
             DataError: an image cannot be decoded, or is not what it was when it was read.
         """
-        self.canvases.decode(device=device, work=work)
+        self.canvases.decode(device=device, work=work, ranks=ranks)
 
     def batches(self, index_batches: Sequence[np.ndarray], *, device: torch.device = _CPU) -> Iterator[torch.Tensor]:
         """Yield uint8 (B, 3, C, C) for each array of positions, in exactly that order.

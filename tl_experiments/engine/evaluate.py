@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from tl_experiments.data.batches import Batches
-from tl_experiments.engine.metrics import Means, Sums, member_losses
+from tl_experiments.engine.metrics import Means, Sums, batch_sums, member_losses
 from tl_experiments.engine.records import Progress, Stage
 from tl_experiments.models.mirrors import mean_logits
 from tl_experiments.runtime.precision import Precision
+from tl_experiments.runtime.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,26 @@ def evaluate(
     device: torch.device,
     precision: Precision,
     position: Position,
+    ranks: Ranks = ALONE,
 ) -> EvaluationSteps:
-    """Yield a record per step; the generator's value is the evaluation. The module is left in eval mode."""
+    """Yield a record per step; the generator's value is the evaluation. The module is left in eval mode.
+
+    Where several processes share the batches, each sample is seen by one, and the evaluation is of all.
+    """
     module.eval()
     sums = Sums(num_members=num_members, device=device)
     logits, labels = [], []
     start, num_seen = time.perf_counter(), 0
-    for step, batch in enumerate(batches.epoch(0), start=1):
+    for step, batch in enumerate(batches.epoch(0, ranks=ranks), start=1):
         with torch.inference_mode(), precision.autocast():
             outputs = module(batch.inputs).float()
             if batch.mirrored is not None:
                 outputs = _mean_logits(outputs, module(batch.mirrored).float())
-            sums.add(outputs, batch.labels, member_losses(outputs, batch.labels))
-        if position.stage in LOOKED_AT:
+            sums.add(batch_sums(batch, outputs, member_losses(outputs, batch.labels)))
+        if position.stage in LOOKED_AT and not batch.stands_in:
             logits.append(outputs)
             labels.append(batch.labels)
-        num_seen += batch.labels.shape[1]
+        num_seen += batch.num_in_step
         yield Progress(
             phase=position.phase,
             stage=position.stage,
@@ -77,11 +82,19 @@ def evaluate(
             num_steps=len(batches),
             images_per_second=num_seen / (time.perf_counter() - start),
         )
+    sums.gather(ranks)
     return Evaluation(
         means=sums.means(),
-        logits=torch.cat(logits, dim=1) if logits else torch.empty(num_members, 0, 0, device=device),
-        labels=torch.cat(labels, dim=1) if labels else torch.empty(num_members, 0, dtype=torch.int64, device=device),
+        logits=_all(logits, num_seen, ranks) if logits else torch.empty(num_members, 0, 0, device=device),
+        labels=_all(labels, num_seen, ranks)
+        if labels
+        else torch.empty(num_members, 0, dtype=torch.int64, device=device),
     )
+
+
+def _all(parts: list[torch.Tensor], count: int, ranks: Ranks) -> torch.Tensor:
+    """Join parts (K, b, ...) to what all processes have, (K, count, ...)."""
+    return ranks.gather(torch.cat(parts, dim=1).transpose(0, 1), count=count).transpose(0, 1)
 
 
 def _mean_logits(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from tl_experiments.engine.records import Progress
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.runtime.errors import RunFailed, SettingError
+from tl_experiments.runtime.ranks import ALONE, Ranks
 from tl_experiments.strategies.base import Phase, Workload
 from tl_experiments.strategies.materials import SplitBatches
 
@@ -160,9 +161,11 @@ class _FirstSteps(Batches):
     def __len__(self) -> int:
         return self.num_steps
 
-    def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, skip: int = 0, ranks: Ranks = ALONE) -> Iterator[Batch]:
         """Yield the batches of this epoch and of as many after it as it takes."""
-        endless = itertools.chain.from_iterable(self.batches.epoch(later) for later in itertools.count(epoch))
+        endless = itertools.chain.from_iterable(
+            self.batches.epoch(later, ranks=ranks) for later in itertools.count(epoch)
+        )
         return itertools.islice(endless, skip, self.num_steps)
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from tl_experiments.data.batches import Batch
+from tl_experiments.runtime.ranks import ALONE, Ranks
+
 
 def member_losses(
     logits: torch.Tensor,
@@ -60,6 +63,28 @@ class Reading:
         return _means(self._sums) if arrived else None
 
 
+@torch.no_grad()
+def batch_sums(batch: Batch, logits: torch.Tensor, losses: torch.Tensor, *, ranks: Ranks = ALONE) -> torch.Tensor:
+    """Add up a batch.
+
+    Args:
+        batch: whose samples these are.
+        logits: (K, B, C).
+        losses: (K, B).
+        ranks: share the batch; each of them adds up its own part, and returns the sums of all.
+
+    Returns:
+        (4, K) float64: losses, hits, samples, and losses that are not finite.
+    """
+    hits = logits.argmax(dim=-1) == batch.dominant_labels
+    rows = (losses, hits, torch.ones_like(hits), ~losses.isfinite())
+    sums = torch.stack([row.double().sum(dim=1) for row in rows])
+    if batch.stands_in:
+        sums.zero_()
+    ranks.add_up(sums)
+    return sums
+
+
 class Sums:
     """Sums over an epoch for K members, in float64 on the device."""
 
@@ -69,34 +94,25 @@ class Sums:
         self._asked: Reading | None = None
 
     @torch.no_grad()
-    def add(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        losses: torch.Tensor,
-        *,
-        updated: torch.Tensor | None = None,
-        skips: bool = False,
-    ) -> None:
+    def add(self, sums: torch.Tensor, *, updated: torch.Tensor | None = None, skips: bool = False) -> None:
         """Add a batch.
 
         Args:
-            logits: (K, B, C).
-            labels: (K, B).
-            losses: (K, B).
+            sums: (4, K), as of `batch_sums`.
             updated: bool (K,), the members that the batch has taught; None is all.
             skips: leave the batch out for the others; else its loss, which may not be finite, spoils their mean.
         """
-        hits = logits.argmax(dim=-1) == labels
-        loss, num_hits = losses.double().sum(dim=1), hits.double().sum(dim=1)
-        num_samples = torch.full_like(loss, labels.shape[1])
+        rows = sums[:3]
         if updated is None:
-            self._sums += torch.stack([loss, num_hits, num_samples, torch.zeros_like(loss)])
+            self._sums[:3] += rows
             return
-        rows = [loss, num_hits, num_samples]
         if skips:
-            rows = [torch.where(updated, row, 0.0) for row in rows]
-        self._sums += torch.stack([*rows, (~updated).double()])
+            rows = torch.where(updated, rows, 0.0)
+        self._sums += torch.cat([rows, (~updated).double()[None]])
+
+    def gather(self, ranks: Ranks) -> None:
+        """Add up what several processes have seen, each a part of the samples."""
+        ranks.add_up(self._sums)
 
     def state(self, member: int) -> torch.Tensor:
         """Return the sums of one member, (4,) float64; not a copy."""

@@ -7,7 +7,7 @@ import torch
 from tl_experiments.data.batches import Batch
 from tl_experiments.runtime.memory import is_out_of_memory
 
-Backward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
+Backward = Callable[[Batch, bool], tuple[torch.Tensor, torch.Tensor]]
 
 
 class MicroBatches:
@@ -33,7 +33,8 @@ class MicroBatches:
         """Compute the gradients of a batch.
 
         Args:
-            backward: adds a part's gradients to those that are there; returns its logits (K, b, C) and losses (K, b).
+            backward: adds a part's gradients to those that are there, and is told whether it is the last part; returns
+                its logits (K, b, C) and losses (K, b).
             batch: K members' samples.
             begin_again: called before an attempt after the first; has everything as it was before that.
 
@@ -52,18 +53,20 @@ class MicroBatches:
     def _try(self, backward: Backward, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return None when the parts were too large, and are smaller now."""
         try:
-            parts = [backward(part) for part in self._parts(batch)]
+            *parts, last = self._parts(batch)
+            outcomes = [*(backward(part, False) for part in parts), backward(last, True)]
         except (RuntimeError, MemoryError) as error:
-            size = self.size or batch.num_samples
+            size = self.size or batch.num_in_step
             if not self._halves or size == 1 or not is_out_of_memory(error):
                 raise
             self.size = (size + 1) // 2
             return None  # once the frames that hold the tensors are gone
-        if len(parts) == 1:
-            return parts[0]
-        logits, losses = zip(*parts, strict=True)
+        if len(outcomes) == 1:
+            return outcomes[0]
+        logits, losses = zip(*outcomes, strict=True)
         return torch.cat(logits, dim=1), torch.cat(losses, dim=1)
 
     def _parts(self, batch: Batch) -> Sequence[Batch]:
-        count = 1 if self.size is None else -(-batch.num_samples // self.size)
+        count = 1 if self.size is None else -(-batch.num_in_step // self.size)
+        count = min(count, batch.num_samples)  # of what several processes share, one may have no more
         return batch.split(count) if count > 1 else [batch]

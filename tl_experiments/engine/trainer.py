@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tl_experiments.data.batches import Batch, Batches
 from tl_experiments.engine.averages import Averages, moved_tensors, require_one_average
@@ -14,7 +16,7 @@ from tl_experiments.engine.calibration import fit_temperature
 from tl_experiments.engine.evaluate import EvaluationSteps, Position, evaluate
 from tl_experiments.engine.evaluated import Evaluated
 from tl_experiments.engine.members import Members, patience_in
-from tl_experiments.engine.metrics import Means, Sums
+from tl_experiments.engine.metrics import Means, Sums, batch_sums
 from tl_experiments.engine.micro_batches import MicroBatches
 from tl_experiments.engine.options import TrainingOptions
 from tl_experiments.engine.rates import Done
@@ -23,8 +25,10 @@ from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
+from tl_experiments.engine.synchronised import synchronise_norms, synchronised
 from tl_experiments.engine.training_plan import TrainingPlan, make_training_plan
 from tl_experiments.engine.updates import Updates
+from tl_experiments.runtime.ranks import ALONE, Ranks
 from tl_experiments.runtime.seeding import seed_step
 from tl_experiments.strategies.base import Phase, Workload
 from tl_experiments.strategies.materials import SplitBatches
@@ -37,7 +41,15 @@ class Trainer:
     `load` before it begins goes on from there with the same bits.
     """
 
-    def __init__(self, workload: Workload, *, updates: Updates, device: torch.device, options: TrainingOptions) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        updates: Updates,
+        device: torch.device,
+        options: TrainingOptions,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Prepare; nothing is computed yet.
 
         Args:
@@ -45,17 +57,21 @@ class Trainer:
             updates: of the workload's parameters.
             device: of the batches.
             options: how.
+            ranks: of the processes that share each step of the same workload; each has a trainer, and all do the same.
 
         Raises:
-            SettingError: the optimizer makes an average of the weights, which does not go with the workload.
+            SettingError: the optimizer makes an average of the weights, which does not go with the workload, or
+                BatchNorm cannot be shared by processes on this device.
         """
         if updates.average is not None:
             require_one_average(workload)
+        synchronise_norms(workload, device=device, ranks=ranks)
         count, phases = workload.num_members, workload.phases
         self._workload = workload
         self._updates = updates
         self._device = device
         self._options = options
+        self._ranks = ranks
         self._micro_batches = MicroBatches(halves=options.halves, size=options.micro_batch)
         self._networks: list[nn.Module] = [
             cast(nn.Module, torch.compile(phase.module)) if options.compile else phase.module for phase in phases
@@ -97,8 +113,9 @@ class Trainer:
         for stretch, module in zip(stretches(self._workload.phases), self._networks, strict=True):
             if self._epochs < stretch.end and self._members.any_left:
                 self._begin(stretch)
+                trained = synchronised(module, self._ranks) if stretch.phase.solve is None else module
             while self._epochs < stretch.end and self._members.any_left:
-                yield from self._fit_epoch(stretch, module, epoch=self._epochs + 1)
+                yield from self._fit_epoch(stretch, module, trained, epoch=self._epochs + 1)
 
     def _begin(self, stretch: Stretch) -> None:
         """Begin a phase, or go on with it: what stands still has no gradient, and the schedule is where it was."""
@@ -192,11 +209,12 @@ class Trainer:
         self._sums.load([own["sums"] for own in tensors])
         self._scores = list(zip(*(own["scores"].tolist() for own in tensors), strict=True))
 
-    def _fit_epoch(self, stretch: Stretch, module: nn.Module, *, epoch: int) -> Iterator[Record]:
+    def _fit_epoch(self, stretch: Stretch, module: nn.Module, trained: nn.Module, *, epoch: int) -> Iterator[Record]:
+        """Train an epoch of `trained`, which is the module, or knows of the other processes; then validate."""
         phase = stretch.phase
         start, behind = time.perf_counter(), self._epoch_samples
         if phase.solve is None:
-            yield from self._train_epoch(phase, module, epoch=epoch)
+            yield from self._train_epoch(phase, trained, epoch=epoch)
             train = self._sums.means()
         else:
             phase.solve(self._batches(phase).train, epoch - stretch.start)
@@ -242,15 +260,13 @@ class Trainer:
         statistics = RunningStatistics(phase.module)
         batches = self._batches(phase).train
         start, behind, num_steps = time.perf_counter(), self._epoch_samples, len(batches)
-        for batch in batches.epoch(epoch, skip=self._epoch_steps):
+        for batch in batches.epoch(epoch, skip=self._epoch_steps, ranks=self._ranks):
             whole = self._micro_batches.size
             self._update(phase, module, batch, statistics)
             if self._micro_batches.size not in (None, whole):
                 yield Halved(self._micro_batches.size)
             step = self._epoch_steps
-            if step % self._options.log_every_steps == 0:
-                self._sums.ask()
-            means = self._sums.means() if step == num_steps else self._sums.arrived()  # waits at the end alone
+            means = self._means(is_looked_at=step % self._options.log_every_steps == 0, is_last=step == num_steps)
             known = step == num_steps or not self._options.skips_nonfinite  # else all so far may have been skipped
             if means is not None and known:
                 yield from self._newly_diverged("training", means, where=f"epoch {epoch}, by step {step}")
@@ -266,6 +282,17 @@ class Trainer:
                 acc=means and means.acc,
             )
 
+    def _means(self, *, is_looked_at: bool, is_last: bool) -> Means | None:
+        """Return means over the steps so far, if they are known: a device that is alone is waited for at the end only.
+
+        Several processes wait for theirs, so that all of them know the same after the same step.
+        """
+        if is_last or (is_looked_at and not self._ranks.is_alone):
+            return self._sums.means()
+        if is_looked_at:
+            self._sums.ask()
+        return self._sums.arrived()
+
     def _newly_diverged(self, kind: str, means: Means, *, where: str) -> Iterator[Diverged]:
         return self._members.newly_diverged(kind, means, where=where, skips=self._options.skips_nonfinite)
 
@@ -275,26 +302,30 @@ class Trainer:
         def begin_again() -> None:
             phase.module.zero_grad(set_to_none=True)
             statistics.put_back()
-            seed_step(self._options.seed, self._steps)
+            seed_step(self._options.seed, self._steps, rank=self._ranks.rank)
 
-        def backward(part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-            with phase.train_precision.autocast():
-                logits = module(part.inputs)
-            losses = self._options.loss(logits, part)
-            # Members share no parameter, so that each gets its own gradient.
-            (losses.sum(dim=1) / batch.num_samples).sum().backward()
+        def backward(part: Batch, is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            waits = isinstance(module, DistributedDataParallel) and not is_last
+            with module.no_sync() if waits else nullcontext():
+                with phase.train_precision.autocast():
+                    logits = module(part.inputs)
+                losses = self._options.loss(logits, part)
+                share = losses.sum(dim=1) / batch.num_in_step
+                # Members share no parameter, so that each gets its own gradient.
+                (0.0 * share if batch.stands_in else share).sum().backward()
             return logits.detach(), losses.detach()
 
         statistics.keep()
-        seed_step(self._options.seed, self._steps)
+        seed_step(self._options.seed, self._steps, rank=self._ranks.rank)
         logits, losses = self._micro_batches.run(backward, batch, begin_again=begin_again)
-        updated = self._updates.step(losses.isfinite().all(dim=1) & self._members.going_on)
+        sums = batch_sums(batch, logits, losses, ranks=self._ranks)
+        updated = self._updates.step((sums[3] == 0) & self._members.going_on)
         statistics.put_back_unless(updated.any())
-        self._sums.add(logits, batch.dominant_labels, losses, updated=updated, skips=self._options.skips_nonfinite)
+        self._sums.add(sums, updated=updated, skips=self._options.skips_nonfinite)
         self._steps += 1
         self._averages.update(updated, step=self._steps)
         self._epoch_steps += 1
-        self._epoch_samples += batch.num_samples
+        self._epoch_samples += batch.num_in_step
 
     def _evaluate(
         self, phase: Phase, module: nn.Module, stage: Stage, *, epoch: int, batches: Batches | None = None
@@ -306,4 +337,5 @@ class Trainer:
             device=self._device,
             precision=phase.infer_precision,
             position=Position(phase.name, stage, epoch, self._num_epochs),
+            ranks=self._ranks,
         )

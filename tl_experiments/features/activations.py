@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +16,8 @@ def activations(
 ) -> torch.Tensor:
     """Return the activations of all images, (N, ...) on the device, in the dtype that the network gives.
 
+    Several processes share the work.
+
     Args:
         extractor: of the frozen stages.
         images: N canvases.
@@ -27,17 +28,20 @@ def activations(
         DataError: an image cannot be decoded.
     """
     if images.fit:
-        images.decode(device=extractor.compute.device, work=work)  # from the cache of images, where they are there
+        # From the cache of images, where they are there.
+        images.decode(device=extractor.compute.device, work=work, ranks=extractor.compute.ranks)
     on_progress = work(f"extracting activations of {len(images):,} {images.split} images{', mirrored' if view else ''}")
-    chunks = extractor.outputs(images, np.arange(len(images)), view=view, on_progress=on_progress)
+    ranks = extractor.compute.ranks
+    own = ranks.places(0, len(images))
+    chunks = extractor.outputs(images, own, view=view, on_progress=on_progress)
     first = next(chunks)
-    rows = first.new_empty(len(images), *first.shape[1:])  # in one piece: a list of chunks would need twice the memory
+    rows = first.new_empty(len(own), *first.shape[1:])  # in one piece: a list of chunks would need twice the memory
     rows[: len(first)] = first
     start = len(first)
     for chunk in chunks:
         rows[start : start + len(chunk)] = chunk
         start += len(chunk)
-    return rows
+    return ranks.gather(rows, count=len(images))
 
 
 @torch.no_grad()

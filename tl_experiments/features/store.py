@@ -36,7 +36,7 @@ class FeatureStore:
         self._extractor: Extractor | None = None
 
     def features(self, images: Images, *, view: View | Mirrored | None = None) -> torch.Tensor:
-        """Return the features of a split, float32 (N, D), on the device.
+        """Return the features of a split, float32 (N, D), on the device; several processes share the work.
 
         Args:
             images: N canvases.
@@ -45,16 +45,19 @@ class FeatureStore:
         Raises:
             DataError: an image that must be decoded cannot be.
         """
-        rows = torch.empty(len(images), self._backbone.feature_dim)
+        ranks = self._compute.ranks
+        own = ranks.places(0, len(images))
+        rows = torch.empty(len(own), self._backbone.feature_dim)
 
         def extract(positions: np.ndarray) -> Iterator[torch.Tensor]:
-            return self._extract(images, positions, view)
+            return self._extract(images, own[positions], view)
 
-        if self._weights is None:
-            torch.cat(list(extract(np.arange(len(images)))), out=rows)
-        else:
-            self._rows(self._weights, images, view).fill(rows, images.digests, extract)
-        return to_device(rows, self._compute.device)
+        if self._weights is not None:
+            digests = [images.digests[place] for place in own.tolist()]
+            self._rows(self._weights, images, view).fill(rows, digests, extract)
+        elif len(own):
+            torch.cat(list(extract(np.arange(len(own)))), out=rows)
+        return ranks.gather(to_device(rows, self._compute.device), count=len(images))
 
     def _rows(self, weights_sha256: str, images: Images, view: View | Mirrored | None) -> RowStore:
         fields = feature_fields(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tl_experiments.runtime.process import processor_name
+from tl_experiments.runtime.ranks import ALONE, Ranks
 
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16")
@@ -50,6 +51,7 @@ class Compute:
         infer: precision of evaluation, and of a backbone that is not trained.
         layout: contiguous or channels_last, of images and convolutions.
         infer_batch_size: images at once where nothing is trained.
+        ranks: this process and those that train the same run.
     """
 
     device: torch.device
@@ -57,6 +59,7 @@ class Compute:
     infer: Precision
     layout: str
     infer_batch_size: int
+    ranks: Ranks = ALONE
 
     def __str__(self) -> str:
         return f"train {self.train.name}, infer {self.infer.name}, {self.layout}"

@@ -23,6 +23,10 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt it is no `Exception`, so that nothing swallows it."""
 
 
+class StoppedTogether(Terminated):
+    """Another process of the same run was told to stop, and all stop after the same step."""
+
+
 class _Shield:
     """How many `shielded` blocks are open, which signal came while one was, and whether one has done its work."""
 

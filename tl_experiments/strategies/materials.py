@@ -103,7 +103,7 @@ class Materials:
         Raises:
             DataError: an image cannot be decoded.
         """
-        images.decode(device=self.compute.device, work=self.watch.work)
+        images.decode(device=self.compute.device, work=self.watch.work, ranks=self.compute.ranks)
         return ImageBatches(
             images=images,
             size=self.backbone.input_spec.size,

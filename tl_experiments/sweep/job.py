@@ -21,6 +21,7 @@ from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
 from tl_experiments.sweep.search.pruning import pruning
+from tl_experiments.sweep.under_torchrun import share_out
 from tl_experiments.tracking.result import finished_line, is_finished, read_result
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Job:
                 return float(read_result(first.folder)["val/acc_best"])
             for line in first.changed:
                 self._tell(f"note: goes on with {line}")
+            share_out(self.members)
             results = run_experiments(self.members, prunes=self.prunes)
         self._show(results)
         return results[0].val_acc_best

@@ -20,7 +20,8 @@ KEY = "resume"
 # does memory in which activations fit no longer; that is told. Everything else would make it another run.
 MAY_CHANGE = (
     *("runtime.device", "runtime.threads", "runtime.workers", "runtime.image_memory_gb", "runtime.cache"),
-    *("runtime.log_every_steps", "runtime.on_oom", "checkpoint.", "dataset.root", "dataset.download", "tracking.uri"),
+    *("runtime.log_every_steps", "runtime.on_oom", "runtime.rank_timeout", "checkpoint."),
+    *("dataset.root", "dataset.download", "tracking.uri"),
 )
 
 

@@ -8,7 +8,8 @@ from tl_experiments.engine.records import Diverged, EpochRecord, Halved, Record,
 from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.training_plan import TrainingPlan
 from tl_experiments.runtime.files import disk_fault, sync_files
-from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, wait_longer
+from tl_experiments.runtime.ranks import ALONE, Ranks
+from tl_experiments.runtime.signals import StoppedTogether, Terminated, obey, shielded, stop_asked, wait_longer
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
@@ -29,6 +30,7 @@ def train(
     console: Console,
     logs: Sequence[RunLog],
     prunes: Prunes | None = None,
+    ranks: Ranks = ALONE,
 ) -> bool:
     """Train and test, or do what is left of it; what happens is shown and kept as it comes.
 
@@ -40,24 +42,55 @@ def train(
         console: that shows.
         logs: of its members.
         prunes: asked after every epoch of a run that is trained alone.
+        ranks: of the processes that train it; this one is the first, the others `follow`.
 
     Returns:
         Whether training came to its end; if it was pruned, the test split was not seen.
     """
-    _go_on(trainer, checkpoints, console=console, logs=logs)
+    _go_on(trainer, checkpoints, console=console, logs=logs, ranks=ranks)
     with shielded():
         for record in trainer.fit():
             _tell(record, console=console, logs=logs)
             # Before the checkpoint: a run that is killed between the two trains this epoch again, and is asked again.
             if isinstance(record, EpochRecord) and _is_pruned(record, prunes):
                 return False
-            if checkpoints.due(record) or stop_asked():
+            stops, saves = ranks.any(stop_asked(), checkpoints.due(record))
+            if stops or saves:
                 _save(trainer, checkpoints, console=console, logs=logs)
-            obey()
+            _obey(stops)
         for record in trainer.test():
             _tell(record, console=console, logs=logs)
-            obey()
+            stops, _ = ranks.any(stop_asked(), False)
+            _obey(stops)
     return True
+
+
+def follow(trainer: Trainer, *, ranks: Ranks) -> None:
+    """Train and test along with the first process, which runs `train` and keeps what happens.
+
+    Args:
+        trainer: that has not begun; of the same workload.
+        ranks: of the processes.
+    """
+    state = ranks.from_first(None)
+    if state is not None:
+        trainer.load(state)
+    with shielded():
+        for _ in trainer.fit():
+            stops, saves = ranks.any(stop_asked(), False)
+            if stops or saves:
+                trainer.state()  # of which each process may have a part
+            _obey(stops)
+        for _ in trainer.test():
+            stops, _ = ranks.any(stop_asked(), False)
+            _obey(stops)
+
+
+def _obey(stops: bool) -> None:
+    """Stop where any process was asked to; all have made the same steps."""
+    if stops:
+        obey()
+        raise StoppedTogether("another process of this run was told to stop")
 
 
 def _is_pruned(record: EpochRecord, prunes: Prunes | None) -> bool:
@@ -70,6 +103,7 @@ def _is_pruned(record: EpochRecord, prunes: Prunes | None) -> bool:
 def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
     """Write a checkpoint, once all that it counts as told is on the disk."""
     wait_longer()
+    state = trainer.state()
     try:
         for log in logs:
             log.write_rows()
@@ -78,12 +112,15 @@ def _save(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs:
         console.notice(f"no checkpoint: {disk_fault(error)}; training goes on")
     else:
         # Members that have diverged were charged their share already; the others' clocks show what all took together.
-        checkpoints.save(trainer.state(), seconds=max(log.elapsed for log in logs))
+        checkpoints.save(state, seconds=max(log.elapsed for log in logs))
 
 
-def _go_on(trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog]) -> None:
+def _go_on(
+    trainer: Trainer, checkpoints: Checkpoints, *, console: Console, logs: Sequence[RunLog], ranks: Ranks
+) -> None:
     """Begin where the last checkpoint of these members stands, or at the beginning."""
     resumed = checkpoints.resume()
+    ranks.from_first(resumed and resumed.state)
     if resumed is not None:
         trainer.load(resumed.state)
         console.notice(f"goes on after epoch {resumed.state.epochs}, step {resumed.state.steps}: {resumed.folder}")

@@ -9,7 +9,7 @@ from tl_experiments.runtime.process import machine
 
 # What may change without changing the result of a run.
 WITHOUT_EFFECT = {
-    "runtime": ("workers", "cache", "log_every_steps", "on_oom"),
+    "runtime": ("workers", "cache", "log_every_steps", "on_oom", "rank_timeout"),
     "dataset": ("root", "download"),
 }
 NOT_THE_RUN = ("tracking", "checkpoint", "allow_targets")

@@ -1,0 +1,82 @@
+"""A run of several processes: the first is led in by the door as any run is, the others do what it tells them."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.config.member import Member, as_plain, from_plain
+from tl_experiments.runtime.signals import StoppedTogether, Terminated, terminable
+from tl_experiments.runtime.torchrun import Launch, current_launch
+from tl_experiments.tracking.run_record import FILE as RECORD
+
+KEPT = "allow_targets"  # of what is typed, by an attempt that goes on: all else is in the run's record
+FIRST_SECONDS = 3  # in which the first process tells of an error that all have
+
+
+def quieten() -> None:
+    """Have PyTorch, before it is imported, not warn of what `engine.synchronised` does on purpose."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+@contextmanager
+def leading(launch: Launch) -> Iterator[None]:
+    """Be the first process; the others learn when it has come to its end, whatever that is."""
+    try:
+        yield
+        launch.forget()
+    finally:
+        launch.end()
+
+
+def arguments_now(launch: Launch, arguments: Sequence[str]) -> list[str]:
+    """Return what the command line means now: an attempt after the first goes on with the run of the one before.
+
+    Raises:
+        ConfigError: it is that of a sweep.
+    """
+    if any(argument in ("-m", "--multirun") for argument in arguments):
+        raise ConfigError(
+            "-m under torchrun: the processes of torchrun train one run; a sweep runs its jobs by hydra/launcher"
+        )
+    folder = launch.remembered()
+    if folder is None:
+        return list(arguments)
+    if not (folder / RECORD).is_file():
+        return [*arguments, f"hydra.run.dir={folder}"]
+    return [f"resume={folder}", *(argument for argument in arguments if argument.lstrip("+").startswith(KEPT))]
+
+
+def share_out(members: Sequence[Member]) -> None:
+    """Give the other processes of this run what they are to train, and keep its folder for another attempt."""
+    launch = current_launch()
+    if launch is not None:
+        launch.remember(Path(members[0].folder))
+        launch.give_task(as_plain(members))
+
+
+def follow_first(launch: Launch) -> int:
+    """Be another process than the first: train what that one says, and return an exit code.
+
+    Raises:
+        UserError: data, weights or settings cannot be used here.
+    """
+    try:
+        with terminable():
+            task = launch.task()
+            if task is not None:
+                from tl_experiments.experiment import follow_experiment  # noqa: PLC0415 - not before there is a task
+
+                try:
+                    follow_experiment(from_plain(task))
+                except Exception:
+                    time.sleep(FIRST_SECONDS)  # one that all have is told by the first, upon which torchrun ends this
+                    raise
+    except StoppedTogether:
+        launch.wait_for_first()
+        return 143
+    except (KeyboardInterrupt, Terminated):
+        return 143
+    return 0
