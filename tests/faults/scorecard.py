@@ -21,6 +21,7 @@ ROWS = (
     "disk full while caching",
     "tracking",
     "SIGTERM and SIGINT",
+    "rank killed",
     "reproducibility",
     "malicious configs",
     "tampered checkpoints",

@@ -1,0 +1,61 @@
+"""The program under torchrun, as a user starts it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
+    *("dataset.train_size=160", "epochs=4", "runtime=ddp"),
+    *("runtime.workers=0", "runtime.threads=1", "runtime.train_precision=fp32", "runtime.infer_precision=fp32"),
+    *("optimizer=sgd", "lr=1e-2"),
+)
+FINETUNE = ("strategy=finetune", "strategy.batchnorm=eval")
+
+
+def torchrun(ranks: int, *arguments: str, folder: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start a run; what it prints goes to `output.txt` in the folder."""
+    output = (folder / "output.txt").open("a")
+    own = {"TL_CACHE_DIR": str(folder.parent / "cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", *options),
+            *(str(ROOT / "run.py"), *arguments),
+        ],
+        cwd=folder,
+        env={**os.environ, **own},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def rank_processes(launcher: int) -> dict[int, int]:
+    """Return rank → process id of what torchrun has started."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, StopIteration):
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == launcher:
+                environment = (stat.parent / "environ").read_bytes().decode(errors="replace").split("\0")
+                rank = next(line for line in environment if line.startswith("RANK="))
+                found[int(rank.removeprefix("RANK="))] = int(stat.parent.name)
+    return found
+
+
+def wait_for(folder: Path, text: str, *, count: int = 1, seconds: float = 90) -> None:
+    """Wait until a run has printed a text so often."""
+    until = time.monotonic() + seconds
+    while told(folder).count(text) < count:
+        assert time.monotonic() < until, told(folder)
+        time.sleep(0.05)
+
+
+def told(folder: Path) -> str:
+    """What a run has printed."""
+    return (folder / "output.txt").read_text()
