@@ -1,7 +1,7 @@
 """Steps of the project's own engine, on what an experiment builds, in its order; the process is set by the caller."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,11 @@ from tl_experiments import build
 from tl_experiments.config.compose import compose_member
 from tl_experiments.config.member import Member
 from tl_experiments.data.feature_batches import FeatureBatches
+from tl_experiments.data.watch import UNWATCHED
 from tl_experiments.engine.records import Progress, Record
+from tl_experiments.runtime.place import Place
 from tl_experiments.runtime.process import choose_device
+from tl_experiments.runtime.ranks import ALONE
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -37,13 +40,13 @@ class EngineLoop:
         """
         self._batch_size, self._device = member.config["batch_size"], choose_device(member.config["runtime"]["device"])
         start = time.perf_counter()
-        ground = build.build_ground(member, who=member.name, device=self._device, watch=Silent())
+        ground = build.build_ground(member, who=member.name, place=Place(self._device, ALONE), watch=UNWATCHED)
         self.compute = ground.compute
         for split in (ground.images.train, ground.images.val, ground.images.test):
-            split.decode(device=self._device, work=Silent().work)
+            split.decode(device=self._device, work=UNWATCHED.work)
         decoded = time.perf_counter()
         self.decoding_seconds = decoded - start
-        materials = build.build_materials([member], ground, watch=Silent())
+        materials = build.build_materials([member], ground, watch=UNWATCHED)
         workload = ground.strategy.prepare(materials if keeps_activations else replace(materials, memory_bytes=0))
         [phase] = workload.phases
         batches = phase.open()
@@ -76,15 +79,6 @@ class EngineLoop:
                     synchronise(self._device)
                 seconds += time.perf_counter() - start
         return seconds
-
-
-class Silent:
-    """Told of long work, says nothing."""
-
-    def notice(self, text: str) -> None: ...
-
-    def work(self, title: str) -> Callable[[int, int], None]:  # noqa: ARG002 - the protocol's signature
-        return lambda done, total: None  # noqa: ARG005
 
 
 def loop_member(subset: Path, backbone: str, *overrides: str, batch_size: int) -> Member:

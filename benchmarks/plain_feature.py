@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine_loop import Silent, make_member
+from engine_loop import make_member
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torchvision.transforms.functional import center_crop, normalize
@@ -20,6 +20,7 @@ from torchvision.transforms.functional import center_crop, normalize
 from tl_experiments import build
 from tl_experiments.data.images import Images
 from tl_experiments.data.sampling import epoch_order
+from tl_experiments.data.watch import UNWATCHED
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.head_kinds import linear_head
 from tl_experiments.runtime.process import choose_device
@@ -54,7 +55,7 @@ def plain_feature(*overrides: str) -> Reached:
     device = choose_device(member.config["runtime"]["device"])
     dataset = build.build_dataset(member)
     backbone = build.build_backbone(member, dataset=dataset, strategy=build.build_strategy(member)).eval().to(device)
-    images = build.build_images(member, dataset=dataset, backbone=backbone, watch=Silent())
+    images = build.build_images(member, dataset=dataset, backbone=backbone, watch=UNWATCHED)
     train, val, test = (_look(backbone, split, device) for split in (images.train, images.val, images.test))
     head = linear_head(
         feature_dim=backbone.feature_dim,

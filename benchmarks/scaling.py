@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from engine_loop import Silent
 from head_training import fit_seconds, make_bank, make_trainer, make_up
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,6 +39,7 @@ from report import Report, at_most
 from tl_experiments.data.images import Images, load_images
 from tl_experiments.data.source import ArraySource, Split
 from tl_experiments.data.transforms import Normalise, make_canvas
+from tl_experiments.data.watch import UNWATCHED
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.runtime.allocator import keep_freed_memory
@@ -128,7 +128,7 @@ def make_extraction(device: torch.device) -> Callable[[int], Callable[[], float]
     backbone.to(device=device, memory_format=compute.memory_format)  # type: ignore[call-overload]
     spec = backbone.input_spec
     store = FeatureStore(
-        backbone, normalise=Normalise(mean=spec.mean, std=spec.std), compute=compute, cached=False, watch=Silent()
+        backbone, normalise=Normalise(mean=spec.mean, std=spec.std), compute=compute, cached=False, watch=UNWATCHED
     )
 
     def make(num_images: int) -> Callable[[], float]:

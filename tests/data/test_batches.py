@@ -10,10 +10,12 @@ import torch
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import ImageBatches, batch_bounds
 from tl_experiments.data.images import Images, load_images
+from tl_experiments.data.mixing import NO_MIXING, Mixing
 from tl_experiments.data.policies import RandAugment, TrivialAugment
 from tl_experiments.data.sampling import epoch_order
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise, centre_crop
+from tl_experiments.runtime.ranks import Ranks
 
 CANVAS = Canvas(size=14, crop=12, interpolation="bilinear")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -149,3 +151,28 @@ def test_batches_are_made_on_the_device(load, augmentation):
     every = list(batches.epoch(0))
     assert [(batch.inputs.device, batch.labels.device) for batch in every] == [(meta, meta)] * 3
     assert [(batch.inputs.shape[0], batch.labels.shape) for batch in every] == [(8, (1, 8)), (8, (1, 8)), (4, (1, 4))]
+
+
+@pytest.mark.parametrize("mixing", [NO_MIXING, Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)], ids=["whole", "mixed"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_each_batch_as_it_is_for_one(load, count, mixing):
+    batches = image_batches(load(19), augmentation=AUGMENTATION, mixing=mixing)
+    shared = [list(batches.epoch(1, skip=1, ranks=Ranks(rank, count))) for rank in range(count)]
+    for whole, parts in zip(batches.epoch(1, skip=1), zip(*shared, strict=True), strict=True):
+        own = [part for part in parts if not part.stands_in]
+        assert {part.num_in_step for part in parts} == {whole.num_samples} == {sum(part.num_samples for part in own)}
+        for image, label in zip(whole.inputs, whole.labels[0].tolist(), strict=True):
+            [found] = [
+                other
+                for part in own
+                for other, known in zip(part.inputs, part.labels[0].tolist(), strict=True)
+                if known == label
+            ]
+            torch.testing.assert_close(found, image, rtol=0, atol=1e-6)
+
+
+def test_a_process_without_a_sample_of_its_own_stands_in(load):
+    """The last batch of 10 is of two, which four processes share."""
+    last = [list(image_batches(load(10)).epoch(0, ranks=Ranks(rank, 4)))[-1] for rank in range(4)]
+    assert [batch.stands_in for batch in last] == [False, False, True, True]
+    assert [batch.num_samples for batch in last] == [1, 1, 1, 1]

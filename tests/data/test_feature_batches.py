@@ -12,6 +12,7 @@ from tl_experiments.data.images import load_images
 from tl_experiments.data.sampling import epoch_order
 from tl_experiments.data.source import Split
 from tl_experiments.data.transforms import Canvas, Normalise
+from tl_experiments.runtime.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -107,3 +108,14 @@ def test_which_view_is_seen_depends_on_seed_epoch_and_sample_alone():
     assert views_of((3,), batch_size=5) == alone
     assert views_of((3,), num_samples=32) == alone[:32]
     assert views_of((4,)) != alone
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_each_batch_as_it_is_for_one(count: int):
+    batches = feature_batches(19, seeds=(0, 3), num_members=2, num_views=2)
+    shared = [list(batches.epoch(1, ranks=Ranks(rank, count))) for rank in range(count)]
+    for whole, parts in zip(batches.epoch(1), zip(*shared, strict=True), strict=True):
+        own = [part for part in parts if not part.stands_in]
+        for member in range(2):
+            seen = torch.cat([part.inputs[member] for part in own]).tolist()
+            assert sorted(seen) == sorted(whole.inputs[member].tolist())

@@ -50,7 +50,7 @@ class Canvases:
         size = self._draw.canvas.size
         pixels = torch.empty((len(own), 3, size, size), dtype=torch.uint8)
         if self._store is not None:
-            digests = [self._draw.digests[position] for position in own.tolist()]
+            digests = [self._draw.digests[position] for position in map(int, own)]
             self._store.fill(pixels, digests, lambda positions: self._drawn(own[positions], work))
             return pixels
         start = 0

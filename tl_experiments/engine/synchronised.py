@@ -5,6 +5,7 @@ divided by all samples of the step before that. What has no gradient takes no pa
 """
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,11 @@ def synchronised(network: nn.Module, ranks: Ranks) -> nn.Module:
         )
     together.register_comm_hook(None, _add_up)
     return together
+
+
+def unsynchronised(network: nn.Module) -> AbstractContextManager[None]:
+    """Have gradients wait, inside, for those of later parts of the batch, with which they are added up."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def synchronise_norms(workload: Workload, *, device: torch.device, ranks: Ranks) -> None:

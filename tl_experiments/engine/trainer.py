@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tl_experiments.data.batches import Batch, Batches
 from tl_experiments.engine.averages import Averages, moved_tensors, require_one_average
@@ -25,7 +24,7 @@ from tl_experiments.engine.running_statistics import RunningStatistics
 from tl_experiments.engine.scores import score
 from tl_experiments.engine.state import MemberState, TrainerState, compartment, prefixed
 from tl_experiments.engine.stretches import Stretch, stretches
-from tl_experiments.engine.synchronised import synchronise_norms, synchronised
+from tl_experiments.engine.synchronised import synchronise_norms, synchronised, unsynchronised
 from tl_experiments.engine.training_plan import TrainingPlan, make_training_plan
 from tl_experiments.engine.updates import Updates
 from tl_experiments.runtime.ranks import ALONE, Ranks
@@ -305,8 +304,7 @@ class Trainer:
             seed_step(self._options.seed, self._steps, rank=self._ranks.rank)
 
         def backward(part: Batch, is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
-            waits = isinstance(module, DistributedDataParallel) and not is_last
-            with module.no_sync() if waits else nullcontext():
+            with nullcontext() if is_last else unsynchronised(module):
                 with phase.train_precision.autocast():
                     logits = module(part.inputs)
                 losses = self._options.loss(logits, part)

@@ -53,7 +53,7 @@ class FeatureStore:
             return self._extract(images, own[positions], view)
 
         if self._weights is not None:
-            digests = [images.digests[place] for place in own.tolist()]
+            digests = [images.digests[place] for place in map(int, own)]
             self._rows(self._weights, images, view).fill(rows, digests, extract)
         elif len(own):
             torch.cat(list(extract(np.arange(len(own)))), out=rows)

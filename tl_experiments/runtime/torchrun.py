@@ -53,7 +53,8 @@ class Launch:
         import torch.distributed as dist  # noqa: PLC0415 - a config error must not wait for torch
 
         store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=DOOR_MINUTES)))
-        return store
+        # torchrun may keep the store from attempt to attempt, with what processes that are gone have left in it.
+        return dist.PrefixStore(f"attempt-{self.attempt}-of-{self.count}", store)
 
     def give_task(self, task: Any) -> None:
         """Tell the other processes what to train, as plain values; None is nothing. What was told first counts."""
