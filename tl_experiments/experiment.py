@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
@@ -51,8 +53,9 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         stack.enter_context(told_how(logs, console=console))
         stack.enter_context(build.build_lack_notice(shared, backbone=backbone))
         workload = ground.strategy.prepare(build.build_materials(members, ground, watch=console))
-        frozen = _identify(logs, workload)
-        _require_same_everywhere(ranks, images, workload)
+        begins = Beginning.of(workload)
+        begins.require_same_everywhere(ranks, images)
+        _identify(logs, workload, begins)
         if build.seeks_rate(shared):
             found = ranks.from_first(logs[0].found_rate)
             if found is None:
@@ -63,7 +66,7 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         show_plan(trainer.plan(), console=console, logs=logs)
         checkpoints = build.build_checkpoints(shared, logs=logs, dataset=dataset, backbone=backbone, watch=console)
         whole = train(trainer, checkpoints, console=console, logs=logs, prunes=prunes, ranks=ranks)
-        _require_same(workload, frozen)
+        _require_same(workload, begins.frozen)
         results = [
             _keep(shared, log, workload=workload, index=index, images=images, class_names=dataset.class_names)
             if whole
@@ -89,13 +92,15 @@ def follow_experiment(members: Sequence[Member]) -> None:
         ground = build.build_ground(shared, who="", place=place, watch=UNWATCHED)
         with build.build_lack_notice(shared, backbone=ground.backbone):
             workload = ground.strategy.prepare(build.build_materials(members, ground, watch=UNWATCHED))
-            _require_same_everywhere(ranks, ground.images, workload)
+            Beginning.of(workload).require_same_everywhere(ranks, ground.images)
             if build.seeks_rate(shared):
                 found = ranks.from_first(None)
                 if found is None:
                     found = find_rate(workload, build.range_trainer_factory(shared, ground), watch=UNWATCHED)
                 members = [build.at_rate(shared, found.suggestion)]
             follow(build.build_trainer(members, workload, ground=ground), ranks=ranks)
+            for model in workload.deployables:
+                workload.finish(model)  # to which each process may have a share
 
 
 def find_lr(member: Member) -> RangeTest:
@@ -114,24 +119,37 @@ def find_lr(member: Member) -> RangeTest:
         return found
 
 
-def _identify(logs: Sequence[RunLog], workload: Workload) -> str:
-    """Record what is about to be trained; returns the digest of what must not change."""
-    frozen = workload.frozen_sha256()
+@dataclass(frozen=True)
+class Beginning:
+    """Digests of the weights that training begins with: those that must not change, and each member's."""
+
+    frozen: str
+    weights: tuple[str, ...]
+
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Digest a workload that is about to be trained; all processes do, as each may hold a share of it."""
+        weights = tuple(workload.weights_sha256(member) for member in range(workload.num_members))
+        return cls(workload.frozen_sha256(), weights)
+
+    def require_same_everywhere(self, ranks: Ranks, images: DatasetImages) -> None:
+        """See that all processes learn the same from the same.
+
+        Raises:
+            RunFailed: some do not.
+        """
+        ranks.require_same(images.fingerprint, what="the images")
+        ranks.require_same(" ".join(self.weights), what="the weights to begin with")
+
+
+def _identify(logs: Sequence[RunLog], workload: Workload, begins: Beginning) -> None:
+    """Record what is about to be trained."""
     for index, log in enumerate(logs):
         log.identify(
-            weights=workload.weights_sha256(index),
-            frozen=frozen,
+            weights=begins.weights[index],
+            frozen=begins.frozen,
             num_trained_params=workload.num_trained_params(index),
         )
-    return frozen
-
-
-def _require_same_everywhere(ranks: Ranks, images: DatasetImages, workload: Workload) -> None:
-    """See that all processes learn the same from the same; digests take time, which one that is alone need not."""
-    if not ranks.is_alone:
-        ranks.require_same(images.fingerprint, what="the images")
-        weights = [workload.weights_sha256(member) for member in range(workload.num_members)]
-        ranks.require_same(" ".join(weights), what="the weights to begin with")
 
 
 def _require_same(workload: Workload, frozen: str) -> None:

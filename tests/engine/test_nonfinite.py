@@ -318,7 +318,7 @@ def test_one_image_that_does_not_fit_is_an_error_too() -> None:
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:
-    def fail(_: Batch, is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def fail(_: Batch, _is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
         raise RuntimeError("shapes do not fit")
 
     batch = Batch(torch.zeros(4, 3), torch.zeros(1, 4, dtype=torch.int64))

@@ -68,7 +68,7 @@ def build_compute(member: Member, *, place: Place, backbone: Backbone, strategy:
         memory_format=runtime["memory_format"],
         infer_batch_size=runtime["infer_batch_size"],
     )
-    return replace(compute, ranks=place.ranks)
+    return replace(compute, ranks=place.ranks, shards=runtime["fsdp"] and not place.ranks.is_alone)
 
 
 def _crop_pct(dataset: Dataset, backbone: Backbone) -> float:
@@ -162,7 +162,7 @@ def build_materials(members: Sequence[Member], ground: Ground, *, watch: Watch) 
     """Gather what the strategy may use; the backbone goes to its device."""
     shared, compute = members[0], ground.compute
     return Materials(
-        backbone=ground.backbone.to(device=compute.device, memory_format=compute.memory_format),  # type: ignore[call-overload]
+        backbone=_placed(ground.backbone, compute),
         num_classes=ground.dataset.num_classes,
         images=ground.images,
         augmentation=ground.augmentation,
@@ -178,6 +178,13 @@ def build_materials(members: Sequence[Member], ground: Ground, *, watch: Watch) 
         watch=watch,
         mirrors=ground.mirrors,
     )
+
+
+def _placed(backbone: Backbone, compute: Compute) -> Backbone:
+    """Move a backbone to its device; one that is sharded goes there in shares, as it may not fit."""
+    if compute.shards:
+        return backbone
+    return backbone.to(device=compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
 
 
 def build_trainer(members: Sequence[Member], workload: Workload, *, ground: Ground) -> Trainer:
@@ -212,7 +219,7 @@ def _build_updates(members: Sequence[Member], workload: Workload, *, schedulers:
         workload.groups,
         optimizers=[build_optimizer(member) for member in members],
         schedulers=schedulers,
-        fused=members[0].config["runtime"]["fused"],
+        fused=members[0].config["runtime"]["fused"] and not members[0].config["runtime"]["fsdp"],
         clip_grad_norm=members[0].config["clip_grad_norm"],
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from tl_experiments.config.ranges import holds, is_rate, lookup
 
 PHOTOGRAPH = "tl_experiments.data.augmentation.Augmentation"  # what others than this do is not told by its keys
+FINETUNE = "tl_experiments.strategies.finetune.Finetune"
 SCRATCH = "tl_experiments.strategies.scratch.Scratch"
 HF = "tl_experiments.data.hub.hf_dataset"
 CONSTANT = "tl_experiments.engine.schedulers.constant"
@@ -45,11 +46,30 @@ def rule_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield "class_weights=auto: sampler=balanced makes up for rare classes already; expected one of the two"
     if lookup(config, "optimizer.nesterov") and not lookup(config, "optimizer.momentum"):
         yield "optimizer.nesterov=true: expected optimizer.momentum above 0"
+    if lookup(config, "runtime.fsdp"):
+        yield from _sharding_problems(config)
     if lookup(config, "runtime.deterministic") and "bf16" in (
         lookup(config, "runtime.train_precision"),
         lookup(config, "runtime.infer_precision"),
     ):
         yield "runtime.deterministic=true: expected fp32 for runtime.train_precision and runtime.infer_precision"
+
+
+def _sharding_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """What each process would need whole."""
+    if lookup(config, "strategy._target_") not in (FINETUNE, SCRATCH):
+        yield "runtime.fsdp=true: shares of a backbone that is trained whole; expected strategy=finetune or scratch"
+    expected = {"ema_decay": None, "clip_grad_norm": None, "strategy.l2_sp": 0.0}
+    expected |= {"runtime.compile": False, "runtime.memory_format": "contiguous"}  # as shares have to be
+    for key, value in expected.items():
+        if lookup(config, key) not in (value, None):
+            yield f"{key}={lookup(config, key)}: not with runtime.fsdp=true; expected {_typed(value)}"
+    if lookup(config, "optimizer._target_").startswith("schedulefree."):
+        yield "runtime.fsdp=true: expected one of torch.optim's optimizers"
+
+
+def _typed(value: Any) -> str:
+    return {None: "null", False: "false"}.get(value, str(value))
 
 
 def _hub_problems(dataset: Mapping[str, Any]) -> Iterator[str]:

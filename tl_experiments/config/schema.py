@@ -401,6 +401,7 @@ class Runtime:
     cache: bool = MISSING
     on_oom: OnOom = MISSING
     log_every_steps: int = MISSING
+    fsdp: bool = MISSING
     rank_timeout: float = MISSING
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from tl_experiments.engine.state import compartment, prefixed
+from tl_experiments.models.sharded import own_part
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.base import Phase, Workload, moving_norms
 
@@ -151,4 +152,4 @@ def require_one_average(workload: Workload) -> None:
 
 
 def _place(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return own_part(tensor).untyped_storage().data_ptr()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 
 from tl_experiments.engine.metrics import Means
+from tl_experiments.models.sharded import put
 
 SCORE = "score"  # among the names of tensors, which all have a dot
 
@@ -32,7 +33,7 @@ class BestWeights:
         self.epoch[member] = int(epoch)
         copies = {name: tensor for name, tensor in state.items() if name != SCORE}
         self._copies[member] = {
-            name: torch.empty_like(self._tensors[member][name]).copy_(tensor) for name, tensor in copies.items()
+            name: put(torch.empty_like(self._tensors[member][name]), tensor) for name, tensor in copies.items()
         }
 
     def update(self, epoch: int, val: Means, *, ended: Collection[int] = ()) -> tuple[bool, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from tl_experiments.models.sharded import put
 from tl_experiments.runtime.errors import SettingError
 
 NUMBER = "number:"  # before the name of what is a Python number in the optimizer
@@ -71,7 +72,7 @@ def _laid_out(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """Return the value in memory as the optimizer had it: like its parameter, which need not be contiguous."""
     if value.shape != parameter.shape:
         return value.clone()
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    return put(torch.empty_like(parameter, dtype=value.dtype, requires_grad=False), value)
 
 
 def _dtype(value: int | float) -> torch.dtype:

@@ -12,6 +12,7 @@ from tl_experiments.engine.optimizers import OptimizerFactory, averaged, average
 from tl_experiments.engine.rates import NOTHING, Done, ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.models.param_groups import ParamGroup
+from tl_experiments.models.sharded import whole
 
 
 class SingleUpdates:
@@ -71,7 +72,7 @@ class SingleUpdates:
         self._pull()
         trained = [parameter for parameter in self._parameters() if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-        finite = finite & norm.isfinite()
+        finite = finite & whole(norm).isfinite()
         if self._clip_grad_norm is not None:
             clip_grads_with_norm_(trained, self._clip_grad_norm, norm)
         if self._looks_itself:

@@ -14,6 +14,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tl_experiments.models.sharded import is_sharded
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.ranks import Ranks
 from tl_experiments.strategies.base import Workload, moving_norms
@@ -26,8 +27,8 @@ def synchronised(network: nn.Module, ranks: Ranks) -> nn.Module:
         network: the same in all processes; some parameters have a gradient, as they have until another phase begins.
         ranks: of the processes.
     """
-    if ranks.is_alone:
-        return network
+    if ranks.is_alone or any(is_sharded(parameter) for parameter in network.parameters()):
+        return network  # shares add up their gradients themselves
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the name of broadcast_buffers; older releases have no other
         together = DistributedDataParallel(
@@ -43,7 +44,9 @@ def synchronised(network: nn.Module, ranks: Ranks) -> nn.Module:
 
 def unsynchronised(network: nn.Module) -> AbstractContextManager[None]:
     """Have gradients wait, inside, for those of later parts of the batch, with which they are added up."""
-    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+    if isinstance(network, DistributedDataParallel):
+        return network.no_sync()
+    return nullcontext()  # shares add up part by part
 
 
 def synchronise_norms(workload: Workload, *, device: torch.device, ranks: Ranks) -> None:

@@ -27,6 +27,7 @@ from tl_experiments.engine.stretches import Stretch, stretches
 from tl_experiments.engine.synchronised import synchronise_norms, synchronised, unsynchronised
 from tl_experiments.engine.training_plan import TrainingPlan, make_training_plan
 from tl_experiments.engine.updates import Updates
+from tl_experiments.models.sharded import put, whole_tensors
 from tl_experiments.runtime.ranks import ALONE, Ranks
 from tl_experiments.runtime.seeding import seed_step
 from tl_experiments.strategies.base import Phase, Workload
@@ -166,7 +167,10 @@ class Trainer:
         )
 
     def state(self) -> TrainerState:
-        """Return where training stands; its tensors are the trainer's own, to be read before it goes on."""
+        """Return where training stands; its tensors are the trainer's own, to be read before it goes on.
+
+        All processes ask for it after the same step: each may hold a share of the weights.
+        """
         return TrainerState(
             epochs=self._epochs,
             epoch_steps=self._epoch_steps,
@@ -186,7 +190,7 @@ class Trainer:
             "sums": self._sums.state(member),
             "scores": torch.tensor([scores[member] for scores in self._scores], dtype=torch.float64),
         }
-        return MemberState(tensors, reason=self._members.reason(member))
+        return MemberState(whole_tensors(tensors), reason=self._members.reason(member))
 
     @torch.no_grad()
     def load(self, state: TrainerState) -> None:
@@ -196,7 +200,7 @@ class Trainer:
         self._micro_batches.size = state.micro_batch
         for member, own in enumerate(state.members):
             for name, tensor in self._workload.trained_tensors(member).items():
-                tensor.copy_(own.tensors[f"weights/{name}"])
+                put(tensor, own.tensors[f"weights/{name}"])
             self._best.load(member, compartment("best", own.tensors))
             if own.reason is not None:
                 self._members.leave_alone({member: own.reason})

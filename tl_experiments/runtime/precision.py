@@ -52,6 +52,7 @@ class Compute:
         layout: contiguous or channels_last, of images and convolutions.
         infer_batch_size: images at once where nothing is trained.
         ranks: this process and those that train the same run.
+        shards: whether each of them holds a share of the weights only.
     """
 
     device: torch.device
@@ -60,6 +61,7 @@ class Compute:
     layout: str
     infer_batch_size: int
     ranks: Ranks = ALONE
+    shards: bool = False
 
     def __str__(self) -> str:
         return f"train {self.train.name}, infer {self.infer.name}, {self.layout}"

@@ -63,7 +63,7 @@ class Workload:
         deployables: image → logits, one per member; they share storage with the phases' modules.
         trained: names of the deployables' tensors that training may change; the others are frozen.
         finish: makes of a deployable that was trained what is kept and used: adapters are merged into their layers.
-            It may change the deployable, which is not trained after that.
+            It may change the deployable, which is not trained after that. All processes call it.
         head: how the deployables' heads are made where the strategy decides it, as a group of the configuration would
             say; None where the run's own says it.
     """

@@ -1,6 +1,6 @@
 """Fine-tuning: all layers are trained, the backbone from its pretrained weights and the head from random ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tl_experiments.strategies.backbone_training import BackboneTraining
 from tl_experiments.strategies.base import Workload
@@ -15,4 +15,6 @@ class Finetune(BackboneTraining):
     def prepare(self, materials: Materials) -> Workload:
         """Put a new head behind the backbone; one member at a time."""
         model = materials.new_model()
-        return self.workload(model, whole_phase(materials, model, name="finetune", held=self.held))
+        finish = materials.sharded(model)
+        workload = self.workload(model, whole_phase(materials, model, name="finetune", held=self.held))
+        return replace(workload, finish=finish)

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+
+from torch.distributed.device_mesh import init_device_mesh
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches, ImageBatches
@@ -14,6 +17,7 @@ from tl_experiments.data.watch import Watch
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.head_kinds import HeadKind
 from tl_experiments.models.model import Model
+from tl_experiments.models.sharded import empty_copy, gathered, shard
 from tl_experiments.runtime.precision import Compute
 from tl_experiments.runtime.seeding import derive_seed
 
@@ -78,7 +82,21 @@ class Materials:
         head = self.head.make(
             feature_dim=self.backbone.feature_dim, num_classes=self.num_classes, seed=derive_seed(seed, "head")
         )
-        return Model(self.backbone, head.to(self.compute.device))
+        return Model(self.backbone, head if self.compute.shards else head.to(self.compute.device))
+
+    def sharded(self, model: Model) -> Callable[[Model], Model]:
+        """Have each process hold a share of a model that is trained whole, where that is wanted.
+
+        Returns:
+            What puts it together when it has been trained, as `Workload.finish`.
+        """
+        if not self.compute.shards:
+            return lambda model: model
+        skeleton = empty_copy(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)  # shares know of gradients by what they were made of
+        shard(model, mesh=init_device_mesh(self.compute.device.type, (self.compute.ranks.count,)))
+        return partial(gathered, skeleton=skeleton)
 
     def open_images(self) -> "SplitBatches":
         """Return the images themselves, in the order and with the augmentation of the first member's seed.

@@ -18,10 +18,12 @@ class Scratch(Strategy):
     def prepare(self, materials: Materials) -> Workload:
         """Put a new head behind the backbone; one member at a time."""
         model = materials.new_model()
+        finish = materials.sharded(model)
         phase = whole_phase(materials, model, name="scratch", held=lambda _: ())
         return Workload(
             phases=(phase,),
             groups=param_groups(model, all_parts(model), has_member_axis=False),
             deployables=(model,),
             trained=changed_tensors(model, (phase,)),
+            finish=finish,
         )
