@@ -1,12 +1,15 @@
-"""The program under torchrun, as a user starts it."""
+"""Runs of several processes: under torchrun, as a user starts them, or forked with what torchrun would tell them."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from tests.faults.processes import server
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -18,13 +21,31 @@ TINY = (
 FINETUNE = ("strategy=finetune", "strategy.batchnorm=eval")
 
 
-def torchrun(ranks: int, *arguments: str, folder: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+def ranks(count: int, *arguments: str, folder: Path) -> Path:
+    """Have so many processes train one run, and return its folder; they are forked from one that has imported."""
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": folder.name}
+    shared |= {"TORCHELASTIC_RESTART_COUNT": 0, "TL_CACHE_DIR": folder.parent / "cache", "OMP_NUM_THREADS": 1}
+    processes = []
+    for rank in range(count):
+        environment = {key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        processes.append(server().start(*TINY, *arguments, cwd=folder, environment=environment))
+    for process in processes:
+        assert process.wait() == 0, process.output
+    [run] = (folder / "outputs" / "runs").iterdir()
+    return run
+
+
+def torchrun(count: int, *arguments: str, folder: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
     """Start a run; what it prints goes to `output.txt` in the folder."""
     output = (folder / "output.txt").open("a")
     own = {"TL_CACHE_DIR": str(folder.parent / "cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", *options),
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *options),
             *(str(ROOT / "run.py"), *arguments),
         ],
         cwd=folder,

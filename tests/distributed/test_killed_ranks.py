@@ -14,7 +14,7 @@ from tests.faults.scorecard import count, record
 
 RUN = (*TINY, *FINETUNE, "epochs=24")
 BEGUN = "reading"  # images: the first thing that a run says of its work
-NUM_KILLS = count(ordinary=2, full=10)
+NUM_KILLS = count(ordinary=1, full=10)
 
 
 @pytest.fixture(scope="module")

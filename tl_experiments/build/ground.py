@@ -22,6 +22,7 @@ from tl_experiments.build.parts import (
     samples_per_step,
     sees_mirrors,
 )
+from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.canvas_store import canvas_store
@@ -226,6 +227,8 @@ def _build_updates(members: Sequence[Member], workload: Workload, *, schedulers:
 
 def _build_options(member: Member, ground: Ground) -> TrainingOptions:
     config, runtime = member.config, member.config["runtime"]
+    if runtime["on_oom"] == "halve" and not ground.compute.ranks.is_alone:
+        raise ConfigError("runtime.on_oom=halve: the other processes of a run would wait; expected error")
     return TrainingOptions(
         loss=build_loss(member, dataset=ground.dataset, images=ground.images, device=ground.compute.device),
         seed=config["seed"],
