@@ -186,8 +186,8 @@ def stand() -> Callable[[Member], Ground]:
     """What a run on few small digits stands on."""
 
     def make(member: Member) -> Ground:
-        with build.build_place(member) as device:
-            return build.build_ground(member, who="test", device=device, watch=Console())
+        with build.build_place(member) as place:
+            return build.build_ground(member, who="test", place=place, watch=Console())
 
     return make
 
@@ -280,12 +280,12 @@ def test_a_scheduler_moves_a_real_optimizer(option: str, make_member: MakeMember
 
 @pytest.mark.parametrize("option", options("runtime"))
 def test_a_runtime_opens_the_process_and_decides_how_to_compute(option: str, make_member: MakeMember) -> None:
-    member = make_member(f"runtime={option}")
-    with build.build_place(member) as device:
+    member = make_member(f"runtime={option}", *(("strategy=finetune",) if option == "fsdp" else ()))
+    with build.build_place(member) as place:
         assert torch.are_deterministic_algorithms_enabled() is (option == "deterministic")
-        ground = build.build_ground(member, who="test", device=device, watch=Console())
+        ground = build.build_ground(member, who="test", place=place, watch=Console())
         compute, config = ground.compute, build.resolved_config(member, ground)
-    assert option != "cpu" or device.type == "cpu"
+    assert option != "cpu" or place.device.type == "cpu"
     assert option != "deterministic" or compute.train.name == compute.infer.name == "fp32"
     assert not torch.are_deterministic_algorithms_enabled()
     decided = ("device", "threads", "train_precision", "infer_precision", "memory_format", "infer_batch_size")

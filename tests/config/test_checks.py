@@ -97,6 +97,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "runtime.workers": ([0, 256], [-1, 257]),
     "runtime.image_memory_gb": ([0.0, 0.5], [-0.1, math.nan, math.inf]),
     "runtime.log_every_steps": ([1], [0]),
+    "runtime.rank_timeout": ([0.5, 600.0], [0.0, -1.0]),
     "checkpoint.every_minutes": ([0.01], [0, -1]),
     "runtime.infer_batch_size": ([1, 65_536, None], [0, 65_537]),
     "sweep.n_jobs": ([1, 1024], [0, 1025]),
@@ -424,3 +425,26 @@ def test_an_output_folder_that_cannot_be_written_is_named(config: dict[str, Any]
     [line] = problems(config, tmp_path / "file" / "run")
     assert line.startswith(f"{tmp_path / 'file' / 'run'}: cannot be written to")
     assert problems(config, tmp_path / "not" / "yet" / "there") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("strategy._target_", "tl_experiments.strategies.partial.Partial", "runtime.fsdp=true: shares of a backbone"),
+        ("ema_decay", 0.9, "ema_decay=0.9: not with runtime.fsdp=true; expected null"),
+        ("clip_grad_norm", 1.0, "clip_grad_norm=1.0: not with runtime.fsdp=true; expected null"),
+        (
+            "runtime.memory_format",
+            "auto",
+            "runtime.memory_format=auto: not with runtime.fsdp=true; expected contiguous",
+        ),
+    ],
+)
+def test_what_each_process_would_need_whole_does_not_go_with_shares(
+    key: str, value: Any, problem: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["strategy"] = {"_target_": "tl_experiments.strategies.finetune.Finetune", "batchnorm": "eval"}
+    put(put(config, "runtime.fsdp", True), "runtime.memory_format", "contiguous")
+    assert not [line for line in problems(config, tmp_path) if "fsdp" in line]
+    [told] = [line for line in problems(put(config, key, value), tmp_path) if "fsdp" in line]
+    assert told.startswith(problem)
