@@ -12,3 +12,15 @@ class Watch(Protocol):
     def notice(self, text: str) -> None: ...
 
     def work(self, title: str) -> Callable[[int, int], None]: ...
+
+
+class Unwatched:
+    """Listens to nothing."""
+
+    def notice(self, text: str) -> None: ...
+
+    def work(self, title: str) -> Callable[[int, int], None]:  # noqa: ARG002 - nobody reads it
+        return lambda *_: None
+
+
+UNWATCHED = Unwatched()
