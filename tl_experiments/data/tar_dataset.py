@@ -14,7 +14,7 @@ from tl_experiments.data.tar_index import INDEX, Records, TarFault, TarIndex, Ta
 from tl_experiments.data.tar_places import TAR, require_plain, tar_places
 from tl_experiments.data.tar_source import TarSource
 from tl_experiments.data.tar_walk import Walked, walk
-from tl_experiments.data.watch import UNWATCHED, Watch
+from tl_experiments.data.watch import Watch
 from tl_experiments.runtime.cached_file import cached_file
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.runtime.files import disk_fault
@@ -34,7 +34,7 @@ def webdataset(
     split_seed: int,
     crop_pct: float | None,
     on_bad_image: str,
-    watch: Watch = UNWATCHED,
+    watch: Watch,
 ) -> Dataset:
     """Find the images of shards and split them where they are not; shards without an index are read once to make one.
 

@@ -4,8 +4,9 @@ Its reader goes from end to end of a tar file and does not tell where things lie
 `pipe:` any; its decoders open pickles. None of these is used.
 """
 
+import math
+import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from tl_experiments.runtime.errors import DataError, SettingError
 _NEEDED = "dataset=webdataset needs the library webdataset for shards without an index: "
 _INSTALL = "pip install 'tl_experiments[webdataset]'"
 _MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 
 
 def expand(pattern: str) -> list[str]:
@@ -27,13 +29,13 @@ def expand(pattern: str) -> list[str]:
         import braceexpand  # noqa: PLC0415 - optional: it comes with webdataset
     except ImportError as error:
         raise DataError(_NEEDED + _INSTALL) from error
+    ranges = (abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(pattern))
+    if math.prod(ranges) > _MOST_SHARDS:  # before they are all in memory
+        raise SettingError(f"dataset.root={pattern}: more than {_MOST_SHARDS:,} shards; expected fewer, larger ones")
     try:
-        names = list(islice(braceexpand.braceexpand(pattern), _MOST_SHARDS + 1))
+        return list(braceexpand.braceexpand(pattern))
     except ValueError as error:
         raise SettingError(f"dataset.root={pattern}: its braces do not match ({error})") from error
-    if len(names) > _MOST_SHARDS:
-        raise SettingError(f"dataset.root={pattern}: more than {_MOST_SHARDS:,} shards; expected fewer, larger ones")
-    return names
 
 
 def grouped(files: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

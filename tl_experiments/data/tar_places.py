@@ -77,11 +77,9 @@ def _is_split(name: str) -> bool:
     return name.lower() in SPLIT_NAMES
 
 
-def _split_of(parts: Sequence[str]) -> str | None:
-    """Return the split that the last of some names tells in a word of its own: imagenet-val-0003.tar is of val."""
-    for part in reversed(parts):
-        words = re.split("[^a-z]+", part.lower().removesuffix(TAR))
-        told = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-        if len(told) == 1:
-            return told.pop()
-    return None
+def _split_of(parts: tuple[str, str]) -> str | None:
+    """Return the split that a file's name tells in a word of its own, as imagenet-val-0003.tar, or its folder's."""
+    folder, name = parts
+    words = re.split("[^a-z]+", name.lower().removesuffix(TAR))
+    told = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return told.pop() if len(told) == 1 else SPLIT_NAMES.get(folder.lower())

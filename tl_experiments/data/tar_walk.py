@@ -110,7 +110,7 @@ def _members(file: BinaryIO, named: str) -> Iterator[tuple[str, _Member]]:
             end = file.read(_BLOCK)
     except tarfile.TarError as error:
         raise DataError(
-            f"{named}: cannot be read as a tar file ({printable(str(error))}); expected a whole one, not compressed"
+            f"{named}: damaged, cut off or compressed ({printable(str(error))}); expected a whole tar file as it is"
         ) from error
     if len(end) < _BLOCK or any(end):  # which the library takes for the end too
         raise DataError(f"{named}: damaged or cut off; fetch or make it again")
