@@ -131,8 +131,13 @@ class TarIndex:
         rows = np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(-1, BYTES)
         return Digests(rows[column.offset : column.offset + len(column)])
 
+    @cached_property
+    def _names(self) -> pa.Array:
+        return self._batch.column("name")
+
     def name(self, record: int) -> str:
-        return self._batch.column("name")[record].as_py()
+        """Return what people call the image of a record."""
+        return self._names[record].as_py()
 
     def _is_sound(self) -> bool:
         if self._batch.schema.remove_metadata() != _SCHEMA or any(column.null_count for column in self._batch.columns):
