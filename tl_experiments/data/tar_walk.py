@@ -65,7 +65,9 @@ def walk(place: str) -> Walked:
         with local_path(place).open("rb") as file:
             return _walked(file, place)
     except ValueError as error:  # of the library: its first words tell which file is there twice
-        raise DataError(f"{named}: {printable(str(error.args[0]).partition(' in tar file')[0])}") from error
+        raise DataError(
+            f"{named}: {printable(str(next(iter(error.args), error)).partition(' in tar file')[0])}"
+        ) from error
     except OSError as error:
         raise DataError(f"{named}: cannot be read ({error.strerror})") from error
 
