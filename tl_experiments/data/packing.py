@@ -101,7 +101,8 @@ def _require_new(output: Path, place: Path) -> None:
 def _pack(found: OwnImages, folder: Path, packing: Packing, *, files: Files, watch: Watch) -> Packed:
     plan = shards_of(found.splits, num_shards=packing.num_shards, seed=packing.seed)
     total = sum(len(split) for split in found.splits.values())
-    advance, before = watch.work(f"packing {total:,} images into {sum(map(len, plan.values()))} shards"), 0
+    count = sum(map(len, plan.values()))
+    advance, before = watch.work(f"packing {total:,} images into {count:,} shard{'s' * (count > 1)}"), 0
     shards, records, readings = list[TarShard](), list[Records](), list[Reading]()
     for name, parts in plan.items():
 

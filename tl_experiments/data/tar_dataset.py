@@ -141,7 +141,7 @@ def _stamp(place: str) -> tuple[int, ...]:
 
 def _index(splits: dict[str, str], file: BinaryIO, *, watch: Watch) -> None:
     """Read all shards and write what they hold."""
-    advance = watch.work(f"looking through {len(splits):,} shards, once")
+    advance = watch.work(f"looking through {len(splits):,} shard{'s' * (len(splits) > 1)}, once")
     shards, found = list[TarShard](), list[Walked]()
     workers = num_cores() if len(splits) > 1 else 0
     for (place, split), walked in zip(splits.items(), load(walk, splits, workers=workers), strict=True):
