@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from tl_experiments.data.source import ImageSource
+from tl_experiments.data.source import ImageSource, Known
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Watched:
     @property
     def labels(self) -> np.ndarray:
         return self.source.labels
+
+    @property
+    def known(self) -> Known | None:
+        return self.source.known
 
     def __len__(self) -> int:
         return len(self.source)

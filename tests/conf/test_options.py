@@ -19,7 +19,9 @@ from torchvision import datasets
 from tl_experiments import build
 from tl_experiments.build.ground import Ground
 from tl_experiments.config.member import Member
+from tl_experiments.data.packing import Packing, pack
 from tl_experiments.data.source import Dataset
+from tl_experiments.data.watch import UNWATCHED
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.base import Workload
@@ -106,6 +108,10 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     elif request.param in ("csv", "parquet"):
         write_folder(folder)
         return write_table(folder, request.param)
+    elif request.param == "webdataset":
+        write_folder(tmp_path / "unpacked")
+        options = {"seed": 0, "follow_links": False, "skip_bad": False, "workers": 0}
+        pack(str(tmp_path / "unpacked"), folder, Packing(num_shards=2, **options), watch=UNWATCHED)
     elif request.param == "hf":
         write_folder(folder)
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
@@ -123,6 +129,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         ("csv", "csv", (14, 2, 4)),
         ("parquet", "parquet", (14, 2, 4)),
         ("hf", "hf", (14, 2, 4)),
+        ("webdataset", "webdataset", (14, 2, 4)),
     ],
     indirect=["root"],
 )
@@ -140,7 +147,7 @@ def test_a_dataset_becomes_three_splits_of_images(
 
 def test_every_dataset_is_tested_above() -> None:
     assert options("dataset") == [
-        *("cifar10", "cifar100", "csv", "digits", "fashion_mnist", "hf", "image_folder", "parquet")
+        *("cifar10", "cifar100", "csv", "digits", "fashion_mnist", "hf", "image_folder", "parquet", "webdataset")
     ]
 
 

@@ -75,6 +75,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "dataset.val_fraction": ([0.01, 0.99], [0.0, 1.0]),
     "dataset.test_fraction": ([0.01, 0.99], [0.0, 1.0]),
     "dataset.split_seed": ([0, 2**63 - 1], [-1, 2**63]),
+    "dataset.shuffle_buffer": ([1, 10**9], [0, 10**9 + 1]),
     "dataset.image_size": ([1, 4096], [0, 4097]),
     "dataset.crop_pct": ([0.01, 1.0], [0.0, 1.01]),
     "augmentation.hflip_prob": ([0.0, 1.0, None], [-0.01, 1.01]),

@@ -62,9 +62,9 @@ def test_positions_count_within_the_split(make_split):
     part = Split("val", whole.source, np.array([4, 9, 14]))
     images = loaded(part)
     assert len(images) == 3
-    assert images.names == ("random/4", "random/9", "random/14")
+    assert tuple(images.names) == ("random/4", "random/9", "random/14")
     assert images.labels.tolist() == [1, 0, 2]
-    assert images.digests == tuple(hashlib.sha256(whole.source.content(i)).hexdigest() for i in (4, 9, 14))
+    assert tuple(images.digests) == tuple(hashlib.sha256(whole.source.content(i)).hexdigest() for i in (4, 9, 14))
     for some in (images, decoded(loaded(part))):
         (batch,) = some.batches([np.array([2])])
         np.testing.assert_array_equal(batch[0].numpy(), draw(whole.source.image(14), CANVAS))

@@ -107,8 +107,8 @@ def test_what_is_skipped_moves_no_other_image(make_folder, tmp_path):
     rest = loaded(opened(root, on_bad_image="skip"), notes=notes)
     for before, after in ((whole.train, rest.train), (whole.val, rest.val), (whole.test, rest.test)):
         kept = [at for at, name in enumerate(before.names) if name not in bad]
-        assert after.names == tuple(before.names[at] for at in kept)
-        assert after.digests == tuple(before.digests[at] for at in kept)
+        assert tuple(after.names) == tuple(before.names[at] for at in kept)
+        assert tuple(after.digests) == tuple(before.digests[at] for at in kept)
         assert after.labels.tolist() == before.labels[kept].tolist()
         [batch] = after.batches([np.array([1])])
         [same] = before.batches([np.array([kept[1]])])

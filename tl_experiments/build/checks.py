@@ -40,7 +40,8 @@ def check_buildable(member: Member) -> None:
     build_scheduler(member)
     build_tracker(member)
     _check_strategy(strategy, member)
-    for group, supplied in (("dataset", {}), ("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
+    check_target(member, "dataset", supplied={}, offered={"watch": None})
+    for group, supplied in (("augmentation", {}), ("backbone", {"preferred_size": None, "seed": 0})):
         check_target(member, group, supplied=supplied)
 
 

@@ -142,7 +142,7 @@ def build_ground(member: Member, *, who: str, place: Place, watch: Watch) -> Gro
     Raises:
         UserError: data, weights or settings cannot be used.
     """
-    strategy, dataset = build_strategy(member), build_dataset(member)
+    strategy, dataset = build_strategy(member), build_dataset(member, watch=watch)
     augmentation, mirrors = build_augmentation(member, dataset=dataset), sees_mirrors(member, dataset=dataset)
     backbone = build_backbone(member, dataset=dataset, strategy=strategy)
     compute = build_compute(member, place=place, backbone=backbone, strategy=strategy)
@@ -168,7 +168,7 @@ def build_materials(members: Sequence[Member], ground: Ground, *, watch: Watch) 
         images=ground.images,
         augmentation=ground.augmentation,
         mixing=build_mixing(shared),
-        sampler=sampler(shared),
+        sampler=sampler(shared, dataset=ground.dataset, images=ground.images),
         head=build_head(shared),
         batch_size=samples_per_step(shared),
         epochs=shared.config["epochs"],

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
@@ -16,7 +15,9 @@ from tl_experiments.data.class_weights import class_weights, require_classes
 from tl_experiments.data.dataset_images import DatasetImages
 from tl_experiments.data.mixing import Mixing
 from tl_experiments.data.sampling import SAMPLERS, Sampler
+from tl_experiments.data.shard_order import ByShards
 from tl_experiments.data.source import Dataset
+from tl_experiments.data.watch import UNWATCHED, Watch
 from tl_experiments.engine.loss import Loss
 from tl_experiments.engine.lr_finder import FIRST
 from tl_experiments.engine.optimizers import OptimizerFactory
@@ -24,27 +25,32 @@ from tl_experiments.engine.rates import ScheduleFactory
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.head_kinds import HeadKind
+from tl_experiments.runtime.typed_path import lasting_place
 from tl_experiments.strategies.base import Strategy
 
 
-def build_dataset(member: Member) -> Dataset:
-    """List the images; none is read yet.
+def build_dataset(member: Member, *, watch: Watch = UNWATCHED) -> Dataset:
+    """List the images; none is read yet, but to list those of shards that have no index.
+
+    Args:
+        member: names the dataset.
+        watch: told where listing takes long.
 
     Raises:
         DataError: there are none to list.
         SettingError: a class that has a weight is none of the dataset's.
     """
-    dataset, weights = instantiate_group(member, "dataset"), member.config["class_weights"]
+    dataset, weights = instantiate_group(member, "dataset", offered={"watch": watch}), member.config["class_weights"]
     if isinstance(weights, Mapping):
         require_classes(weights, class_names=dataset.class_names)
     return dataset
 
 
 def data_source(member: Member) -> str:
-    """Where the dataset comes from: its folder or file, or else its name."""
+    """Where the dataset comes from: its folder, file or URL, or else its name."""
     root = member.config["dataset"].get("root")
     name = member.config["dataset"].get("name") or member.choices["dataset"]
-    return str(Path(root).expanduser().absolute()) if root else name
+    return lasting_place(root) if root else name
 
 
 def build_backbone(member: Member, *, dataset: Dataset, strategy: Strategy) -> Backbone:
@@ -78,9 +84,12 @@ def build_mixing(member: Member) -> Mixing:
     return Mixing(mixup_alpha=member.config["mixup_alpha"], cutmix_alpha=member.config["cutmix_alpha"])
 
 
-def sampler(member: Member) -> Sampler:
-    """What chooses the training images of an epoch."""
-    return SAMPLERS[member.config["sampler"]]
+def sampler(member: Member, *, dataset: Dataset, images: DatasetImages) -> Sampler:
+    """What chooses the training images of an epoch, and puts those of one shard near each other."""
+    chosen, shards = SAMPLERS[member.config["sampler"]], images.train.shards
+    if shards is None or dataset.shuffle_buffer is None:
+        return chosen
+    return ByShards(chosen, shards=shards, buffer=dataset.shuffle_buffer)
 
 
 def build_head(member: Member) -> HeadKind:

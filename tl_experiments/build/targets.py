@@ -20,6 +20,8 @@ from tl_experiments.models.head_kinds import HeadKind
 from tl_experiments.strategies.base import Strategy
 from tl_experiments.tracking.tracker import Tracker
 
+_NOTHING: Mapping[str, Any] = {}
+
 # Group -> what its target makes, if it is one of ours or PyTorch's.
 MADE: dict[str, type] = {
     "backbone": Backbone,
@@ -33,10 +35,25 @@ MADE: dict[str, type] = {
 }
 
 
-def instantiate_group(member: Member, group: str, **arguments: Any) -> Any:
-    """Call what a group's `_target_` names with the group's values and what only the code knows."""
-    allowed = member.config["allow_targets"]
-    return instantiate_node(member.config[group], group, allow_targets=allowed, **arguments)
+def instantiate_group(member: Member, group: str, *, offered: Mapping[str, Any] = _NOTHING, **arguments: Any) -> Any:
+    """Call what a group's `_target_` names with the group's values and what only the code knows.
+
+    Args:
+        member: whose group it is.
+        group: its name.
+        offered: what the target gets if it has a parameter of that name.
+        arguments: what it gets in any case.
+    """
+    allowed, node = member.config["allow_targets"], member.config[group]
+    return instantiate_node(node, group, allow_targets=allowed, **arguments, **_wanted(node, offered))
+
+
+def _wanted(node: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(get_object(node["_target_"])).parameters
+    except (ImportError, AttributeError, ValueError, TypeError):  # which is told of when it is checked
+        return {}
+    return {name: value for name, value in offered.items() if name in parameters}
 
 
 def instantiate_node(node: Mapping[str, Any], group: str, *, allow_targets: Sequence[str], **arguments: Any) -> Any:
@@ -48,9 +65,13 @@ def instantiate_node(node: Mapping[str, Any], group: str, *, allow_targets: Sequ
         raise (error.__cause__ or error) from None  # what went wrong in there says it best
 
 
-def check_target(member: Member, group: str, *, supplied: Mapping[str, Any]) -> None:
+def check_target(
+    member: Member, group: str, *, supplied: Mapping[str, Any], offered: Mapping[str, Any] = _NOTHING
+) -> None:
     """Find the target, see where it lives, what it makes, and that it takes the keys; raises ConfigError."""
-    _check(member.config[group], group, allow_targets=member.config["allow_targets"], supplied=supplied)
+    node = member.config[group]
+    given = {**supplied, **_wanted(node, offered)}
+    _check(node, group, allow_targets=member.config["allow_targets"], supplied=given)
 
 
 def _check(node: Mapping[str, Any], group: str, *, allow_targets: Sequence[str], supplied: Mapping[str, Any]) -> None:

@@ -54,6 +54,8 @@ def _told(fields: dict[str, Any]) -> str:
         None if size is None else f"{size} px",
         _at(fields, "compute", "precision"),
         _at(fields, "check"),
+        _at(fields, "shard"),
+        None if _at(fields, "index") is None else f"{len(fields['index'])} shards",
         None if view is None else f"view {view + 1}",
     )
     return ", ".join(str(word) for word in words if word is not None) or "?"

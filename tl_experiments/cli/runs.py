@@ -25,7 +25,7 @@ NAME_LENGTH, PATH_LENGTH = 48, 40  # characters
 FIGURES = ("val/acc", "test/acc", "seconds")
 WIDE = 140  # columns of a terminal that has room for the whole table
 TIMM = "timm"  # whose models are told by `backbone.name`
-OF_A_PLACE = ("image_folder", "csv", "parquet", "hf")  # datasets that are told by where they lie
+OF_A_PLACE = ("image_folder", "csv", "parquet", "hf", "webdataset")  # datasets that are told by where they lie
 OF_THE_WIDE = ("dataset", "backbone", "strategy", "seconds", "MLflow id")
 
 

@@ -12,6 +12,7 @@ from tl_experiments.cli import (
     explain,
     export,
     lr_find,
+    pack,
     predict,
     register,
     report,
@@ -32,6 +33,7 @@ from tl_experiments.runtime.signals import Terminated, tell_stopped
 VERBS = {
     "before a run": (
         scan,
+        pack,
         lr_find,
     ),
     "look at runs": (

@@ -1,6 +1,7 @@
 """Checks that types cannot express, all at once; nothing heavy is imported."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from itertools import chain
@@ -16,6 +17,7 @@ from tl_experiments.config.targets import HOMES, target_problems
 
 SQLITE = "sqlite:///"
 TABLES = "tl_experiments.data.tables."
+SHARDS = "tl_experiments.data.tar_dataset."
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -82,9 +84,12 @@ def interpolation_problems(node: Any, path: str = "") -> Iterator[str]:
 def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     root = lookup(config, "dataset.root")
     downloads = lookup(config, "dataset.download")  # where it is a key, the dataset tells what is to be put there
-    kind = "file" if (lookup(config, "dataset._target_") or "").startswith(TABLES) else "folder"
+    target = lookup(config, "dataset._target_") or ""
+    kind = "file" if target.startswith(TABLES) else "folder"
     if root == "":
         yield f"dataset.root is empty; expected a {kind} of images"
+    elif root is not None and target.startswith(SHARDS):
+        yield from _shard_problems(root)
     elif root is not None and downloads is None and not _is_there(root, kind):
         yield (
             f"dataset.root={root}: no such {kind}; expected a {kind} of images (relative paths start at {Path.cwd()})"
@@ -100,6 +105,16 @@ def _place_problems(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         store = Path(uri.removeprefix(SQLITE)).absolute()
         if not _writable(store.parent):
             yield f"tracking.uri={uri}: {store.parent} cannot be written to; expected a folder for the database"
+
+
+def _shard_problems(root: str) -> Iterator[str]:
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", root)
+    if _is_there(root, "folder") or _is_there(root, "file"):
+        return
+    if "::" in root or (scheme and scheme[1].lower() not in ("http", "https")):  # such as pipe:, which is a command
+        yield f"dataset.root={root}: expected a folder of tar files, their names, or a URL of http or https"
+    elif not scheme and "{" not in root:
+        yield f"dataset.root={root}: no such folder; expected shards (relative paths start at {Path.cwd()})"
 
 
 def _is_there(root: str, kind: str) -> bool:

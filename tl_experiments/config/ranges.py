@@ -135,6 +135,7 @@ RANGES: tuple[Check, ...] = (
     ("dataset.val_fraction", _proper_fraction, "in (0, 1)"),
     ("dataset.test_fraction", _proper_fraction, "in (0, 1)"),
     ("dataset.split_seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
+    ("dataset.shuffle_buffer", _up_to(MOST_STEPS), "1 to 10^9 images"),
     ("dataset.image_size", _up_to(4096), "1 to 4096 pixels"),
     ("dataset.crop_pct", _fraction, "in (0, 1]"),
     ("augmentation.hflip_prob", _probability, "in [0, 1], or null"),

@@ -360,6 +360,19 @@ class ImageFolder:
 
 
 @dataclass
+class WebDataset:
+    _target_: str = MISSING
+    root: str = MISSING
+    shuffle_buffer: int = MISSING
+    train_size: int | float | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+    split_seed: int = MISSING
+    crop_pct: float | None = MISSING
+    on_bad_image: OnBadImage = MISSING
+
+
+@dataclass
 class HuggingFace(ImageFolder):
     root: str | None = MISSING
     name: str | None = MISSING
@@ -467,6 +480,7 @@ SCHEMAS: dict[str, type] = {
     "dataset/image_folder": ImageFolder,
     "dataset/table": ImageFolder,
     "dataset/hf": HuggingFace,
+    "dataset/webdataset": WebDataset,
     "augmentation": Augmentation,
     "augmentation/randaugment": RandAugment,
     "runtime": Runtime,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_experiments.data.reading import Reading
-from tl_experiments.data.source import Dataset
+from tl_experiments.data.source import Files
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.runtime.files import publish_text
 
@@ -46,12 +46,13 @@ def bad_images(reading: Reading) -> list[BadImage]:
     ]
 
 
-def skippable(dataset: Dataset, readings: Sequence[Reading]) -> list[BadImage]:
+def skippable(files: Files | None, readings: Sequence[Reading], *, class_names: Sequence[str]) -> list[BadImage]:
     """Return all bad images where they are to be left out and can be.
 
     Args:
-        dataset: says what is to be done about them.
-        readings: of its splits.
+        files: says what is to be done about them; None: they are no files.
+        readings: of all splits.
+        class_names: in label order.
 
     Raises:
         DataError: there are some and they are not to be left out, or what they would leave cannot be learnt from.
@@ -59,16 +60,15 @@ def skippable(dataset: Dataset, readings: Sequence[Reading]) -> list[BadImage]:
     bad = [image for reading in readings for image in bad_images(reading)]
     if not bad:
         return []
-    files = dataset.files
     if files is None or files.on_bad_image != "skip":
         advice = "replace or remove them"
         if files is not None:
             advice += f" ({files.scan_command} lists all)" if files.scan_command else ""
-            advice += ", or leave them out by dataset.on_bad_image=skip"
+            advice += f", or leave them out by {files.skipped_by}"
         total = sum(len(reading.split) for reading in readings)
         raise DataError(_listing(f"{len(bad):,} of {total:,} images cannot be used; {advice}:", bad))
     for reading in readings:
-        _require_rest(reading, dataset.class_names)
+        _require_rest(reading, class_names, skipped_by=files.skipped_by)
     return bad
 
 
@@ -78,7 +78,7 @@ def _listing(head: str, bad: Sequence[BadImage]) -> str:
     return "\n".join([head, *(f"  {image}" for image in bad[:_MOST_NAMED]), *rest])
 
 
-def _require_rest(reading: Reading, class_names: Sequence[str]) -> None:
+def _require_rest(reading: Reading, class_names: Sequence[str], *, skipped_by: str) -> None:
     """See that a split keeps at least half of its images and every class that it had.
 
     Raises:
@@ -91,15 +91,15 @@ def _require_rest(reading: Reading, class_names: Sequence[str]) -> None:
     emptied = np.setdiff1d(split.labels, reading.sound().labels)
     if len(emptied):
         names = ", ".join(class_names[int(label)] for label in emptied[:3]) + (" ..." if len(emptied) > 3 else "")
-        head = f"dataset.on_bad_image=skip would leave no {split.name} image of {names}; mend or add some:"
+        head = f"{skipped_by} would leave no {split.name} image of {names}; mend or add some:"
         raise DataError(_listing(head, bad))
 
 
-def skip_notice(skipped: Sequence[BadImage], *, total: int) -> str:
+def skip_notice(skipped: Sequence[BadImage], *, total: int, skipped_by: str) -> str:
     """Return the line that tells what was left out."""
     named = "; ".join(str(image) for image in skipped[:3])
     return (
-        f"{len(skipped):,} of {total:,} images are left out (dataset.on_bad_image=skip), all listed in {FILE}: "
+        f"{len(skipped):,} of {total:,} images are left out ({skipped_by}), all listed in {FILE}: "
         f"{named}{'; ...' if len(skipped) > 3 else ''}"
     )
 

@@ -63,9 +63,10 @@ def load_dataset_images(
     readings = _read(dataset, workers=workers, watch=watch)
     if dataset.files is not None:
         readings = [check_split(reading, workers=workers, store=checks, work=watch.work) for reading in readings]
-    skipped = skippable(dataset, readings)
-    if skipped:
-        watch.notice(skip_notice(skipped, total=sum(len(reading.split) for reading in readings)))
+    skipped = skippable(dataset.files, readings, class_names=dataset.class_names)
+    if dataset.files and skipped:
+        total = sum(len(reading.split) for reading in readings)
+        watch.notice(skip_notice(skipped, total=total, skipped_by=dataset.files.skipped_by))
     loaded: list[Images] = []
     for reading in readings:
         images = make_images(reading, canvas=canvas, workers=workers, memory_bytes=memory_bytes, store=store)
@@ -105,9 +106,12 @@ def _absent(dataset: Dataset, loaded: Sequence[Images]) -> list[str]:
 
 
 def _repeated(dataset: Dataset, loaded: Sequence[Images]) -> list[str]:
-    places = (
-        (digest, Place(images.split, label, name))
-        for images in loaded
-        for digest, label, name in zip(images.digests, images.labels.tolist(), images.names, strict=True)
-    )
-    return repeat_notices(find_repeats(places), command=dataset.files.scan_command if dataset.files else None)
+    ends = np.cumsum([len(images) for images in loaded])
+
+    def place(at: int) -> Place:
+        number = int(np.searchsorted(ends, at, side="right"))
+        images, own = loaded[number], at - int(ends[number])  # from the end
+        return Place(images.split, int(images.labels[own]), images.names[own])
+
+    repeats = find_repeats(np.concatenate([images.digests.array() for images in loaded]), place)
+    return repeat_notices(repeats, command=dataset.files.scan_command if dataset.files else None)

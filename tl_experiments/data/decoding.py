@@ -114,6 +114,12 @@ def check(content: bytes, *, name: str) -> None:
         _to_rgb(_upright(image))
 
 
+def image_suffix(content: bytes) -> str:
+    """Return how a file with this content is called, without the dot; it is an image that `check` has seen."""
+    with _opened(content, "") as image:
+        return {"JPEG": "jpg", "TIFF": "tif"}.get(image.format or "", (image.format or "").lower())
+
+
 @contextmanager
 def _opened(content: bytes, name: str, most_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
     """Read the header; whatever goes wrong then or later becomes an ImageError."""

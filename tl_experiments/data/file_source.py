@@ -25,6 +25,7 @@ class FileSource:
     paths: tuple[str, ...] = field(repr=False)
     labels: np.ndarray = field(repr=False)
     follow_links: bool
+    known = None
 
     def __len__(self) -> int:
         return len(self.paths)

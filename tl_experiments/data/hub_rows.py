@@ -33,6 +33,7 @@ class HubSource:
     split: str
     labels: np.ndarray = field(repr=False)
     homes: tuple[Path, ...] = field(repr=False)
+    known = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import overload
 
 import numpy as np
 import torch
 
 from tl_experiments.data.canvases import Canvases
+from tl_experiments.data.digests import Digests
 from tl_experiments.data.loading import DrawCanvases
 from tl_experiments.data.reading import Reading, read_split
 from tl_experiments.data.source import Dataset, Split
@@ -18,6 +21,26 @@ from tl_experiments.runtime.ranks import ALONE, Ranks
 from tl_experiments.runtime.row_store import RowStore
 
 _CPU = torch.device("cpu")
+_CHUNK = 4096  # parts of a text that is digested, which never is in memory as a whole
+
+
+@dataclass(frozen=True, eq=False)
+class Names(Sequence[str]):
+    """The names of a split's images, each made when it is asked for."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Names": ...
+    def __getitem__(self, index: int | slice) -> "str | Names":
+        if isinstance(index, slice):
+            return Names(Split(self.split.name, self.split.source, self.split.indices[index]))
+        return self.split.source.name(int(self.split.indices[index]))
 
 
 @dataclass(frozen=True)
@@ -31,14 +54,16 @@ class Images:
         names: of the images, for people.
         digests: sha256 of every image's content, in hexadecimal.
         canvases: drawn when they are asked for, or kept.
+        shards: (M,) int32, where images lie in shards, which are read one after another; None where they do not.
     """
 
     split: str
     canvas: Canvas
     labels: torch.Tensor = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
-    digests: tuple[str, ...] = field(repr=False)
+    names: Sequence[str] = field(repr=False)
+    digests: Digests = field(repr=False)
     canvases: Canvases = field(repr=False)
+    shards: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +71,7 @@ class Images:
     @property
     def fingerprint(self) -> str:
         """Identity of the images' contents, in order: a sha256 in hexadecimal."""
-        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+        return _sha256(f"{digest}\n" if at < len(self) else digest for at, digest in enumerate(self.digests, start=1))
 
     @property
     def fit(self) -> bool:
@@ -113,12 +138,13 @@ def load_images(
 
 def make_images(reading: Reading, *, canvas: Canvas, workers: int, memory_bytes: int, store: RowStore | None) -> Images:
     """Take a split that was read without what is wrong in it; the other arguments are those of `load_images`."""
-    split, digests = reading.sound(), tuple(reading.digests.values())
+    split, digests = reading.sound(), reading.sound_digests()
+    known = split.source.known
     return Images(
         split=split.name,
         canvas=canvas,
         labels=torch.from_numpy(split.labels),
-        names=tuple(split.source.name(int(index)) for index in split.indices),
+        names=Names(split),
         digests=digests,
         canvases=Canvases(
             DrawCanvases(split, canvas, digests),
@@ -126,6 +152,7 @@ def make_images(reading: Reading, *, canvas: Canvas, workers: int, memory_bytes:
             fit=len(split) * canvas.num_bytes <= memory_bytes,
             store=store,
         ),
+        shards=None if known is None else known.shards[split.indices],
     )
 
 
@@ -136,8 +163,22 @@ def fingerprint(dataset: Dataset, *images: Images) -> str:
         dataset: for its class names.
         images: of its splits.
     """
-    identity = {
-        "class_names": dataset.class_names,
-        "splits": [[split.split, list(zip(split.digests, split.labels.tolist(), strict=True))] for split in images],
-    }
-    return hashlib.sha256(json.dumps(identity, separators=(",", ":")).encode()).hexdigest()
+    return _sha256(_identity(dataset.class_names, images))
+
+
+def _identity(class_names: Sequence[str], images: Sequence[Images]) -> Iterator[str]:
+    """Yield in parts the JSON of {class_names, splits: [[name, [[digest, label], ...]], ...]}."""
+    yield f'{{"class_names":{json.dumps(class_names, separators=(",", ":"))},"splits":['
+    for number, split in enumerate(images):
+        yield f"{',' * (number > 0)}[{json.dumps(split.split)},["
+        for at, (digest, label) in enumerate(zip(split.digests, split.labels.numpy(), strict=True)):
+            yield f'{"," * (at > 0)}["{digest}",{label}]'
+        yield "]]"
+    yield "]}"
+
+
+def _sha256(parts: Iterable[str]) -> str:
+    digest, rest = hashlib.sha256(), iter(parts)
+    while chunk := "".join(islice(rest, _CHUNK)):
+        digest.update(chunk.encode())
+    return digest.hexdigest()

@@ -37,6 +37,7 @@ def divided(
     division: Division,
     crop_pct: float | None,
     files: Files,
+    shuffle_buffer: int | None = None,
 ) -> Dataset:
     """Make a dataset of the splits that are there: train, in which every class occurs, and val and test or neither.
 
@@ -47,6 +48,7 @@ def divided(
         division: how the missing ones are made.
         crop_pct: as the dataset's.
         files: whose contents the images are.
+        shuffle_buffer: as the dataset's.
 
     Raises:
         DataError: there are fewer than two classes, or one is too small to split.
@@ -71,6 +73,7 @@ def divided(
         test=splits["test"],
         crop_pct=crop_pct,
         files=files,
+        shuffle_buffer=shuffle_buffer,
     )
 
 

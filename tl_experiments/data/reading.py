@@ -1,15 +1,16 @@
 """Reading and checking the images of a split: what each one's content is, or what is wrong with it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from tl_experiments.data.canvases import cut
 from tl_experiments.data.decoding import ImageError
+from tl_experiments.data.digests import BYTES, Digests
 from tl_experiments.data.loading import CheckImages, ReadDigests, load
-from tl_experiments.data.source import Split
+from tl_experiments.data.source import Known, Split
 from tl_experiments.data.watch import Work
 from tl_experiments.runtime.row_store import RowStore
 
@@ -23,32 +24,31 @@ class Reading:
 
     Attributes:
         split: its images.
-        outcomes: for each, sha256 of its content in hexadecimal, or what is wrong with it.
+        digests: sha256 of the content of each; of what could not be read it means nothing.
+        faults: position → what is wrong there.
+        checked: whether all that is not among the faults is known to be decoded.
     """
 
     split: Split
-    outcomes: tuple[str | ImageError, ...] = field(repr=False)
+    digests: Digests = field(repr=False)
+    faults: Mapping[int, ImageError]
+    checked: bool = False
 
-    @property
-    def faults(self) -> dict[int, ImageError]:
-        """Position → what is wrong there."""
-        return {at: outcome for at, outcome in enumerate(self.outcomes) if isinstance(outcome, ImageError)}
-
-    @property
-    def digests(self) -> dict[int, str]:
-        """Position → digest of the content, where nothing is wrong."""
-        return {at: outcome for at, outcome in enumerate(self.outcomes) if isinstance(outcome, str)}
+    def sound_positions(self) -> np.ndarray:
+        """Return where nothing is wrong, ascending int64."""
+        return np.delete(np.arange(len(self.split)), list(self.faults))
 
     def sound(self) -> Split:
         """Return the split without what is wrong, in the same order."""
-        return Split(self.split.name, self.split.source, self.split.indices[list(self.digests)])
+        return Split(self.split.name, self.split.source, self.split.indices[self.sound_positions()])
 
-    def with_faults(self, faults: Mapping[int, ImageError]) -> "Reading":
-        return Reading(self.split, tuple(faults.get(at, outcome) for at, outcome in enumerate(self.outcomes)))
+    def sound_digests(self) -> Digests:
+        """Return those of `sound`."""
+        return self.digests.take(self.sound_positions()) if self.faults else self.digests
 
 
 def read_split(split: Split, *, workers: int, on_progress: Callable[[int, int], None]) -> Reading:
-    """Read every image of a split once; none is decoded.
+    """Read every image of a split once, unless its source knows what it would find; none is decoded.
 
     Args:
         split: M images.
@@ -58,11 +58,25 @@ def read_split(split: Split, *, workers: int, on_progress: Callable[[int, int], 
     Raises:
         DataError: an image cannot be read, and its source does not say which.
     """
-    outcomes: list[str | ImageError] = []
+    if split.source.known is not None:
+        on_progress(len(split), len(split))
+        return _known(split, split.source.known)
+    rows, faults, done = np.zeros((len(split), BYTES), dtype=np.uint8), dict[int, ImageError](), 0
     for chunk in load(ReadDigests(split), cut(np.arange(len(split)), _CHUNK), workers=workers):
-        outcomes += chunk
-        on_progress(len(outcomes), len(split))
-    return Reading(split, tuple(outcomes))
+        for at, outcome in enumerate(chunk, start=done):
+            if isinstance(outcome, ImageError):
+                faults[at] = outcome
+            else:
+                rows[at] = np.frombuffer(bytes.fromhex(outcome), dtype=np.uint8)
+        done += len(chunk)
+        on_progress(done, len(split))
+    return Reading(split, Digests(rows), faults)
+
+
+def _known(split: Split, known: Known) -> Reading:
+    bad = np.flatnonzero(np.isin(split.indices, list(known.faults))) if known.faults else ()
+    faults = {int(at): known.faults[int(split.indices[at])] for at in bad}
+    return Reading(split, known.digests.take(split.indices), faults, checked=known.checked)
 
 
 def check_split(reading: Reading, *, workers: int, store: RowStore | None, work: Work) -> Reading:
@@ -77,9 +91,9 @@ def check_split(reading: Reading, *, workers: int, store: RowStore | None, work:
     Raises:
         DataError: a file has changed since it was read.
     """
-    positions, digests = np.array(list(reading.digests), dtype=np.int64), tuple(reading.digests.values())
+    positions, digests = reading.sound_positions(), reading.sound_digests()
     check, faults = CheckImages(reading.sound(), digests), dict[int, ImageError]()
-    if not len(positions):
+    if not len(positions) or reading.checked:
         return reading
 
     def decode(wanted: np.ndarray) -> Iterator[torch.Tensor]:
@@ -100,4 +114,4 @@ def check_split(reading: Reading, *, workers: int, store: RowStore | None, work:
     if untold:  # known to be damaged, or the same content as another: why, and each by its own name
         for _ in decode(np.array(untold, dtype=np.int64)):
             pass
-    return reading.with_faults(faults)
+    return replace(reading, faults=dict(sorted({**reading.faults, **faults}.items())), checked=True)

@@ -106,6 +106,7 @@ class RowGroupSource:
 
     path: Path
     labels: np.ndarray = field(repr=False)
+    known = None
     _groups: _RowGroups = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

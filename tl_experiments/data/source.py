@@ -1,12 +1,33 @@
 """What a dataset is: decoded images by index, and the three splits that point into them."""
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
+
+from tl_experiments.data.decoding import ImageError
+from tl_experiments.data.digests import Digests
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an index says of N images, so that none need be read before it is used.
+
+    Attributes:
+        digests: sha256 of their contents.
+        faults: index → what is wrong with an image.
+        checked: whether those without a fault are known to be decoded by the decoders that are here.
+        shards: (N,) int32, the shard of each; shards are read one after another.
+    """
+
+    digests: Digests = field(repr=False)
+    faults: Mapping[int, ImageError]
+    checked: bool
+    shards: np.ndarray = field(repr=False)
 
 
 class ImageSource(Protocol):
@@ -15,6 +36,11 @@ class ImageSource(Protocol):
     @property
     def labels(self) -> np.ndarray:
         """(N,) int64 class indices."""
+        ...
+
+    @property
+    def known(self) -> Known | None:
+        """What is known of the images without reading them; None where nothing is."""
         ...
 
     def __len__(self) -> int: ...
@@ -49,6 +75,7 @@ class ArraySource:
     pixels: np.ndarray
     labels: np.ndarray
     prefix: str
+    known = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,11 +125,13 @@ class Files:
         root: the folder of all files, or the table that lists or holds them; None where neither is one's own.
         follow_links: out of the folder too.
         on_bad_image: what is done about images that cannot be read or decoded: error, or skip.
+        skipped_by: what a user gives to leave them out.
     """
 
     root: Path | None
     follow_links: bool
     on_bad_image: str
+    skipped_by: str = "dataset.on_bad_image=skip"
 
     @property
     def scan_command(self) -> str | None:
@@ -124,6 +153,8 @@ class Dataset:
         crop_pct: the share of the canvas that the centre crop keeps; None leaves it to the backbone.
         mirror_safe: whether a mirrored image still shows its class.
         files: where images are files; None: pixels in memory, which are not checked.
+        shuffle_buffer: where images lie in shards, among how many training images an epoch's order is random; None
+            where it costs nothing to shuffle all.
     """
 
     name: str
@@ -135,6 +166,7 @@ class Dataset:
     crop_pct: float | None = None
     mirror_safe: bool = True
     files: Files | None = None
+    shuffle_buffer: int | None = None
 
     @property
     def num_classes(self) -> int:

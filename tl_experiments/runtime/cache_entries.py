@@ -15,7 +15,7 @@ from tl_experiments.runtime.files import DamageError, publish, unfinished
 from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.runtime.shard import Shard
 
-KINDS = ("features", "images", "checks")
+KINDS = ("features", "images", "checks", "shards", "indexes")  # the last two hold files, not rows
 KEY_FILE = "key.json"
 ABANDONED_SECONDS = 3600.0  # nobody takes that long to write a shard
 

@@ -5,7 +5,8 @@
                           <name>.json   its manifest, written last; <name> is the sha256 of the manifest's bytes
     <folder>/<kind>/<key>.lock          held while rows of the entry are computed, or while it is removed
 
-Readers take no lock: whatever they find is checked row by row.
+Readers take no lock: whatever they find is checked row by row. Entries of the kinds `shards` and `indexes` hold one
+file each, whole, besides key.json.
 """
 
 import math

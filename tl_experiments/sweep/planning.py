@@ -19,6 +19,7 @@ from tl_experiments.config.explain import explain, key_owners
 from tl_experiments.config.member import checked, chosen_options, make_uid, run_name
 from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
+from tl_experiments.runtime.typed_path import lasting_place
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.sweep.typed import Typed
 from tl_experiments.tracking.address import lasting_uri
@@ -199,7 +200,7 @@ def _make_absolute(config: dict[str, Any]) -> None:
     if "uri" in tracking:
         tracking["uri"] = lasting_uri(tracking["uri"])  # None where only the environment may say it
     if dataset.get("root"):
-        dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
+        dataset["root"] = lasting_place(dataset["root"])
 
 
 def _varying(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:

@@ -26,7 +26,7 @@ class PicturedImages(Protocol):
     """The images that were tested."""
 
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> Sequence[str]: ...
 
     @property
     def canvas(self) -> Canvas: ...
@@ -116,7 +116,7 @@ def _draw_gallery(
     mistakes = [
         Mistake(
             image=crop if crop is not None else _grey(images),
-            name=images.names[index] if crop is not None else f"gone: {images.names[index]}",
+            name=images.names[int(index)] if crop is not None else f"gone: {images.names[int(index)]}",
             true=class_names[int(labels[index])],
             predicted=class_names[int(predicted[index])],
             confidence=float(confidence[index]),

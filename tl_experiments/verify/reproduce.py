@@ -22,6 +22,7 @@ from tl_experiments.config.member import Member, make_uid
 from tl_experiments.experiment import run_experiments
 from tl_experiments.runtime.errors import RunFailed, SettingError
 from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.typed_path import is_pattern, is_url
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.named_run import run_folder
 from tl_experiments.tracking.tracker import NullTracker
@@ -102,7 +103,9 @@ def _config(then: Recorded, changes: Sequence[str], *, folder: Path) -> dict[str
 
 def _require_images(dataset: Mapping[str, Any], *, moved: bool) -> None:
     root = dataset.get("root")
-    if root and not moved and "download" not in dataset and not Path(root).expanduser().exists():
+    if not root or moved or "download" in dataset or is_url(root) or is_pattern(root):
+        return
+    if not Path(root).expanduser().exists():
         raise SettingError(
             f"dataset.root={root}: the run's images are not there any more; expected their place by "
             f"--set dataset.root=PATH (relative paths start at {Path.cwd()})"

@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
 from tl_experiments.data.bad_images import bad_images
 from tl_experiments.data.check_store import check_store
-from tl_experiments.data.folder import found_split
-from tl_experiments.data.folder_scan import Problem, resolved_root, scan_folder
+from tl_experiments.data.folder_scan import Problem
+from tl_experiments.data.own_images import list_images, resolved_place
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, Repeat, find_repeats
-from tl_experiments.data.source import Split
-from tl_experiments.data.table_rows import is_table
-from tl_experiments.data.tables import table_splits
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.runtime.process import num_cores
 from tl_experiments.tracking.console import Console
@@ -50,8 +48,7 @@ def scan(root: str, *, follow_links: bool, workers: int | None, console: Console
     """
     if workers is not None and workers < 0:
         raise SettingError(f"--workers {workers}: expected 0 or more")
-    place = Path(root).expanduser()
-    place = place.absolute() if is_table(place) else resolved_root(root, named=root)
+    place = resolved_place(root)
     workers = num_cores() if workers is None else workers
     found = find_faults(place, follow_links=follow_links, workers=workers, console=console)
     if found.findings:
@@ -72,8 +69,8 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     Raises:
         DataError: there is no image in it, or the table itself is malformed.
     """
-    found, problems = _listed(root, follow_links=follow_links)
-    splits = [found[name] for name in ("train", "val", "test") if name in found]
+    found = list_images(root, follow_links=follow_links)
+    splits = [found.splits[name] for name in ("train", "val", "test") if name in found.splits]
     store = check_store(notice=console.notice)
     readings: list[Reading] = []
     for split in splits:
@@ -81,9 +78,9 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
         reading = read_split(split, workers=workers, on_progress=on_progress)
         readings.append(check_split(reading, workers=workers, store=store, work=console.work))
     findings = [
-        *problems,
+        *found.problems,
         *(Problem(image.name, image.kind, image.reason) for reading in readings for image in bad_images(reading)),
-        *(finding for repeat in find_repeats(_places(readings)) for finding in _of_repeat(repeat)),
+        *(finding for repeat in _repeats(readings) for finding in _of_repeat(repeat)),
     ]
     return Scan(
         tuple(sorted(findings, key=lambda finding: (finding.kind, finding.path))),
@@ -91,22 +88,15 @@ def find_faults(root: Path, *, follow_links: bool, workers: int, console: Consol
     )
 
 
-def _listed(root: Path, *, follow_links: bool) -> tuple[dict[str, Split], Sequence[Problem]]:
-    """Return the splits that are there, unread, and what is wrong with where they are."""
-    if is_table(root):
-        return table_splits(root, follow_links=follow_links)[1], ()
-    found = scan_folder(root, follow_links=follow_links)
-    return {name: found_split(found, name, follow_links=follow_links) for name in found.splits}, found.problems
+def _repeats(readings: Sequence[Reading]) -> list[Repeat]:
+    """Compare every image that can be used with those before it."""
+    places = [(reading.split, int(at)) for reading in readings for at in reading.sound_positions()]
 
+    def place(number: int) -> Place:
+        split, at = places[number]
+        return Place(split.name, int(split.labels[at]), split.source.name(int(split.indices[at])))
 
-def _places(readings: Sequence[Reading]) -> list[tuple[str, Place]]:
-    """Return the digest and the place of every image that can be used."""
-    return [
-        (digest, Place(split.name, int(split.labels[at]), split.source.name(int(split.indices[at]))))
-        for reading in readings
-        for split in (reading.split,)
-        for at, digest in reading.digests.items()
-    ]
+    return find_repeats(np.concatenate([reading.sound_digests().array() for reading in readings]), place)
 
 
 def _of_repeat(repeat: Repeat) -> list[Problem]:

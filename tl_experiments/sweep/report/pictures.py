@@ -11,6 +11,7 @@ from tl_experiments import build
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
 from tl_experiments.runtime.errors import UserError
+from tl_experiments.runtime.typed_path import is_url
 from tl_experiments.sweep.predictions import Predictions
 from tl_experiments.tracking.gallery import as_tile
 
@@ -29,6 +30,8 @@ def draw_test_images(member: Member, *, said: Predictions, positions: np.ndarray
         UserError, ConfigError, OSError, ImportError, ValueError: they are not there any more, or are others.
     """
     data = member.config["dataset"]
+    if is_url(data.get("root") or ""):
+        raise ValueError("the test images are on the net")
     kept = {key: False for key in ("download",) if key in data}
     config = {**member.config, "dataset": {**data, **kept}, "class_weights": None}  # pictures need none
     dataset = build.build_dataset(replace(member, config=config))
