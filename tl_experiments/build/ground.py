@@ -38,6 +38,7 @@ from tl_experiments.engine.updates import Updates, make_updates
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import describe_device, process_context
+from tl_experiments.runtime.share import WHOLE, Share
 from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.materials import Materials
 
@@ -89,8 +90,10 @@ def memory_bytes(member: Member) -> int:
     return round(member.config["runtime"]["image_memory_gb"] * 1e9)
 
 
-def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Read and check the dataset, to be decoded for the backbone's input."""
+def build_images(
+    member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch, share: Share = WHOLE
+) -> DatasetImages:
+    """Read and check the dataset, or a share of it, to be decoded for the backbone's input."""
     runtime, spec = member.config["runtime"], backbone.input_spec
     canvas = make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation)
     return load_dataset_images(
@@ -98,9 +101,10 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
         canvas=canvas,
         workers=runtime["workers"],
         memory_bytes=memory_bytes(member),
-        store=canvas_store(canvas, notice=watch.notice) if runtime["cache"] else None,
-        checks=check_store(notice=watch.notice) if runtime["cache"] and dataset.files else None,
+        store=canvas_store(canvas, notice=watch.notice, share=share) if runtime["cache"] else None,
+        checks=check_store(notice=watch.notice, share=share) if runtime["cache"] and dataset.files else None,
         watch=watch,
+        share=share,
     )
 
 
@@ -127,8 +131,15 @@ class Ground:
     images: DatasetImages
 
 
-def build_ground(member: Member, *, who: str, device: torch.device, watch: Watch) -> Ground:
+def build_ground(member: Member, *, who: str, device: torch.device, watch: Watch, share: Share = WHOLE) -> Ground:
     """Build what members that train together share; it is said who trains on what before images are read.
+
+    Args:
+        member: one of them.
+        who: they are.
+        device: they train on.
+        watch: told of it.
+        share: of the images, which is read.
 
     Raises:
         UserError: data, weights or settings cannot be used.
@@ -145,7 +156,7 @@ def build_ground(member: Member, *, who: str, device: torch.device, watch: Watch
         mirrors=mirrors,
         backbone=backbone,
         compute=compute,
-        images=build_images(member, dataset=dataset, backbone=backbone, watch=watch),
+        images=build_images(member, dataset=dataset, backbone=backbone, watch=watch, share=share),
     )
 
 

@@ -11,6 +11,7 @@ from tl_experiments.cli import (
     evaluate,
     explain,
     export,
+    extract,
     lr_find,
     predict,
     register,
@@ -33,6 +34,7 @@ VERBS = {
     "before a run": (
         scan,
         lr_find,
+        extract,
     ),
     "look at runs": (
         runs,

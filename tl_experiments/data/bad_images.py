@@ -12,6 +12,7 @@ from tl_experiments.data.reading import Reading
 from tl_experiments.data.source import Dataset
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.share import WHOLE, Share
 
 FILE = "skipped_images.csv"
 _MOST_NAMED = 10
@@ -46,12 +47,13 @@ def bad_images(reading: Reading) -> list[BadImage]:
     ]
 
 
-def skippable(dataset: Dataset, readings: Sequence[Reading]) -> list[BadImage]:
+def skippable(dataset: Dataset, readings: Sequence[Reading], *, share: Share = WHOLE) -> list[BadImage]:
     """Return all bad images where they are to be left out and can be.
 
     Args:
         dataset: says what is to be done about them.
         readings: of its splits.
+        share: of them, which was read.
 
     Raises:
         DataError: there are some and they are not to be left out, or what they would leave cannot be learnt from.
@@ -67,7 +69,7 @@ def skippable(dataset: Dataset, readings: Sequence[Reading]) -> list[BadImage]:
             advice += ", or leave them out by dataset.on_bad_image=skip"
         total = sum(len(reading.split) for reading in readings)
         raise DataError(_listing(f"{len(bad):,} of {total:,} images cannot be used; {advice}:", bad))
-    for reading in readings:
+    for reading in readings if share == WHOLE else ():
         _require_rest(reading, dataset.class_names)
     return bad
 
