@@ -60,7 +60,9 @@ def _connected() -> Any:
         import ray  # noqa: PLC0415 - optional, and slow
     except ImportError:
         raise SettingError("--ray needs Ray; expected it installed by pip install 'tl_experiments[ray]'") from None
-    variables = {FOLDER: str(cache_folder())} | {name: os.environ[name] for name in (LIMIT,) if name in os.environ}
+    code = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {FOLDER: str(cache_folder()), "PYTHONPATH": os.pathsep.join(code)}
+    variables |= {name: os.environ[name] for name in (LIMIT,) if name in os.environ}
     address = os.environ.get("RAY_ADDRESS") or "local"
     try:
         ray.init(address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level=logging.ERROR)
