@@ -10,10 +10,12 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -377,7 +379,29 @@ def unfinished(folder: Path) -> list[Path]:
     return sorted(folder.rglob(".unfinished-*"))
 
 
+def _make_schema_once(folder: Path) -> None:
+    """Have all that is forked from here copy the schema of a store, whose making takes the most of a short run."""
+    from tl_experiments.tracking import mlflow_store
+
+    made, maker = folder / "mlflow.db", os.fork()
+    if maker == 0:  # what is forked later inherits no connection
+        mlflow_store._make_database(made)
+        os._exit(0)
+    assert os.waitpid(maker, 0)[1] == 0
+
+    def copy(database: Path) -> None:
+        unfinished = database.with_name(f".{database.name}.{os.getpid()}")
+        shutil.copy(made, unfinished)
+        unfinished.replace(database)
+
+    mlflow_store._make_database = copy
+
+
 if __name__ == "__main__":
     import tl_experiments.sweep.preloaded  # noqa: F401
 
+    schema, serving = Path(tempfile.mkdtemp()), os.getpid()
+    _make_schema_once(schema)
     _serve(socket.socket(fileno=int(sys.argv[1])))
+    if os.getpid() == serving:
+        shutil.rmtree(schema)

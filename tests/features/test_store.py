@@ -1,6 +1,7 @@
 """Features are kept by what their bits depend on: whatever is found is what would be computed, and runs once."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from tl_experiments.features.extract import View
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.timm_backbone import timm_backbone
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Compute, Precision
+from tl_experiments.runtime.share import Share
 
 BATCH_SIZE, NUM_IMAGES, SIZE = 4, 11, 32
 CPU = torch.device("cpu")
@@ -62,12 +65,11 @@ def images_of(
 
 
 def make_store(
-    backbone: Backbone, *, cached: bool = True, compute: Compute = COMPUTE, notes: Notes | None = None
+    backbone: Backbone, *, cached: bool = True, compute: Compute = COMPUTE, notes: Notes | None = None, **options: Any
 ) -> FeatureStore:
     """As a run makes it, anew."""
-    return FeatureStore(
-        backbone, normalise=NORMALISE, compute=compute, cached=cached, watch=Notes() if notes is None else notes
-    )
+    watch = Notes() if notes is None else notes
+    return FeatureStore(backbone, normalise=NORMALISE, compute=compute, cached=cached, watch=watch, **options)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,37 @@ def test_two_views_that_mirror_are_not_taken_for_two_of_three(backbone: Backbone
         assert torch.equal(found[num_views, number], alone.features(images_of(watched()), view=view))
     assert (found[2, 0] != found[2, 1]).any(dim=1).all(), "every image and its mirror image"
     assert not torch.equal(found[3, 0], found[2, 0])
+
+
+def test_ranks_that_keep_a_share_each_have_seen_every_image_once(
+    backbone: Backbone, uncached: torch.Tensor, cache: Path
+) -> None:
+    sources = [watched() for _ in range(3)]
+    computed = []
+    for rank, source in enumerate(sources):
+        share, images = Share(rank, 3), images_of(source)
+        computed.append(make_store(backbone, share=share).keep(images, positions=share.positions(len(images))))
+    assert computed == [4, 4, 3]
+    assert sorted(index for source in sources for index in source.decoded) == [*range(NUM_IMAGES)]
+    source = watched()
+    assert torch.equal(make_store(backbone, share=Share(1, 3)).features(images_of(source)), uncached)
+    assert source.decoded == []
+    shutil.rmtree(cache)
+    alone = make_store(backbone, share=Share(1, 3)).features(images_of(source))  # whoever finds nothing computes all
+    assert torch.equal(alone, uncached)
+
+
+def test_who_wants_features_kept_is_told_at_once_that_they_are_not(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "file"))
+
+    def stop(fault: str) -> None:
+        raise RunFailed(fault)
+
+    with pytest.raises(RunFailed, match=r"cannot be written \(Not a directory\)$"):
+        make_store(backbone, unkept=stop).keep(images_of(watched()))
 
 
 def test_what_a_user_should_know_is_told_once_for_all_splits_and_views(

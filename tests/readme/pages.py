@@ -16,7 +16,7 @@ ENDED = ("the run has finished: ", "IDENTICAL: ", "journals delivered to ")
 OF_VERBS = (
     " GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=",
     " images/s: ", "confusion_matrix.png", "same class for 100.0%", "models:/my_model@champion",
-    "outputs/explanations/", "outputs/runs/", "the run's own test", "tlx reproduce ", "test/acc",
+    "outputs/explanations/", "outputs/runs/", "the run's own test", "tlx reproduce ", "test/acc", " were known",
 )  # fmt: skip
 SERVE = "tlx serve latest"
 UI = "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
@@ -49,6 +49,8 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
     if program == "run.py" and "--help" not in arguments:
         arguments = [argument for argument in arguments if not argument.startswith("dataset.train_size")] + [*LITTLE]
     if program == "tlx" and "lr-find" in arguments:
+        arguments += [*LITTLE, "batch_size=8"]  # of a hundred steps
+    if program == "tlx" and "extract" in arguments:
         arguments += LITTLE
     fewer = "3" if "sweep.resume=latest" in arguments else "2"
     arguments = [re.sub(r"(?<=num_trials=)\d+", fewer, argument) for argument in arguments]

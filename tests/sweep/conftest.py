@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.commands import Ended, take_signals
-from tests.faults.processes import PATHS, server
+from tests.faults.processes import PATHS, Program, server
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = ("dataset.train_size=100", "epochs=1", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1")
@@ -32,8 +32,12 @@ class Desk:
 
     folder: Path
 
+    def begin(self, *arguments: str, logs: Path) -> Program:
+        """Begin a sweep, forked from a process that has imported: that takes the most of a short one."""
+        return server().start("-m", *TINY, *arguments, cwd=self.folder, logs=logs)
+
     def start(self, *arguments: str, tiny: bool = True) -> subprocess.Popen[str]:
-        """Begin a sweep in a process group of its own, as a shell does."""
+        """Begin a sweep as a shell does, in a process group of its own that imports what it needs."""
         environment = os.environ | {"PYTHONPATH": PATHS}
         command = [sys.executable, str(ROOT / "run.py"), "-m", *(TINY if tiny else ()), *arguments]
         return subprocess.Popen(
@@ -48,12 +52,11 @@ class Desk:
         )
 
     def sweep(self, *arguments: str, tiny: bool = True) -> Ended:
-        """Run a sweep to its end, forked from a process that has imported: that takes the most of a short one."""
+        """Run a sweep to its end, begun as `begin` does."""
         with tempfile.TemporaryDirectory() as logs:
             command = ("-m", *(TINY if tiny else ()), *arguments)
             program = server().start(*command, cwd=self.folder, logs=Path(logs))
-            code = program.wait(limit_seconds=LIMIT_SECONDS)
-            return Ended(code, program.output, program.errors.read_text())
+            return end_of(program)
 
     @property
     def sweep_folder(self) -> Path:
@@ -84,6 +87,12 @@ class Desk:
         [parent] = self.runs("sweep")
         assert {run.data.tags["mlflow.parentRunId"] for run in self.runs("run")} == {parent.info.run_id}
         return parent
+
+
+def end_of(program: Program) -> Ended:
+    """Wait for a sweep that was begun; one that takes too long is ended."""
+    code = program.wait(limit_seconds=LIMIT_SECONDS)
+    return Ended(code, program.output, program.errors.read_text())
 
 
 def wait(process: subprocess.Popen[str]) -> Ended:

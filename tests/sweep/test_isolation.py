@@ -1,6 +1,5 @@
 """Jobs that go wrong end alone: the others finish, every cause is named, no run stays open and no process is left."""
 
-import os
 import signal
 import subprocess
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Ended
-from tests.sweep.conftest import FAULTY, Desk, processes_in, wait
+from tests.sweep.conftest import FAULTY, Desk, end_of, processes_in
 from tests.sweep.faults import CRASHES, EXITS, HANGS, IS_KILLED, RAISES
 
 FOREVER = ("epochs=1000000", "sweep.max_heads=1")  # each job in a process of its own
@@ -101,11 +100,13 @@ def trains(desk: Desk, job: int) -> bool:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_running_jobs_and_the_sweep_with_true_states(desk: Desk) -> None:
-    process = desk.start(*FOREVER, "seed=0,1,2", "sweep.n_jobs=2")
+def test_ctrl_c_ends_the_running_jobs_and_the_sweep_with_true_states(
+    desk: Desk, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    program = desk.begin(*FOREVER, "seed=0,1,2", "sweep.n_jobs=2", logs=tmp_path_factory.mktemp("logs"))
     wait_for(lambda: trains(desk, 0) and trains(desk, 1))
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    ended = wait(process)
+    program.signal(signal.SIGINT)  # to all of its group, as a terminal does
+    ended = end_of(program)
     assert ended.code == 130, ended.err
     assert f"to go on: python run.py -m sweep.resume={desk.sweep_folder}" in ended.out
     assert [run.info.status for run in desk.runs("run")] == ["KILLED", "KILLED"]

@@ -1,14 +1,14 @@
 """A sweep goes on after any death: what had finished is not done again, no run is doubled, the results are the same."""
 
-import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.sweep.conftest import FAULTY, Desk, processes_in
+from tests.sweep.conftest import FAULTY, Desk, end_of, processes_in
 from tests.sweep.faults import RAISES
 
 
@@ -22,12 +22,13 @@ def undisturbed(make_desk: Callable[[str], Desk]) -> Desk:
 
 def kill_at(desk: Desk, instant: str, *arguments: str) -> None:
     """Kill a sweep and all that it started as soon as a file is there."""
-    process = desk.start(*arguments)
-    while not any(desk.folder.glob(f"outputs/sweeps/*/{instant}")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    with tempfile.TemporaryDirectory() as logs:
+        program = desk.begin(*arguments, logs=Path(logs))
+        while not any(desk.folder.glob(f"outputs/sweeps/*/{instant}")):
+            assert not program.ended, program.output
+            time.sleep(0.01)
+        program.signal(signal.SIGKILL)
+        assert end_of(program).code == -signal.SIGKILL
 
 
 def digests(desk: Desk) -> dict[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Ended
-from tests.sweep.conftest import FAULTY, Desk, wait
+from tests.sweep.conftest import FAULTY, Desk, end_of
 from tests.sweep.faults import RAISES
 from tl_experiments.cli.report import SWEEPS
 from tl_experiments.cli.verbs import main
@@ -131,12 +131,12 @@ def test_two_sweeps_in_the_same_second_have_a_folder_each_and_files_are_read_onc
     recipe = conf / "experiment" / "mine.yaml"
     recipe.write_text("# @package _global_\nbatch_size: 16\n")
     where = (f"hydra.searchpath=[file://{conf}]", "experiment=mine", "seed=0")
-    first, second = desk.start(*where), desk.start(*where)
+    first, second = desk.begin(*where, logs=tmp_path), desk.begin(*where, logs=tmp_path)
     while len(list(desk.folder.glob("outputs/sweeps/*/plan.json"))) < 2:
-        assert first.poll() is None
+        assert not first.ended, first.output
         time.sleep(0.05)
     recipe.write_text("not: [valid")  # an edit during the sweep
-    assert [wait(first).code, wait(second).code] == [0, 0]
+    assert [end_of(first).code, end_of(second).code] == [0, 0]
     assert {run.data.params["batch_size"] for run in desk.runs("run")} == {"16"}
     assert len(desk.runs("run")) == 2
     assert len({run.data.tags["mlflow.parentRunId"] for run in desk.runs("run")}) == 2

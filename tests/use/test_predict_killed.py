@@ -1,25 +1,25 @@
 """`tlx predict` that is killed or told to stop: what is finished is kept, the output as if nothing had been."""
 
 import io
+import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
 
 from tests.commands import take_signals
 from tests.digit_files import MODEL, write_digits
+from tests.runtime.row_store.filling import ended
 from tl_experiments.cli.verbs import main
 from tl_experiments.inference.prediction_parts import parts_folder
+from tl_experiments.use import predict
 
 LIMIT_SECONDS = 240
-SMALL_PARTS = (  # as `tlx`, but a part is finished after two batches
-    "import sys; from tl_experiments.use import predict; predict.PART_ROWS = 64; "
-    "from tl_experiments.cli.verbs import main; sys.exit(main())"
-)
 
 
 @pytest.fixture
@@ -33,26 +33,35 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def stopped_by(number: signal.Signals, names: Sequence[str], output: Path) -> tuple[int, str]:
     """Predict in a process that waits for more paths, behind three finished parts; returns its exit code and words."""
-    command = [sys.executable, "-c", SMALL_PARTS, "predict", str(MODEL), "-", "--output", str(output)]
-    process = subprocess.Popen(
-        [*command, "--batch-size", "32", "--workers", "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=take_signals,
-    )
-    assert process.stdin is not None
-    process.stdin.write("".join(f"{name}\n" for name in names))
-    process.stdin.flush()
-    end = time.monotonic() + LIMIT_SECONDS
-    while len(list(parts_folder(output).glob("00000[012]-*"))) < 3:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=LIMIT_SECONDS)
-    return process.returncode, told
+    behind, told = os.pipe(), output.with_suffix(".told")
+    child = os.fork()  # of this process, which has imported what it takes
+    if child == 0:
+        _predict_small_parts(output, stdin=behind, told=told)
+    os.close(behind[0])
+    with os.fdopen(behind[1], "w") as paths:
+        paths.write("".join(f"{name}\n" for name in names))
+        paths.flush()
+        end = time.monotonic() + LIMIT_SECONDS
+        while len(list(parts_folder(output).glob("00000[012]-*"))) < 3:
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), told.read_text()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.kill(child, number)
+        return ended(child), told.read_text()
+
+
+def _predict_small_parts(output: Path, *, stdin: tuple[int, int], told: Path) -> NoReturn:
+    """Be `tlx predict`, which finishes a part after two batches."""
+    code = 70
+    try:
+        take_signals()
+        os.close(stdin[1])
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(stdin[0]), io.StringIO(), told.open("w", buffering=1)
+        predict.PART_ROWS = 64
+        torch.set_num_threads(1)
+        code = main(["predict", str(MODEL), "-", "--output", str(output), "--batch-size", "32", "--workers", "1"])
+    finally:
+        os._exit(code)
 
 
 @pytest.mark.parametrize(
@@ -67,20 +76,20 @@ def test_the_same_command_goes_on_and_the_output_has_the_bytes_of_an_undisturbed
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def predict(output: str) -> tuple[int, str]:
+    def again(output: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
         arguments = ["predict", str(MODEL), "-", "--output", output, "--batch-size", "32", "--workers", "0"]
         return main(arguments), capsys.readouterr().out
 
     output = Path(f"out.{suffix}")
-    ended, told = stopped_by(number, names[:-40], output)
-    assert ended == code, told
+    code_of_it, told = stopped_by(number, names[:-40], output)
+    assert code_of_it == code, told
     assert len(told.splitlines()) == (number != signal.SIGKILL), told
     assert not output.exists()
-    ended, told = predict(str(output))
-    assert ended == 1, "there are bad images, one in a part that was finished before and one in a new one"
+    status, told = again(str(output))
+    assert status == 1, "there are bad images, one in a part that was finished before and one in a new one"
     assert told.startswith("goes on after 192 images that an earlier command has finished\n")
     assert f"{len(names)} images, 2 of them bad" in told
-    assert predict(f"undisturbed.{suffix}")[0] == 1
+    assert again(f"undisturbed.{suffix}")[0] == 1
     assert output.read_bytes() == Path(f"undisturbed.{suffix}").read_bytes()
     assert not parts_folder(output).exists()

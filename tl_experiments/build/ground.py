@@ -40,6 +40,8 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.place import Place, open_place
 from tl_experiments.runtime.precision import Compute, choose
 from tl_experiments.runtime.process import describe_device
+from tl_experiments.runtime.ranks import ALONE, Ranks
+from tl_experiments.runtime.share import WHOLE, Share
 from tl_experiments.strategies.base import Strategy, Workload
 from tl_experiments.strategies.materials import Materials
 
@@ -98,8 +100,16 @@ def memory_bytes(member: Member) -> int:
     return round(member.config["runtime"]["image_memory_gb"] * 1e9)
 
 
-def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch: Watch) -> DatasetImages:
-    """Read and check the dataset, to be decoded for the backbone's input."""
+def build_images(
+    member: Member,
+    *,
+    dataset: Dataset,
+    backbone: Backbone,
+    watch: Watch,
+    share: Share = WHOLE,
+    ranks: Ranks = ALONE,
+) -> DatasetImages:
+    """Read and check the dataset, or a share of it, to be decoded for the backbone's input, which ranks do together."""
     runtime, spec = member.config["runtime"], backbone.input_spec
     canvas = make_canvas(size=spec.size, crop_pct=_crop_pct(dataset, backbone), interpolation=spec.interpolation)
     return load_dataset_images(
@@ -107,9 +117,12 @@ def build_images(member: Member, *, dataset: Dataset, backbone: Backbone, watch:
         canvas=canvas,
         workers=runtime["workers"],
         memory_bytes=memory_bytes(member),
-        store=canvas_store(canvas, notice=watch.notice) if runtime["cache"] else None,
-        checks=check_store(notice=watch.notice) if runtime["cache"] and dataset.files else None,
+        store=canvas_store(canvas, notice=watch.notice, share=share if ranks.is_alone else ranks.share)
+        if runtime["cache"]
+        else None,
+        checks=check_store(notice=watch.notice, share=share) if runtime["cache"] and dataset.files else None,
         watch=watch,
+        share=share,
     )
 
 
@@ -136,8 +149,15 @@ class Ground:
     images: DatasetImages
 
 
-def build_ground(member: Member, *, who: str, place: Place, watch: Watch) -> Ground:
+def build_ground(member: Member, *, who: str, place: Place, watch: Watch, share: Share = WHOLE) -> Ground:
     """Build what members that train together share; it is said who trains on what before images are read.
+
+    Args:
+        member: one of them.
+        who: they are.
+        place: they train in.
+        watch: told of it.
+        share: of the images, which is read.
 
     Raises:
         UserError: data, weights or settings cannot be used.
@@ -155,7 +175,7 @@ def build_ground(member: Member, *, who: str, place: Place, watch: Watch) -> Gro
         mirrors=mirrors,
         backbone=backbone,
         compute=compute,
-        images=build_images(member, dataset=dataset, backbone=backbone, watch=watch),
+        images=build_images(member, dataset=dataset, backbone=backbone, watch=watch, share=share, ranks=place.ranks),
     )
 
 

@@ -11,6 +11,7 @@ from tl_experiments.cli import (
     evaluate,
     explain,
     export,
+    extract,
     lr_find,
     pack,
     predict,
@@ -35,6 +36,7 @@ VERBS = {
         scan,
         pack,
         lr_find,
+        extract,
     ),
     "look at runs": (
         runs,

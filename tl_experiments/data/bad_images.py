@@ -12,6 +12,7 @@ from tl_experiments.data.reading import Reading
 from tl_experiments.data.source import Files
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.runtime.files import publish_text
+from tl_experiments.runtime.share import WHOLE, Share
 
 FILE = "skipped_images.csv"
 _MOST_NAMED = 10
@@ -46,13 +47,16 @@ def bad_images(reading: Reading) -> list[BadImage]:
     ]
 
 
-def skippable(files: Files | None, readings: Sequence[Reading], *, class_names: Sequence[str]) -> list[BadImage]:
+def skippable(
+    files: Files | None, readings: Sequence[Reading], *, class_names: Sequence[str], share: Share = WHOLE
+) -> list[BadImage]:
     """Return all bad images where they are to be left out and can be.
 
     Args:
         files: says what is to be done about them; None: they are no files.
         readings: of all splits.
         class_names: in label order.
+        share: of the splits, which was read.
 
     Raises:
         DataError: there are some and they are not to be left out, or what they would leave cannot be learnt from.
@@ -67,7 +71,7 @@ def skippable(files: Files | None, readings: Sequence[Reading], *, class_names: 
             advice += f", or leave them out by {files.skipped_by}"
         total = sum(len(reading.split) for reading in readings)
         raise DataError(_listing(f"{len(bad):,} of {total:,} images cannot be used; {advice}:", bad))
-    for reading in readings:
+    for reading in readings if share == WHOLE else ():
         _require_rest(reading, class_names, skipped_by=files.skipped_by)
     return bad
 

@@ -9,14 +9,16 @@ import torch
 from tl_experiments.data.decoding import DECODING, decoders
 from tl_experiments.data.transforms import DRAWING, Canvas
 from tl_experiments.runtime.row_store import RowStore
+from tl_experiments.runtime.share import WHOLE, Share
 
 
-def canvas_store(canvas: Canvas, *, notice: Callable[[str], None]) -> RowStore:
+def canvas_store(canvas: Canvas, *, notice: Callable[[str], None], share: Share = WHOLE) -> RowStore:
     """Make the store of one kind of canvas, for images of any dataset.
 
     Args:
         canvas: what is drawn of each image.
         notice: told what a user should know of the store.
+        share: of the images, which this process draws.
 
     Raises:
         SettingError: the limit of the caches is no number.
@@ -27,6 +29,7 @@ def canvas_store(canvas: Canvas, *, notice: Callable[[str], None]) -> RowStore:
         row_shape=(3, canvas.size, canvas.size),
         dtype=torch.uint8,
         notice=notice,
+        share=share,
     )
 
 

@@ -9,10 +9,11 @@ from tl_experiments.data.bad_images import BadImage, skip_notice, skippable
 from tl_experiments.data.images import Images, fingerprint, make_images
 from tl_experiments.data.reading import Reading, check_split, read_split
 from tl_experiments.data.repeats import Place, find_repeats, repeat_notices
-from tl_experiments.data.source import Dataset
+from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.transforms import Canvas
 from tl_experiments.data.watch import Watch
 from tl_experiments.runtime.row_store import RowStore
+from tl_experiments.runtime.share import WHOLE, Share
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def load_dataset_images(
     store: RowStore | None,
     checks: RowStore | None,
     watch: Watch,
+    share: Share = WHOLE,
 ) -> DatasetImages:
     """Read every image of a dataset once; of files, those that are not known to decode are decoded, to be checked.
 
@@ -56,14 +58,17 @@ def load_dataset_images(
         store: keeps canvases from run to run; None keeps none.
         checks: keeps from run to run which images decode; None keeps nothing.
         watch: told of the work, and of what is left out, occurs twice or is missing.
+        share: of each split, which is read; what a split must hold to learn from is asked of all of it alone.
 
     Raises:
         DataError: images cannot be read or decoded, and are not to be left out or too many.
     """
-    readings = _read(dataset, workers=workers, watch=watch)
+    splits = [_shared(split, share) for split in (dataset.train, dataset.val, dataset.test)]
+    memory_bytes //= share.count  # so that it is the same for all whether canvases fit
+    readings = _read(splits, workers=workers, watch=watch)
     if dataset.files is not None:
         readings = [check_split(reading, workers=workers, store=checks, work=watch.work) for reading in readings]
-    skipped = skippable(dataset.files, readings, class_names=dataset.class_names)
+    skipped = skippable(dataset.files, readings, class_names=dataset.class_names, share=share)
     if dataset.files and skipped:
         total = sum(len(reading.split) for reading in readings)
         watch.notice(skip_notice(skipped, total=total, skipped_by=dataset.files.skipped_by))
@@ -72,15 +77,18 @@ def load_dataset_images(
         images = make_images(reading, canvas=canvas, workers=workers, memory_bytes=memory_bytes, store=store)
         memory_bytes -= len(images) * canvas.num_bytes if images.fit else 0
         loaded.append(images)
-    for line in (*_absent(dataset, loaded), *_repeated(dataset, loaded)):
+    for line in (*_absent(dataset, loaded), *_repeated(dataset, loaded)) if share == WHOLE else ():
         watch.notice(line)
     train, val, test = loaded
     return DatasetImages(train, val, test, fingerprint(dataset, *loaded), tuple(skipped))
 
 
-def _read(dataset: Dataset, *, workers: int, watch: Watch) -> list[Reading]:
+def _shared(split: Split, share: Share) -> Split:
+    return Split(split.name, split.source, split.indices[np.array(share.positions(len(split)), dtype=np.int64)])
+
+
+def _read(splits: Sequence[Split], *, workers: int, watch: Watch) -> list[Reading]:
     """Read all splits, under one title."""
-    splits = (dataset.train, dataset.val, dataset.test)
     num_images, before = sum(len(split) for split in splits), 0
     advance = watch.work(f"reading {num_images:,} images")
     readings: list[Reading] = []

@@ -1,6 +1,6 @@
 """Features of a whole split: read where they are known, extracted where they are not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,13 +13,22 @@ from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute
 from tl_experiments.runtime.row_store import RowStore, once
+from tl_experiments.runtime.share import WHOLE, Share
 
 
 class FeatureStore:
     """The features that one backbone gives, kept by content: an image that any run has seen is never seen again."""
 
     def __init__(
-        self, backbone: Backbone, *, normalise: Normalise, compute: Compute, cached: bool, watch: Watch
+        self,
+        backbone: Backbone,
+        *,
+        normalise: Normalise,
+        compute: Compute,
+        cached: bool,
+        watch: Watch,
+        share: Share = WHOLE,
+        unkept: Callable[[str], None] | None = None,
     ) -> None:
         """Digest the backbone; nothing is computed yet.
 
@@ -29,10 +38,13 @@ class FeatureStore:
             compute: where and how.
             cached: keep features from run to run; the bits are the same without.
             watch: told of long work and, once, of a cache that fails.
+            share: of the images that all workers want together, which this one extracts: it waits for no other share.
+            unkept: told why features cannot be kept, and may raise; by default the watch is told, and they are not.
         """
         self._backbone, self._normalise, self._compute = backbone, normalise, compute
         self._weights = weights_of(backbone) if cached else None
         self._watch, self._notice = watch, once(watch.notice)
+        self._share, self._unkept = share, unkept
         self._extractor: Extractor | None = None
 
     def features(self, images: Images, *, view: View | Mirrored | None = None) -> torch.Tensor:
@@ -59,6 +71,33 @@ class FeatureStore:
             torch.cat(list(extract(np.arange(len(own)))), out=rows)
         return ranks.gather(to_device(rows, self._compute.device), count=len(images))
 
+    def keep(
+        self, images: Images, *, view: View | Mirrored | None = None, positions: Sequence[int] | None = None
+    ) -> int:
+        """Extract what is not known of a split, for whoever wants its features later.
+
+        Args:
+            images: N canvases.
+            view: of these; None is the centre crop.
+            positions: of those that are wanted, ascending; None: all.
+
+        Returns:
+            How many images were seen; equal ones count once.
+
+        Raises:
+            DataError: an image that must be decoded cannot be.
+            ValueError: the store is not cached.
+        """
+        if self._weights is None:
+            raise ValueError("features are kept in a cache alone")
+        wanted = np.arange(len(images)) if positions is None else np.array(positions, dtype=np.int64)
+        rows = torch.empty(len(wanted), self._backbone.feature_dim)
+        return self._rows(self._weights, images, view).fill(
+            rows,
+            [images.digests[position] for position in wanted],
+            lambda missing: self._extract(images, wanted[missing], view),
+        )
+
     def _rows(self, weights_sha256: str, images: Images, view: View | Mirrored | None) -> RowStore:
         fields = feature_fields(
             backbone=self._backbone,
@@ -69,7 +108,15 @@ class FeatureStore:
             view=view,
         )
         shape = (self._backbone.feature_dim,)
-        return RowStore(kind="features", fields=fields, row_shape=shape, dtype=torch.float32, notice=self._notice)
+        return RowStore(
+            kind="features",
+            fields=fields,
+            row_shape=shape,
+            dtype=torch.float32,
+            notice=self._notice,
+            share=self._share,
+            unkept=self._unkept,
+        )
 
     def _extract(self, images: Images, positions: np.ndarray, view: View | Mirrored | None) -> Iterator[torch.Tensor]:
         """Run the backbone; what it takes to be fast is prepared when it is first needed."""

@@ -4,9 +4,12 @@
                           <name>.rows   payload of a shard: rows, one after the other
                           <name>.json   its manifest, written last; <name> is the sha256 of the manifest's bytes
     <folder>/<kind>/<key>.lock          held while rows of the entry are computed, or while it is removed
+                    <key>.2-of-16.lock  held while that share of its rows is computed
 
-Readers take no lock: whatever they find is checked row by row. Entries of the kinds `shards` and `indexes` hold one
-file each, whole, besides key.json.
+Readers take no lock: whatever they find is checked row by row. Whoever finds rows missing locks, computes and writes;
+where locks do not work, as on some network file systems, two may compute the same rows, and both write the same.
+What is asked of a file system is that it renames a file in one motion. Entries of the kinds `shards` and `indexes`
+hold one file each, whole, besides key.json.
 """
 
 import math

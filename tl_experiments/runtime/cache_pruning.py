@@ -19,7 +19,7 @@ from tl_experiments.runtime.cache_entries import (
     listed,
     look,
 )
-from tl_experiments.runtime.cache_lock import locked
+from tl_experiments.runtime.cache_lock import locked, shared_out
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_room(folder: Path, *, limit: float, keep: Path | None = None) -> Pruned
 def _remove(entry: Path) -> bool:
     """Take an entry away in one motion, so that a reader finds all of it or nothing."""
     with locked(entry) as ours:
-        if ours is False:
+        if ours is False or shared_out(entry):
             return False
         trash = entry.with_name(f".trash-{secrets.token_hex(8)}")
         try:
@@ -85,7 +85,7 @@ def _sweep(entry: Path) -> int:
     """Remove what dead writers left in an entry, and return its bytes; without its lock, only what is old."""
     freed = 0
     with locked(entry) as ours:
-        latest = math.inf if ours else time.time() - ABANDONED_SECONDS
+        latest = math.inf if ours and not shared_out(entry) else time.time() - ABANDONED_SECONDS
         for path in leftovers(entry):
             with suppress(OSError):
                 status = path.stat()

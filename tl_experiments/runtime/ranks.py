@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.share import Share
 
 Value = TypeVar("Value")
 _CPU = torch.device("cpu")
@@ -40,6 +41,11 @@ class Ranks:
     def told(self) -> str:
         """As people are told of the others; nothing where there are none."""
         return "" if self.is_alone else f", {self.count} processes"
+
+    @property
+    def share(self) -> Share:
+        """What this process fills of a cache that all fill together."""
+        return Share(self.rank, self.count)
 
     def places(self, start: int, end: int) -> np.ndarray:
         """Return which of the places `start`, ..., `end - 1` of an epoch are this process's own, int64."""

@@ -19,13 +19,14 @@ import torch
 
 from tl_experiments.runtime.cache_entries import KINDS, leftovers, manifests, touch
 from tl_experiments.runtime.cache_folder import GB, LIMIT, cache_folder, cache_limit
-from tl_experiments.runtime.cache_lock import locked
+from tl_experiments.runtime.cache_lock import locked, shared_out
 from tl_experiments.runtime.cache_pruning import make_room
-from tl_experiments.runtime.files import DamageError
+from tl_experiments.runtime.files import DamageError, unfinished
 from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.runtime.row_table import ComputeRows, RowTable
 from tl_experiments.runtime.shard import Shard
 from tl_experiments.runtime.shard_writer import ShardWriter
+from tl_experiments.runtime.share import WHOLE, Share
 
 FORMAT = 1
 NOTE_BYTES = 135  # of a row in its manifest: two digests, quoted
@@ -61,6 +62,8 @@ class RowStore:
         row_shape: tuple[int, ...],
         dtype: torch.dtype,
         notice: Callable[[str], None],
+        share: Share = WHOLE,
+        unkept: Callable[[str], None] | None = None,
     ) -> None:
         """Name what the rows are.
 
@@ -70,6 +73,8 @@ class RowStore:
             row_shape: of one row.
             dtype: of one row.
             notice: is told in one line what a user should know; never twice the same.
+            share: of the rows that all workers want together, which this one fills: it waits for no other share.
+            unkept: is told in one line why rows cannot be kept, and may raise; by default `notice` is.
 
         Raises:
             SettingError: TL_CACHE_DIR or TL_CACHE_LIMIT_GB makes no sense.
@@ -90,9 +95,12 @@ class RowStore:
         self._identity = json.dumps(identity, indent=2, sort_keys=True).encode()
         self._root, self._limit = cache_folder(), cache_limit()
         self.folder = self._root / kind / self.key
+        self._share = share
         self._tell = once(notice)
+        self._unkept = unkept or self._tell
+        self._unwritable = unkept or self._tell_unwritable
 
-    def fill(self, rows: torch.Tensor, digests: Sequence[str], compute: ComputeRows) -> None:
+    def fill(self, rows: torch.Tensor, digests: Sequence[str], compute: ComputeRows) -> int:
         """Write every row into its place: from disk where it is there, else computed, and then stored.
 
         Args:
@@ -100,6 +108,9 @@ class RowStore:
             digests: N, of the images; equal ones have equal rows, and are computed once.
             compute: is given the positions (M,) int64 of missing rows, ascending, and yields their rows in this order,
                 in chunks (any, *row_shape) on the CPU. It is not called when nothing is missing.
+
+        Returns:
+            How many rows were computed.
 
         Raises:
             ValueError: `rows`, or a chunk of `compute`, is not as described.
@@ -110,16 +121,19 @@ class RowStore:
         if rows.device.type != "cpu" or not rows.is_contiguous():
             raise ValueError("rows must be contiguous and on the CPU")
         if not digests:
-            return
+            return 0
         table = RowTable(rows, digests)
         with suppress(OSError):
             if self.folder.is_dir():
                 touch(self.folder, self._identity)
         self._read(table)
+        num_computed = 0
         if len(table.missing()):
-            with locked(self.folder, waiting=self._tell_waiting) as ours:
-                self._complete(table, compute, alone=bool(ours))
+            with locked(self.folder, share=self._share, waiting=self._tell_waiting) as ours:
+                alone = bool(ours) and self._share == WHOLE and not shared_out(self.folder)
+                num_computed = self._complete(table, compute, alone=alone)
         table.repeat()
+        return num_computed
 
     def _read(self, table: RowTable) -> "_Found":
         """Read missing rows into the table."""
@@ -142,20 +156,26 @@ class RowStore:
             found.stored[[place for place in places if place >= 0]] = True
         return found
 
-    def _complete(self, table: RowTable, compute: ComputeRows, *, alone: bool) -> None:
-        """Look again, now that nobody else writes; remove what is damaged, compute what is missing, and store it."""
+    def _complete(self, table: RowTable, compute: ComputeRows, *, alone: bool) -> int:
+        """Look again, now that nobody else writes the same; remove what is damaged, compute what is missing, store it.
+
+        Returns:
+            How many rows were computed.
+        """
+        with suppress(OSError), unfinished(self.folder):
+            pass  # a network file system may list a folder as it was a minute ago, until one writes there
         found = self._read(table)
         self._tell_unread(found.unread)
         self._discard(found.faults, leftovers(self.folder) if alone else [])
         missing = table.missing()
         unsaved = table.firsts[~found.stored[table.firsts]]
         if not len(unsaved):
-            return
+            return 0
         if not self._make_room_for(len(unsaved)):
             for _ in table.take(missing, compute):
                 pass
-            return
-        writer = ShardWriter(self.folder, self._identity, table, notice=self._tell)
+            return len(missing)
+        writer = ShardWriter(self.folder, self._identity, table, notice=self._unwritable)
         try:
             writer.add(np.setdiff1d(unsaved, missing))
             writer.flush()
@@ -164,6 +184,7 @@ class RowStore:
         finally:
             writer.flush()
             make_room(self._root, limit=self._limit, keep=self.folder)  # others have written too
+        return len(missing)
 
     def _discard(self, faults: Mapping[Path, str], unfinished: Sequence[Path]) -> None:
         """Remove damaged shards and what dead writers left; say which rows are lost."""
@@ -182,7 +203,7 @@ class RowStore:
             present = sum(path.stat().st_size for path in self.folder.iterdir())
         needed = present + coming
         if needed > self._limit:
-            self._tell(
+            self._unkept(
                 f"cache: {num_rows} {self._kind} are not kept: with them the entry takes "
                 f"{needed / GB:.3g} GB, and all caches may take {self._limit / GB:.3g} GB; raise {LIMIT} to keep them"
             )
@@ -195,6 +216,9 @@ class RowStore:
             shards = f"{len(errors)} shard{'s' * (len(errors) > 1)} of {self._kind} {self.key[:12]}"
             reason = errors[0].strerror or errors[0]
             self._tell(f"cache: {shards} cannot be read ({reason}); what is missing is computed")
+
+    def _tell_unwritable(self, fault: str) -> None:
+        self._tell(f"{fault}; going on without it, the results are the same")
 
     def _tell_waiting(self) -> None:
         self._tell(f"cache: waiting for another process that computes the same {self._kind}")

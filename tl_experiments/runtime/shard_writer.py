@@ -30,7 +30,7 @@ class ShardWriter:
             entry: its folder, which is made when it is needed.
             identity: what the entry's key was made from.
             table: of the rows.
-            notice: is told that rows cannot be written; from then on none are.
+            notice: is told that rows cannot be written, and may raise; from then on none are.
         """
         self._entry, self._identity, self._table = entry, identity, table
         self._notice = notice
@@ -57,10 +57,7 @@ class ShardWriter:
             self._write(positions)
         except OSError as error:
             self._broken = True
-            self._notice(
-                f"cache: {self._entry.parent} cannot be written ({error.strerror or error}); "
-                "going on without it, the results are the same"
-            )
+            self._notice(f"cache: {self._entry.parent} cannot be written ({error.strerror or error})")
 
     def _write(self, positions: np.ndarray) -> None:
         digests = [self._table.digests[int(position)] for position in positions]

@@ -10,12 +10,14 @@ from torch import nn
 
 from tl_experiments.data.augmentation import Augmentation
 from tl_experiments.data.batches import Batches
+from tl_experiments.data.mixing import Mixing
+from tl_experiments.features.extract import View
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.digest import tensors_sha256
 from tl_experiments.models.model import Model
 from tl_experiments.models.param_groups import ParamGroup
 from tl_experiments.runtime.precision import Precision
-from tl_experiments.strategies.materials import Materials, SplitBatches
+from tl_experiments.strategies.materials import Materials, SplitBatches, varies_because
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,16 @@ class Strategy(ABC):
     def trains_bank(self, augmentation: Augmentation) -> bool:  # noqa: ARG002 - for those that override it
         """Whether heads that differ elsewhere can be trained together."""
         return False
+
+    def runs_because(self, augmentation: Augmentation, mixing: Mixing) -> str | None:
+        """Why the backbone runs in every epoch; None where a head learns from features that are kept."""
+        if not self.learns_from_features:
+            return "no head learns from what it says of images as it was pretrained"
+        return varies_because(augmentation, mixing)
+
+    def kept_views(self, augmentation: Augmentation) -> Sequence[View | None]:  # noqa: ARG002 - for those that override it
+        """Return the views of training images whose features are kept; None is the centre crop."""
+        return [None]
 
     def check(self, sketch: Callable[[], Backbone]) -> None:  # noqa: B027 - most have nothing to ask
         """See that a backbone allows what is wanted of it, before data and weights are touched.

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from tl_experiments.data.augmentation import Augmentation
+from tl_experiments.data.mixing import Mixing
 from tl_experiments.features.extract import View
 from tl_experiments.strategies.base import Strategy, Workload, moving_statistics
-from tl_experiments.strategies.materials import Materials
+from tl_experiments.strategies.materials import Materials, varies_because
 from tl_experiments.strategies.on_features import frozen_phase, open_features
 from tl_experiments.strategies.trained_heads import new_heads
 
@@ -44,9 +45,9 @@ class Feature(Strategy):
             name="feature",
             trained=heads.trained,
             features=lambda: open_features(
-                materials, num_members=len(heads.models), views=self._views(materials.augmentation)
+                materials, num_members=len(heads.models), views=self.kept_views(materials.augmentation)
             ),
-            runs_because=self._runs_because(materials),
+            runs_because=self.runs_because(materials.augmentation, materials.mixing),
         )
         if self.batchnorm == "train":
             phase = replace(phase, held_in_eval=())
@@ -57,16 +58,17 @@ class Feature(Strategy):
             trained=heads.tensors | moving_statistics(heads.models[0], [phase]),
         )
 
-    def _runs_because(self, materials: Materials) -> str | None:
+    def runs_because(self, augmentation: Augmentation, mixing: Mixing) -> str | None:
         if self.batchnorm == "train":
             return "strategy.batchnorm=train changes the backbone's statistics"
-        if materials.mixing.is_on:
-            return materials.varies_because
-        if self.trains_bank(materials.augmentation):
+        reason = varies_because(augmentation, mixing)
+        if mixing.is_on:
+            return reason
+        if self.trains_bank(augmentation):
             return None
-        return f"{materials.varies_because} (strategy.views=4 keeps the features of four views instead)"
+        return f"{reason} (strategy.views=4 keeps the features of four views instead)"
 
-    def _views(self, augmentation: Augmentation) -> Sequence[View | None]:
+    def kept_views(self, augmentation: Augmentation) -> Sequence[View | None]:
         if self.views is None or not augmentation.is_random:
             return [None]
         return [View(augmentation, number, self.views) for number in range(self.views)]

@@ -66,10 +66,8 @@ class Materials:
 
     @property
     def varies_because(self) -> str | None:
-        """Why every epoch sees other training images; None where all see the same."""
-        if self.mixing.is_on:
-            return "images are mixed (mixup_alpha, cutmix_alpha)"
-        return "augmentation is random" if self.augmentation.is_random else None
+        """As of the function."""
+        return varies_because(self.augmentation, self.mixing)
 
     def new_model(self) -> Model:
         """Put a new head, drawn under the seed of the one member, behind the backbone.
@@ -134,6 +132,13 @@ class Materials:
             sampler=self.sampler,
             mixing=self.mixing,
         )
+
+
+def varies_because(augmentation: Augmentation, mixing: Mixing) -> str | None:
+    """Why every epoch sees other training images; None where all see the same."""
+    if mixing.is_on:
+        return "images are mixed (mixup_alpha, cutmix_alpha)"
+    return "augmentation is random" if augmentation.is_random else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from tl_experiments.features.extract import Mirrored, View
 from tl_experiments.features.store import FeatureStore
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.model import classify
+from tl_experiments.runtime.share import Share
 from tl_experiments.strategies.base import Phase
 from tl_experiments.strategies.materials import Materials, SplitBatches
 
@@ -97,6 +98,7 @@ def open_features(
         compute=materials.compute,
         cached=materials.cache,
         watch=materials.watch,
+        share=materials.compute.ranks.share,
     )
 
     return frozen_splits(
@@ -107,6 +109,44 @@ def open_features(
         in_order=in_order,
         val_batch_size=materials.batch_size,
     )
+
+
+def keep_features(
+    materials: Materials, *, views: Sequence[View | None], share: Share, unkept: Callable[[str], None]
+) -> int:
+    """Extract what is not known of all that `open_features` opens under these views, for runs that come later.
+
+    Args:
+        materials: whose images are a share of the dataset's.
+        views: of the training images.
+        share: which it is.
+        unkept: told why features cannot be kept, and may raise.
+
+    Returns:
+        How many images were seen, each view of them counted.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    store = FeatureStore(
+        materials.backbone,
+        normalise=materials.normalise,
+        compute=materials.compute,
+        cached=True,
+        watch=materials.watch,
+        share=share,
+        unkept=unkept,
+    )
+    return sum(store.keep(images, view=view) for images, view in seen(materials, views))
+
+
+def seen(materials: Materials, views: Sequence[View | None]) -> list[tuple[Images, View | Mirrored | None]]:
+    """Return the splits, and how each is seen, of which `open_features` opens features."""
+    images = materials.images
+    unseen: list[tuple[Images, View | Mirrored | None]] = [(images.val, None), (images.test, None)]
+    if materials.mirrors:
+        unseen += [(images.val, Mirrored()), (images.test, Mirrored())]
+    return [*((images.train, view) for view in views), *unseen]
 
 
 def frozen_splits(

@@ -13,6 +13,7 @@ from tl_experiments.runtime import shard_writer
 from tl_experiments.runtime.cache_entries import verify
 from tl_experiments.runtime.cache_pruning import prune
 from tl_experiments.runtime.row_store import RowStore
+from tl_experiments.runtime.share import WHOLE, Share
 
 FIELDS = {"backbone": "b" * 64, "image_size": 32}
 FEATURE_DIM = 5
@@ -37,7 +38,9 @@ def row(number: int) -> torch.Tensor:
 class Job:
     """One filling of a store for images 0, 1, ...: what it gave, what it computed, and what it said."""
 
-    def __init__(self, numbers: range | list[int], fields: dict | None = None, chunk: int = 3) -> None:
+    def __init__(
+        self, numbers: range | list[int], fields: dict | None = None, chunk: int = 3, share: Share = WHOLE
+    ) -> None:
         self.numbers, self.chunk = list(numbers), chunk
         self.computed: list[int] = []
         self.told: list[str] = []
@@ -48,6 +51,7 @@ class Job:
             row_shape=(FEATURE_DIM,),
             dtype=torch.float32,
             notice=self.told.append,
+            share=share,
         )
 
     def compute(self, positions: np.ndarray) -> Iterator[torch.Tensor]:
