@@ -117,15 +117,22 @@ class FaultyServer:
 
 
 @contextmanager
-def real_server(folder: Path) -> Iterator[int]:
-    """Run MLflow's own server on a sqlite store; yields its port."""
-    database = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(database).search_experiments()
-    port = free_port()
+def real_server(folder: Path, *, database: str | None = None, port: int | None = None) -> Iterator[int]:
+    """Run MLflow's own server, which is killed in the end; yields its port.
+
+    Args:
+        folder: of its log and of artifacts.
+        database: its address; None is a new sqlite store in the folder.
+        port: None is any that is free.
+    """
+    if database is None:
+        database = f"sqlite:///{folder / 'mlflow.db'}"
+        MlflowClient(database).search_experiments()
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
+    with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
