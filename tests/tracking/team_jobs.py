@@ -1,6 +1,6 @@
 """A program: many jobs at once, each a process that tracks a run as a sweep's jobs do, until a file says enough.
 
-`python -m tests.tracking.team_jobs ADDRESS FOLDER NUM_JOBS`; jobs are forked, since each import of MLflow takes a second of CPU.
+`python -m tests.tracking.team_jobs ADDRESS FOLDER NUM_JOBS`; jobs are forked: MLflow takes a second to import.
 """
 
 import json
@@ -43,7 +43,7 @@ def run_job(address: str, sweep: Path, number: int) -> None:
         epoch = 0
         while not (sweep / ENOUGH).exists():
             epoch += 1
-            tracker.log_metrics({name: epoch / (number + 2) for name in METRICS}, step=epoch)
+            tracker.log_metrics(dict.fromkeys(METRICS, epoch / (number + 2)), step=epoch)
             time.sleep(EPOCH_SECONDS)
         tracker.log_metrics({"test/acc": number / 100}, step=0)
         (folder / "result.json").write_text(json.dumps({"job": number}))

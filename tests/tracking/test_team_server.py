@@ -1,9 +1,10 @@
-"""A team's server: MLflow on PostgreSQL, told by 32 jobs at once; both are killed in the middle, and nothing is lost."""
+"""A team's server, MLflow on PostgreSQL: told by 32 jobs at once, both killed in the middle, and nothing is lost."""
 
 import json
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow.entities import Run
 from tests.faults.faulty_server import free_port, real_server
 from tests.tracking.postgres import Postgres, postgres, programs
 from tests.tracking.team_jobs import ENOUGH, EXPERIMENT, METRICS, SWEEP, uid_of
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 from tl_experiments.tracking.sync import sync
 
@@ -23,6 +25,7 @@ pytestmark = [
     pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (apt install postgresql)"),
 ]
 NUM_JOBS = 32
+CREDENTIALS = ("team", "a long enough password")
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,7 +42,9 @@ class TeamServer:
         self.start()
 
     def start(self) -> None:
-        self._running.enter_context(real_server(self.folder, database=self.database.uri, port=self.port))
+        self._running.enter_context(
+            real_server(self.folder, database=self.database.uri, port=self.port, credentials=CREDENTIALS)
+        )
 
     def kill(self) -> None:
         self._running.close()
@@ -49,7 +54,13 @@ class TeamServer:
         return self.client.search_runs([experiment.experiment_id]) if experiment else []
 
     def runs_of(self, uid: str) -> list[Run]:
-        return [run for run in self.runs() if run.data.tags["tl.uid"] == uid]
+        return self.runs_by_uid()[uid]
+
+    def runs_by_uid(self) -> dict[str, list[Run]]:
+        found: dict[str, list[Run]] = defaultdict(list)
+        for run in self.runs():
+            found[run.data.tags["tl.uid"]].append(run)
+        return found
 
     def steps(self, run: Run, name: str) -> list[int]:
         return sorted(point.step for point in self.client.get_metric_history(run.info.run_id, name))
@@ -57,19 +68,28 @@ class TeamServer:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
-    with postgres(port=free_port()) as database:
+    with postgres(port=free_port()) as database, pytest.MonkeyPatch.context() as patch:
+        for name, value in zip(("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), CREDENTIALS, strict=True):
+            patch.setenv(name, value)
         server = TeamServer(database, tmp_path_factory.mktemp("team"))
+        patch.setenv("MLFLOW_TRACKING_URI", server.uri)  # whose server a sync may send the credentials to
         yield server
         server.kill()
 
 
-def make_tracker(team: TeamServer, folder: Path, *, uid: str, **tags: str) -> MlflowTracker:
+def make_tracker(team: TeamServer, folder: Path, *, uid: str, uri: str | None = None, **tags: str) -> MlflowTracker:
     return MlflowTracker(
-        uri=team.uri, experiment_name=EXPERIMENT, run_name=uid, uid=uid, parent_uid=None, folder=folder, tags=tags
+        uri=uri or team.uri,
+        experiment_name=EXPERIMENT,
+        run_name=uid,
+        uid=uid,
+        parent_uid=None,
+        folder=folder,
+        tags=tags,
     )
 
 
-def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -94,15 +114,16 @@ def test_32_jobs_lose_and_double_nothing_though_server_and_database_are_killed_m
             time.sleep(1)
         finally:
             (sweep / ENOUGH).touch()
-            output = jobs.communicate(timeout=90)[0]
+            output = jobs.communicate(timeout=180)[0]
     assert jobs.returncode == 0, output
     assert sync(sweep, tracking_uri=None) == 0
 
-    [parent] = team.runs_of(SWEEP)
+    runs = team.runs_by_uid()
+    [parent] = runs[SWEEP]
     figures = {"made": 0, "delivered": 0, "double": 0}
     for number in range(NUM_JOBS):
         made = range(1, 1 + json.loads((sweep / str(number) / "made.json").read_text())["epochs"])
-        [run] = team.runs_of(uid_of(number))
+        [run] = runs[uid_of(number)]
         for name in METRICS:
             steps = team.steps(run, name)
             figures["made"] += len(made)
@@ -116,7 +137,7 @@ def test_32_jobs_lose_and_double_nothing_though_server_and_database_are_killed_m
         assert json.loads(Path(stored).read_text()) == {"job": number}
     assert figures["made"] >= NUM_JOBS * len(METRICS) * 10
     assert figures == {"made": figures["made"], "delivered": figures["made"], "double": 0}
-    [first] = team.runs_of(uid_of(0))
+    [first] = runs[uid_of(0)]
     stored_model = {file.path for file in team.client.list_artifacts(first.info.run_id, "model")}
     assert {"model/MLmodel", "model/model.safetensors"} <= stored_model
 
@@ -152,3 +173,20 @@ def test_texts_that_postgresql_cannot_hold_hold_up_nothing(
     assert (run.data.params["odd"], run.data.tags["tl.odd"], run.data.tags["tl.later"]) == (kept, kept, kept)
     assert run.inputs.dataset_inputs[0].dataset.name == kept
     assert run.data.tags["tl.long"].startswith("xxx")
+
+
+def test_a_stranger_is_told_so_and_leaves_nothing(
+    team: TeamServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a guess")
+    with pytest.raises(SettingError, match="refuses the credentials; set MLFLOW_TRACKING_USERNAME"):
+        make_tracker(team, tmp_path, uid="stranger").__enter__()
+    assert not (tmp_path / "tracking.jsonl").exists()
+
+
+def test_a_server_that_is_called_by_a_name_it_does_not_know_says_so_at_the_start(
+    team: TeamServer, tmp_path: Path
+) -> None:
+    by_another_name = team.uri.replace("127.0.0.1", "127.1")
+    with pytest.raises(SettingError, match=r"does not answer to this name; expected one that its --allowed-hosts"):
+        make_tracker(team, tmp_path, uid="stranger", uri=by_another_name).__enter__()
