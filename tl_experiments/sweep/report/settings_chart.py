@@ -78,10 +78,12 @@ def _axis(key: str, typed: Sequence[str | None], shown: Sequence[str]) -> dict[s
     """An axis of settings: numbers to scale, logarithmic where they span two decades; else a place for each value."""
     numbers = _numbers(typed)
     if numbers is None:
-        names = sorted(set(shown), key=lambda name: (_number(name) is None, _number(name) or 0.0, shown.index(name)))
+        first = {name: place for place, name in reversed(list(enumerate(shown)))}
+        names = sorted(first, key=lambda name: (_number(name) is None, _number(name) or 0.0, first[name]))
+        place_of = {name: place for place, name in enumerate(names)}
         return {
             "label": plain(key),
-            "values": [names.index(name) for name in shown],
+            "values": [place_of[name] for name in shown],
             "tickvals": list(range(len(names))),
             "ticktext": names,  # which plotly takes literally, unlike other labels
             "range": [-0.5, len(names) - 0.5],
