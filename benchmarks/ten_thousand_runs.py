@@ -1,7 +1,7 @@
 """How plan, ledger, report and tracking store stand 10,000 runs: seconds, peak memory, size of the page, runs a second.
 
-`python -m benchmarks.ten_thousand_runs`; each size is measured in a process of its own. `--runs` takes other sizes, the last of which is
-told to a new sqlite store; `--tracked` tells fewer.
+`python -m benchmarks.ten_thousand_runs`; each size is measured in a process of its own. `--runs` takes other sizes, the
+last of which is told to a new sqlite store; `--tracked` tells fewer.
 """
 
 import argparse
