@@ -1,6 +1,6 @@
 """How plan, ledger, report and tracking store stand 10,000 runs: seconds, peak memory, size of the page, runs a second.
 
-`python -m benchmarks.ten_thousand_runs`; each size is measured in a process of its own. `--runs` takes other sizes, the
+`python benchmarks/ten_thousand_runs.py`; each size is measured in a process of its own. `--runs` takes other sizes, the
 last of which is told to a new sqlite store; `--tracked` tells fewer.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from report import Report, at_most
+from synthetic_sweep import NUM_EPOCHS, make_plan, write_sweep
 
-from benchmarks.report import Report, at_most
-from benchmarks.synthetic_sweep import NUM_EPOCHS, make_plan, write_sweep
 from tl_experiments.sweep.ledger import RUNNING, Ledger
 from tl_experiments.sweep.outcome import read_outcomes
 from tl_experiments.sweep.plan import Plan, PlannedJob
@@ -79,7 +79,7 @@ def compare(sizes: list[int], *, tracked: int | None, save: bool) -> None:
 
 def in_a_process(part: str, folder: Path, *, tracked: int = 0) -> dict[str, float]:
     """Measure a part where nothing else has taken memory before."""
-    command = [sys.executable, "-m", "benchmarks.ten_thousand_runs", "--part", part, "--folder", str(folder)]
+    command = [sys.executable, __file__, "--part", part, "--folder", str(folder)]
     done = subprocess.run([*command, "--tracked", str(tracked)], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

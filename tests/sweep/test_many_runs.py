@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from report_fixtures import Sweep
+from synthetic_sweep import NUM_TEST, WRONG, make_plan, write_sweep
+from ten_thousand_runs import measure_report
 from test_report import Reader
 
-from benchmarks.synthetic_sweep import NUM_TEST, WRONG, make_plan, write_sweep
-from benchmarks.ten_thousand_runs import measure_report
 from tl_experiments.sweep import comparison as comparing
 from tl_experiments.sweep import planned_configs
 from tl_experiments.sweep.comparison import compare
