@@ -117,15 +117,28 @@ class FaultyServer:
 
 
 @contextmanager
-def real_server(folder: Path) -> Iterator[int]:
-    """Run MLflow's own server on a sqlite store; yields its port."""
-    database = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(database).search_experiments()
-    port = free_port()
+def real_server(
+    folder: Path, *, database: str | None = None, port: int | None = None, credentials: tuple[str, str] | None = None
+) -> Iterator[int]:
+    """Run MLflow's own server, which is killed in the end; yields its port.
+
+    Args:
+        folder: of its log and of artifacts.
+        database: its address; None is a new sqlite store in the folder.
+        port: None is any that is free.
+        credentials: of its only user, whom it lets in alone; None is everybody.
+    """
+    if database is None:
+        database = f"sqlite:///{folder / 'mlflow.db'}"
+        MlflowClient(database).search_experiments()
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
+    if credentials:
+        command += ["--app-name", "basic-auth"]
+        environment |= _users(folder / "users.ini", database, credentials)
+    with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -137,6 +150,19 @@ def real_server(folder: Path) -> Iterator[int]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _users(settings: Path, database: str, credentials: tuple[str, str]) -> dict[str, str]:
+    """Write where MLflow keeps its users; returns the environment that names it and the first of them."""
+    lines = ["[mlflow]", "default_permission = READ", f"database_uri = {database}", "auth_cache_ttl_seconds = 60"]
+    settings.write_text("\n".join(lines) + "\n")
+    name, password = credentials
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_USERNAME": name,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret of a test",
+    }
 
 
 def _is_healthy(port: int) -> bool:

@@ -318,7 +318,7 @@ def test_many_runs_of_a_process_wait_for_a_hung_server_together(
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
-def test_refused_credentials_are_one_clear_error_at_the_start_and_leave_nothing(
+def test_refused_access_are_one_clear_error_at_the_start_and_leave_nothing(
     status: str, stub: FaultyServer, tmp_path: Path
 ) -> None:
     stub.mode = status

@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tl_experiments.config.member import label
@@ -85,7 +87,7 @@ class Comparison:
     notes: tuple[str, ...]
     is_search: bool = False
 
-    @property
+    @cached_property
     def of_the_test(self) -> tuple[str, ...]:
         """The metrics of the test, beside test/acc, that any row has."""
         return tuple(key for key in OF_THE_TEST if any(row.spread(key) for row in self.rows))
@@ -105,12 +107,12 @@ class Comparison:
         """What a search has stopped, in planned order."""
         return tuple(outcome for outcome in self.outcomes if outcome.over and not outcome.finished)
 
-    @property
+    @cached_property
     def images_differ(self) -> bool:
         """Whether rows learned from different numbers of images."""
         return len({row.num_train_images for row in self.rows}) > 1
 
-    @property
+    @cached_property
     def params_differ(self) -> bool:
         """Whether rows train different numbers of parameters."""
         return len({row.num_trained_params for row in self.rows}) > 1
@@ -163,8 +165,8 @@ def varied_label(values: Mapping[str, str]) -> str:
 
 def constant_overrides(plan: Plan) -> dict[str, str]:
     """Return what was typed and does not vary: key → value."""
-    typed = (override.partition("=") for override in plan.overrides)
-    return {key.lstrip("+"): value for key, _, value in typed if key not in plan.varied and not key.startswith("~")}
+    varied, typed = plan.varied, (override.partition("=") for override in plan.overrides)
+    return {key.lstrip("+"): value for key, _, value in typed if key not in varied and not key.startswith("~")}
 
 
 def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:
@@ -175,9 +177,9 @@ def _rows(plan: Plan, outcomes: Sequence[Outcome]) -> list[Row]:
         groups.setdefault(json.dumps(without_seed, sort_keys=True, default=str), []).append(outcome)
     constant = {key: value for key, value in constant_overrides(plan).items() if not key.startswith("tracking")}
     names = [varied_label(_values(group[0])) or varied_label(constant) or "defaults" for group in groups.values()]
-    rows = []
+    times, rows = Counter(names), []
     for name, group in zip(names, groups.values(), strict=True):
-        if names.count(name) > 1:  # paths that end alike, or a seed that reaches further than its own key
+        if times[name] > 1:  # paths that end alike, or a seed that reaches further than its own key
             name = " ".join(f"{key}={value}" for key, value in group[0].job.values.items())
         if any(outcome.finished for outcome in group):
             rows.append(_row(name, group))

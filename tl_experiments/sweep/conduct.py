@@ -169,12 +169,12 @@ def _launch(settler: Settler, launcher: Launcher, *, left: Sequence[int]) -> tup
         What Hydra expects, and why the launcher itself ended, if it did.
     """
     plan, folder = settler.plan, settler.folder
-    groups = [number for number, group in enumerate(plan.groups) if set(group) & set(left)]
+    due = set(left)
+    groups = [number for number, group in enumerate(plan.groups) if due & set(group)]
 
     def on_end(group: int, ended: JobReturn) -> None:
         settler.settle_group(group, ended)
-        outcomes = read_outcomes(plan, folder)
-        for outcome in (outcomes[index] for index in plan.groups[group] if index in left):
+        for outcome in read_outcomes(plan, folder, of=[index for index in plan.groups[group] if index in due]):
             if outcome.state != PLANNED:
                 settler.console.notice(f"[{outcome.job.folder}] {_ended_line(outcome)}")
 

@@ -135,10 +135,12 @@ def current_job(config: DictConfig) -> Job:
         return Job(members=(current_member(config),))
     folder = Path(HydraConfig.get().sweep.dir)
     plan = Plan.load(folder)
-    outcomes = read_outcomes(plan, folder)
-    if config.sweep.on_error is OnError.stop and any(outcome.state in (FAILED, KILLED) for outcome in outcomes):
+    if config.sweep.on_error is OnError.stop and any(
+        outcome.state in (FAILED, KILLED) for outcome in read_outcomes(plan, folder)
+    ):
         raise NotStarted(NOT_STARTED)
-    left = [index for index in plan.groups[group] if not outcomes[index].over]
+    own = read_outcomes(plan, folder, of=plan.groups[group])
+    left = [outcome.job.index for outcome in own if not outcome.over]
     if not left:
         raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
     members = tuple(plan.member(plan.jobs[index], folder=folder) for index in left)

@@ -1,8 +1,9 @@
 """ledger.jsonl: what became of each job, a line for every change, written by the sweep and by its jobs."""
 
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,14 @@ class Ledger:
         with locked(path, waiting=lambda: None):  # where locks do not work, a few lines are one write all the same
             append_lines(path, text)
 
-    def last(self) -> dict[int, dict[str, Any]]:
-        """Return the last entry of each job."""
+    def last(self, *, of: Collection[int] | None = None) -> dict[int, dict[str, Any]]:
+        """Return the last entry of each job, or of some: whoever asks after each job must not parse all of them."""
         path = self.folder / FILE
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        return {entry["job"]: entry for entry in map(_parse, lines) if entry is not None}
+        text = path.read_bytes() if path.exists() else b""
+        if of is not None:
+            asked = b"|".join(b"%d" % job for job in of)
+            text = b"\n".join(re.findall(rb'^.*"job": (?:' + asked + rb")[,}].*$", text, re.MULTILINE))
+        return {entry["job"]: entry for entry in map(_parse, text.splitlines()) if entry is not None}
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """How each job of a sweep ended, as its files and the ledger tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,17 @@ def identity(result: Mapping[str, Any]) -> dict[str, str]:
     return {key: result[key] for key in ("fingerprint", "git_commit") if key in result}
 
 
-def read_outcomes(plan: Plan, folder: Path) -> tuple[Outcome, ...]:
-    """Return how each job stands; a result that is whole says more than a ledger whose writer was killed.
+def read_outcomes(plan: Plan, folder: Path, *, of: Sequence[int] | None = None) -> tuple[Outcome, ...]:
+    """Return how jobs stand; a result that is whole says more than a ledger whose writer was killed.
 
     Args:
         plan: of the sweep.
         folder: of the sweep, absolute.
+        of: indices of the jobs that are asked for; None is all of them.
     """
-    last = Ledger(folder).last()
-    return tuple(_outcome(job, folder / job.folder, last.get(job.index, {})) for job in plan.jobs)
+    jobs = plan.jobs if of is None else [plan.jobs[index] for index in of]
+    last = Ledger(folder).last(of=of)
+    return tuple(_outcome(job, folder / job.folder, last.get(job.index, {})) for job in jobs)
 
 
 def _outcome(job: PlannedJob, folder: Path, entry: Mapping[str, Any]) -> Outcome:

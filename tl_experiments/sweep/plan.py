@@ -6,6 +6,7 @@ It is written once and never changed, but for the plan of a search, to which the
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, Self
 
@@ -115,7 +116,12 @@ class Plan:
 
     def host(self, job: PlannedJob) -> PlannedJob:
         """Return the job in whose folder the process of a job's group writes its log."""
-        return next(self.jobs[group[0]] for group in self.groups if job.index in group)
+        return self.jobs[self._host_of[job.index]]
+
+    @cached_property
+    def _host_of(self) -> dict[int, int]:
+        """Index of a job → that of the first of its group; looked for anew, it would take a sweep's length squared."""
+        return {index: group[0] for group in self.groups for index in group}
 
     def member(self, job: PlannedJob, *, folder: Path) -> Member:
         """Return a job as the story of a run takes it.

@@ -2,11 +2,12 @@
 
 import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from omegaconf import DictConfig, flag_override
 
-from tl_experiments.sweep.plan import Plan
+from tl_experiments.sweep.plan import FILE, Plan
 from tl_experiments.sweep.plan_text import spans
 
 GROUP_KEY = "sweep.group"
@@ -15,6 +16,12 @@ GROUP_KEY = "sweep.group"
 def group_override(group: int) -> str:
     """Return the one override that names a launched job."""
     return f"{GROUP_KEY}={group}"
+
+
+@lru_cache(maxsize=1)
+def _plan(folder: Path, _written: int) -> Plan:
+    """Return the plan, read once for all jobs that are launched until it is written anew."""
+    return Plan.load(folder)
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class PlannedConfigs:
         """Return the configuration of a group's first job, with the folder and the group that it belongs to."""
         [override] = sweep_overrides
         group = int(override.removeprefix(f"{GROUP_KEY}="))
-        plan = Plan.load(self.folder)
+        plan = _plan(self.folder, (self.folder / FILE).stat().st_mtime_ns)
         indices = plan.groups[group]
         job = plan.jobs[indices[0]]
         config = copy.deepcopy(master_config)

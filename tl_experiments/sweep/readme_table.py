@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tl_experiments.sweep.comparison import Comparison, Row
+from tl_experiments.sweep.comparison import Comparison
 from tl_experiments.sweep.statistics import Spread
 
 
@@ -10,22 +10,22 @@ def markdown_table(comparison: Comparison) -> str:
     """Return a table of the rows, best first, and a sentence that says how to read it; text ends with a line break."""
     if not comparison.rows:
         return "No run has finished.\n"
-    header = [*(comparison.keys or ("configuration",)), *(title for title, _ in _figures(comparison))]
+    columns = list(_columns(comparison))
+    header = [title for title, _ in columns]
     alignment = [":--"] * max(len(comparison.keys), 1)
     alignment += ["--:"] * (len(header) - len(alignment))
-    lines = [header, alignment, *(_cells(row, comparison) for row in comparison.rows)]
+    lines = [header, alignment, *zip(*(cells for _, cells in columns), strict=True)]
     table = "\n".join(f"| {' | '.join(map(_escaped, cells))} |" for cells in lines)
     return f"{table}\n\n{_legend(comparison)}\n"
 
 
-def _cells(row: Row, comparison: Comparison) -> list[str]:
-    names = [row.shown(key) for key in comparison.keys] or [row.label]
-    return [*names, *(cells[row.rank - 1] for _, cells in _figures(comparison))]
-
-
-def _figures(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """Yield the columns of numbers: title and cells; counts only where they differ."""
+def _columns(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """Yield title and cells of each column: settings, then numbers; counts only where they differ."""
     rows = comparison.rows
+    for key in comparison.keys:
+        yield key, [row.shown(key) for row in rows]
+    if not comparison.keys:
+        yield "configuration", [row.label for row in rows]
     if comparison.images_differ:
         yield "training images", [_count(row.num_train_images) for row in rows]
     if len({len(row.outcomes) for row in rows}) > 1:

@@ -48,8 +48,7 @@ class Settler:
         if ended.status == JobStatus.COMPLETED or isinstance(error, NotStarted):
             return
         killed, cause = isinstance(error, JobKilled), cause_of(error)
-        outcomes = read_outcomes(self.plan, self.folder)
-        for outcome in (outcomes[index] for index in self.plan.groups[group]):
+        for outcome in read_outcomes(self.plan, self.folder, of=self.plan.groups[group]):
             if outcome.over:
                 continue
             if self._failed_alone(outcome):

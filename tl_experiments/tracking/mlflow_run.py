@@ -17,6 +17,7 @@ from tl_experiments.tracking.journal import Entry, Header, inside
 from tl_experiments.tracking.links import is_server
 from tl_experiments.tracking.mlflow_store import Store
 from tl_experiments.tracking.model_files import write_model_files
+from tl_experiments.tracking.storable import storable, storable_values
 
 UID = "tl.uid"
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a dataset
@@ -79,8 +80,8 @@ class MlflowRun:
         run = self._store.client.create_run(
             self._store.experiment_id,
             start_time=self._header.time,
-            run_name=self._header.run_name,
-            tags={**self._header.tags, UID: self._header.uid},
+            run_name=storable(self._header.run_name),
+            tags={**storable_values(self._header.tags), UID: self._header.uid},
         )
         if not run.info.run_id:
             raise MlflowException("the answer names no run, so that no tracking server of MLflow gave it")
@@ -107,10 +108,12 @@ class MlflowRun:
         params: dict[str, str] = {}
         tags: dict[str, str] = {}
         for entry in entries:
-            values = entry["values"]
             if entry["kind"] == journal.METRICS:
-                metrics += [Metric(name, value, entry["time"], entry["step"]) for name, value in values.items()]
-            elif entry["kind"] == journal.TAGS:
+                points = entry["values"].items()
+                metrics += [Metric(name, value, entry["time"], entry["step"]) for name, value in points]
+                continue
+            values = storable_values(entry["values"])
+            if entry["kind"] == journal.TAGS:
                 tags |= values
             else:
                 known = {**params, **self._params}
@@ -154,7 +157,8 @@ class MlflowRun:
         self._confirm(status=status)
 
     def _dataset(self, entry: Entry) -> None:
-        dataset = Dataset(entry["name"], entry["digest"][:DIGEST_LENGTH], "local", json.dumps({"uri": entry["source"]}))
+        source = json.dumps({"uri": storable(entry["source"])})
+        dataset = Dataset(storable(entry["name"]), entry["digest"][:DIGEST_LENGTH], "local", source)
         inputs = [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, entry["context"])])]
         self._store.client.log_inputs(self.run_id, inputs)
         self._confirm()

@@ -24,6 +24,7 @@ BUSY_SECONDS = 60
 ANSWER_SECONDS = 15  # for one question of a command that somebody waits for
 SHORT = {"Connection refused": "connection refused", "timed out": "no answer in time"}
 UNKNOWN, FORBIDDEN = (401, 403)  # of HTTP
+WRONG_HOST = "Invalid Host header"  # of MLflow's server
 
 
 class StoreAway(SettingError):  # noqa: N818 - it names what happened
@@ -67,7 +68,7 @@ def open_store(address: str, *, experiment_name: str) -> Store:
         ) from error
     except (OSError, ImportError, MlflowException, SQLAlchemyError) as error:
         cause = None if holds_secret(address) else error
-        if refused := refused_credentials(error, address):
+        if refused := refused_access(error, address):
             raise refused from cause
         is_wrong = isinstance(error, ImportError | InvalidUrlException) or (
             isinstance(error, SQLAlchemyError) and not isinstance(error, DBAPIError)
@@ -76,10 +77,15 @@ def open_store(address: str, *, experiment_name: str) -> Store:
         raise (SettingError(str(away)) if is_wrong or address.startswith(SQLITE) else away) from cause
 
 
-def refused_credentials(error: Exception, address: str) -> SettingError | None:
-    """Return what to do about a server that knows no such user, or lets this one not in; None for other troubles."""
+def refused_access(error: Exception, address: str) -> SettingError | None:
+    """Return what to do about a server that lets nobody in by this name, or not this user; None for other troubles."""
     if not isinstance(error, MlflowException) or error.get_http_status_code() not in (UNKNOWN, FORBIDDEN):
         return None
+    if WRONG_HOST in str(error):
+        return SettingError(
+            f"tracking.uri={shown(address)}: the server does not answer to this name; expected one that its "
+            "--allowed-hosts lists"
+        )
     return SettingError(
         f"tracking.uri={shown(address)}: the server refuses the credentials; "
         f"set {CREDENTIALS[0]} and {CREDENTIALS[1]}, or {CREDENTIALS[2]}"
@@ -171,4 +177,4 @@ def existing_client(address: str) -> Iterator[MlflowClient]:
             if getattr(error, "error_code", None) == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
             cause = None if holds_secret(address) else error
-            raise refused_credentials(error, address) or StoreAway(address, one_line(error, address)) from cause
+            raise refused_access(error, address) or StoreAway(address, one_line(error, address)) from cause

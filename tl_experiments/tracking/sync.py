@@ -13,7 +13,7 @@ from tl_experiments.tracking.address import VARIABLE, require_own_server, shown,
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.delivery import Delivery
 from tl_experiments.tracking.journal import Journal, JournalBusy
-from tl_experiments.tracking.mlflow_store import Store, StoreAway, one_line, open_store, refused_credentials
+from tl_experiments.tracking.mlflow_store import Store, StoreAway, one_line, open_store, refused_access
 from tl_experiments.tracking.patience import LONGEST, limited
 
 FOREIGN = {"mlartifacts", "mlruns", "model", "checkpoints"}  # folders that hold no runs
@@ -121,7 +121,7 @@ class _Post:
                 delivery.step(self._store(address, delivery.journal.header.experiment_name))
             except Exception as error:
                 self._stores.clear()
-                if fault := refused_credentials(error, address):
+                if fault := refused_access(error, address):
                     raise fault from None
                 if isinstance(error, SettingError) and not isinstance(error, StoreAway):
                     raise

@@ -9,7 +9,7 @@ from functools import cache
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.delivery import Delivery
 from tl_experiments.tracking.links import SQLITE
-from tl_experiments.tracking.mlflow_store import Store, StoreAway, one_line, open_store, refused_credentials
+from tl_experiments.tracking.mlflow_store import Store, StoreAway, one_line, open_store, refused_access
 from tl_experiments.tracking.patience import Patience
 
 START_SECONDS = 5.0  # that the start of all runs of a process may wait for a server
@@ -199,7 +199,7 @@ class Uploader:
             delivery.sent_at = now
             return
         self._stores.clear()
-        fault = refused_credentials(trouble, self._address)
+        fault = refused_access(trouble, self._address)
         if isinstance(trouble, SettingError) and not isinstance(trouble, StoreAway):
             fault = trouble
         if fault and delivery.is_starting:

@@ -2,12 +2,15 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from tl_experiments.sweep.comparison import Comparison, Row
-from tl_experiments.sweep.outcome import read_epochs
+from tl_experiments.sweep.outcome import Outcome, read_epochs
 from tl_experiments.sweep.statistics import Spread
 
 # Okabe and Ito's colours, those that stand out on white as well as on black.
@@ -19,6 +22,9 @@ LOG_RATIO = 100.0  # largest to smallest of settings, two decades, from which an
 COST_RATIO = 10.0  # the same of seconds and of parameters
 LOSS_RATIO = 1000.0
 MOST_LABELLED = 30  # points that carry their rank
+MOST_RUNS = 300  # that charts draw one by one; a browser takes seconds for a thousand curves
+CURVES = ("val/acc", "val/loss")
+REST = "rest"  # the rows after those
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,13 @@ def plain(text: str) -> str:
 
 
 def learning_charts(comparison: Comparison) -> list[Chart]:
-    """Draw val/acc and val/loss by epoch, a line for each run in the colour of its row."""
-    rows = reversed(comparison.rows)  # the best are drawn last, above the others
+    """Draw val/acc and val/loss by epoch, a line for each run in the colour of its row; a band for too many of them."""
+    drawn = drawn_rows(comparison)
+    rows = reversed(comparison.rows[:drawn])  # the best are drawn last, above the others
     epochs = [(row, outcome, read_epochs(outcome)) for row in rows for outcome in row.outcomes]
+    rest = _by_epoch(outcome for row in comparison.rows[drawn:] for outcome in row.outcomes)
     charts = []
-    for key in ("val/acc", "val/loss"):
+    for key in CURVES:
         traces = [
             {
                 "type": "scatter",
@@ -87,6 +95,7 @@ def learning_charts(comparison: Comparison) -> list[Chart]:
             for row, outcome, points in epochs
             if any(rounded(point.get(key)) is not None for point in points)
         ]
+        traces = [*_band(rest[key]), *traces]
         values = [value for trace in traces for value in trace["y"] if value is not None]
         if not values:
             continue
@@ -98,6 +107,39 @@ def learning_charts(comparison: Comparison) -> list[Chart]:
         }
         charts.append(Chart(f"curves-{key[4:]}", key, traces, layout, text=f"{key} by epoch, a line for each run"))
     return charts
+
+
+def drawn_rows(comparison: Comparison) -> int:
+    """Return how many rows, best first, are drawn one by one: as many as have not too many runs together."""
+    runs = accumulate(len(row.outcomes) for row in comparison.rows)
+    return sum(number <= MOST_RUNS for number in runs)
+
+
+def _by_epoch(outcomes: Iterable[Outcome]) -> dict[str, dict[int, list[float]]]:
+    """Gather the finite values of many runs: metric → epoch → values; no run is kept beside them."""
+    values: dict[str, dict[int, list[float]]] = {key: {} for key in CURVES}
+    for outcome in outcomes:
+        for point in read_epochs(outcome):
+            for key, by_epoch in values.items():
+                value = rounded(point.get(key))
+                if value is not None and "epoch" in point:
+                    by_epoch.setdefault(point["epoch"], []).append(value)
+    return values
+
+
+def _band(by_epoch: Mapping[int, Sequence[float]]) -> list[dict[str, Any]]:
+    """Draw where the middle 80 % of the runs are that have no line, and their median; nothing where there are none."""
+    epochs = sorted(by_epoch)
+    if not epochs:
+        return []
+    low, middle, high = zip(*(np.quantile(by_epoch[epoch], (0.1, 0.5, 0.9)) for epoch in epochs), strict=True)
+    shared = {"type": "scatter", "mode": "lines", "x": epochs, "legendgroup": REST, "hoverinfo": "skip"}
+    edge = {"color": REST_COLOR, "width": 0}
+    return [
+        {**shared, "y": [rounded(value) for value in low], "line": edge},
+        {**shared, "y": [rounded(value) for value in high], "line": edge, "fill": "tonexty", "opacity": 0.3},
+        {**shared, "y": [rounded(value) for value in middle], "line": {"color": REST_COLOR, "dash": "dot", "width": 2}},
+    ]
 
 
 def _whole_ticks(traces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

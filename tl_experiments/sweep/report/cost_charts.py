@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from tl_experiments.sweep.comparison import Comparison, Row, varied_label
@@ -9,6 +10,9 @@ from tl_experiments.sweep.report.charts import (
     COLOURED,
     COST_RATIO,
     MOST_LABELLED,
+    MOST_RUNS,
+    REST,
+    REST_COLOR,
     Chart,
     color,
     color_at,
@@ -30,7 +34,8 @@ def label_chart(comparison: Comparison) -> Chart | None:
     lines = _lines_over_size(comparison)
     if not lines:
         return None
-    traces = [_line(name, rows, place=place) for place, (name, rows) in enumerate(lines.items())]
+    drawn = islice(lines.items(), MOST_RUNS)
+    traces = [_line(name, rows, place=place) for place, (name, rows) in enumerate(drawn)]
     counts = sorted({count for trace in traces for count in trace["x"]})
     axis: dict[str, Any] = {"title": {"text": "training images"}, "type": "linear", "rangemode": "tozero"}
     if spans(counts, COST_RATIO):
@@ -102,7 +107,10 @@ def _apart(counts: Sequence[int]) -> list[int]:
 
 
 def _cost(name: str, title: str, axis: str, points: Sequence[tuple[Row, float]]) -> Chart:
-    traces = [_point(name, axis, row, cost, labelled=len(points) <= MOST_LABELLED) for row, cost in points]
+    most = max(len(points) - MOST_RUNS, 0)  # the best come last
+    traces = [_point(name, axis, row, cost, labelled=len(points) <= MOST_LABELLED) for row, cost in points[most:]]
+    if most:
+        traces.insert(0, _crowd(points[:most]))
     scale = _scale([cost for _, cost in points])
     if scale["type"] == "log":
         for trace in traces:
@@ -131,6 +139,20 @@ def _point(name: str, axis: str, row: Row, cost: float, *, labelled: bool) -> di
         "hovertemplate": "%{hovertext}<extra></extra>",
     }
     return point | (deviation_bars("error_x", [row.seconds]) if name == "seconds" else {})
+
+
+def _crowd(points: Sequence[tuple[Row, float]]) -> dict[str, Any]:
+    """The rows after those that have a point of their own, as one cloud."""
+    return {
+        "type": "scattergl",
+        "mode": "markers",
+        "x": [round(cost, 2) for _, cost in points],
+        "y": [rounded(row.test_acc and row.test_acc.mean) for row, _ in points],
+        "legendgroup": REST,
+        "marker": {"size": 5, "color": REST_COLOR, "opacity": 0.5},
+        "text": [f"{row.rank}. {plain(row.label)}" for row, _ in points],
+        "hovertemplate": "%{text}<br>test/acc %{y:.4f}<extra></extra>",
+    }
 
 
 def _scale(costs: Sequence[float]) -> dict[str, Any]:

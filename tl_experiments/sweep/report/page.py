@@ -15,7 +15,16 @@ from tl_experiments.runtime.files import publish_text
 from tl_experiments.sweep.comparison import SEED, Comparison, Row, constant_overrides
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.process import LOG
-from tl_experiments.sweep.report.charts import COLOURED, MOST_LABELLED, Chart, color, dash, learning_charts
+from tl_experiments.sweep.report.charts import (
+    COLOURED,
+    MOST_LABELLED,
+    REST,
+    Chart,
+    color,
+    dash,
+    drawn_rows,
+    learning_charts,
+)
 from tl_experiments.sweep.report.confusion import Confusion, confusions
 from tl_experiments.sweep.report.cost_charts import cost_charts, label_chart
 from tl_experiments.sweep.report.mistakes import common_mistakes
@@ -27,6 +36,7 @@ from tl_experiments.tracking.console import clock
 
 CSS_LINES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 CODE = ("tl_experiments", "git_commit")
+MOST_ROWS = 1000  # of one table: a browser takes a second or two for them
 KNOBS = ("lr", "epochs", "batch_size", SEED)
 
 
@@ -84,6 +94,7 @@ def write_report(path: Path, *, comparison: Comparison, plan: Plan, link: str | 
             page=page,
             plan=plan,
             comparison=comparison,
+            drawn=drawn_rows(comparison),
             about_matrices=about_matrices,
             steps=search_steps(comparison.outcomes) if comparison.is_search else (),
             mistakes=common_mistakes(comparison, plan=plan, folder=path.parent),
@@ -100,7 +111,14 @@ def _environment(folder: Path) -> Environment:
     """The ways of all pages, and those of this one."""
     shared = environment(folder)
     shared.filters["swatch"] = swatch
-    shared.globals |= {"LOG": LOG, "SEED": SEED, "coloured": COLOURED, "labelled": MOST_LABELLED}
+    shared.globals |= {
+        "LOG": LOG,
+        "SEED": SEED,
+        "coloured": COLOURED,
+        "labelled": MOST_LABELLED,
+        "most": MOST_ROWS,
+        "REST": REST,
+    }
     return shared
 
 

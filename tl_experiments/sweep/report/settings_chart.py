@@ -12,6 +12,7 @@ from tl_experiments.sweep.statistics import Spread
 SCALE = ((0.0, "#A9B7C6"), (0.5, "#0072B2"), (1.0, "#D55E00"))  # worst to best, visible on white and on black
 HIDDEN = {"size": 1, "color": "rgba(0,0,0,0)"}  # a padded range is no value
 MOST_TICKS = 12  # numbers that an axis of parallel coordinates marks one by one
+MOST_NAMES = 200  # of categories that an axis names; of more, every second or third
 CHARACTER = 7.2  # width in pixels of an average one
 MOST_HEIGHT = 1400
 RIGHT_MARGIN = 56  # where the title of the last axis ends
@@ -78,12 +79,15 @@ def _axis(key: str, typed: Sequence[str | None], shown: Sequence[str]) -> dict[s
     """An axis of settings: numbers to scale, logarithmic where they span two decades; else a place for each value."""
     numbers = _numbers(typed)
     if numbers is None:
-        names = sorted(set(shown), key=lambda name: (_number(name) is None, _number(name) or 0.0, shown.index(name)))
+        first = {name: place for place, name in reversed(list(enumerate(shown)))}
+        names = sorted(first, key=lambda name: (_number(name) is None, _number(name) or 0.0, first[name]))
+        step = math.ceil(len(names) / MOST_NAMES)
+        place_of = {name: place for place, name in enumerate(names)}
         return {
             "label": plain(key),
-            "values": [names.index(name) for name in shown],
-            "tickvals": list(range(len(names))),
-            "ticktext": names,  # which plotly takes literally, unlike other labels
+            "values": [place_of[name] for name in shown],
+            "tickvals": list(range(0, len(names), step)),
+            "ticktext": names[::step],  # which plotly takes literally, unlike other labels
             "range": [-0.5, len(names) - 0.5],
         }
     logarithmic = spans(numbers, LOG_RATIO)

@@ -31,7 +31,7 @@ def pruning(plan: Plan, folder: Path, *, index: int) -> Callable[[int, float], b
 
             earlier = read_trials(plan, folder, number=search.before(index))
             judges.append(Judge(search, earlier=earlier, index=index))
-            own = read_val_acc(read_outcomes(plan, folder)[index])  # of a job that goes on, the epochs before too
+            own = read_val_acc(*read_outcomes(plan, folder, of=[index]))  # of a job that goes on, the epochs before too
             for before, acc in enumerate(own[: epoch - 1], start=1):
                 judges[0].prunes(before, acc)
         return judges[0].prunes(epoch, val_acc)

@@ -31,7 +31,7 @@ class Trial:
 
 def read_trials(plan: Plan, folder: Path, *, number: int) -> list[Trial]:
     """Return the first `number` jobs of the plan, however they ended."""
-    return [_trial(outcome) for outcome in read_outcomes(plan, folder)[:number]]
+    return [_trial(outcome) for outcome in read_outcomes(plan, folder, of=range(min(number, len(plan.jobs))))]
 
 
 def read_val_acc(outcome: Outcome) -> tuple[float, ...]:
