@@ -14,9 +14,9 @@ from tl_experiments.config.member import Member, current_member
 from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.run_lock import alone_in
-from tl_experiments.runtime.signals import Terminated
+from tl_experiments.runtime.signals import Preempted, Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
-from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
+from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
@@ -82,8 +82,7 @@ class Job:
             try:
                 yield
             except BaseException as error:
-                state = KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
-                self.ledger.append(*self._ends(state, cause=cause_of(error)))
+                self.ledger.append(*self._ends(_state(error), cause=cause_of(error)))
                 raise
             self.ledger.append(*self._entries(FINISHED))
 
@@ -109,6 +108,13 @@ class Job:
         for index, member in zip(self.indices, self.members, strict=True):
             result = read_result(member.folder) if state == FINISHED else {}
             yield {"job": index, "state": result.get("status", state), **facts, **identity(result)}
+
+
+def _state(error: BaseException) -> str:
+    """What the ledger says of a job that an error ended; one that was pre-empted is to be run again."""
+    if isinstance(error, Preempted):
+        return PLANNED
+    return KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
 
 
 def _remove_old_result(member: Member) -> None:
