@@ -20,5 +20,9 @@ class RayLauncher(ray_launcher.RayLauncher):
     """`hydra/launcher=ray`."""
 
 
-class SubmititLauncher(submitit_launcher.SubmititLauncher):
-    """`hydra/launcher=submitit_slurm` and `submitit_local`."""
+class SlurmLauncher(submitit_launcher.SlurmLauncher):
+    """`hydra/launcher=submitit_slurm`."""
+
+
+class LocalLauncher(submitit_launcher.LocalLauncher):
+    """`hydra/launcher=submitit_local`."""

@@ -131,8 +131,8 @@ def current_job(config: DictConfig) -> Job:
         config: as Hydra composed it; with `sweep.group`, everything else is read from the plan.
 
     Raises:
-        ConfigError: the configuration is wrong, or the group has nothing left to do.
-        NotStarted: another job failed, and `sweep.on_error` is stop.
+        ConfigError: the configuration is wrong.
+        NotStarted: another job failed, and `sweep.on_error` is stop; or a cluster runs again what has finished.
     """
     group = OmegaConf.select(config, GROUP_KEY)
     if group is None:
@@ -144,6 +144,6 @@ def current_job(config: DictConfig) -> Job:
         raise NotStarted(NOT_STARTED)
     left = [index for index in plan.groups[group] if not outcomes[index].over]
     if not left:
-        raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
+        raise NotStarted(f"{GROUP_KEY}={group}: all its jobs have finished")
     members = tuple(plan.member(plan.jobs[index], folder=folder) for index in left)
     return Job(members=members, indices=tuple(left), ledger=Ledger(folder), prunes=pruning(plan, folder, index=left[0]))

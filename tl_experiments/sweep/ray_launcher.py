@@ -93,9 +93,11 @@ class RayLauncher(ClusterLauncher):
         return [self._submit(job) for job in jobs]
 
     def _submit(self, job: ClusterJob) -> Ticket:
-        given = {"override": job.override, "number": job.number, "told": job.told, "timeout": self._timeout}
+        given = {"override": job.override, "number": job.number, "told": job.told}
+        given |= {"timeout": self._timeout, "cwd": str(Path.cwd())}
         node = self._places.node(job.host.index)
-        return _RayTicket(self._cluster, self._cluster.start(self._task, self._packed, given, name=job.host.name, node=node))
+        started = self._cluster.start(self._task, self._packed, given, name=job.host.name, node=node)
+        return _RayTicket(self._cluster, started)
 
     def cancel(self, tickets: Sequence["_RayTicket"]) -> None:
         for ticket in tickets:

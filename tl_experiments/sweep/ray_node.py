@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def run_on_node(
-    packed: bytes, *, override: str, number: int, told: str, timeout: float | None, node_id: str
+    packed: bytes, *, override: str, number: int, told: str, timeout: float | None, cwd: str, node_id: str
 ) -> tuple[str, Any]:
     """Run a job to its end, and return how it ended as plain values.
 
@@ -31,11 +31,14 @@ def run_on_node(
         number: as Hydra counts the job.
         told: what it runs, for people.
         timeout: seconds that it may take; None is any time.
+        cwd: folder in which the sweep was typed; this node may lack it.
         node_id: of this node, for the launcher.
 
     Raises:
         KeyboardInterrupt: the launcher cancelled it; the job has ended.
     """
+    with suppress(OSError):
+        os.chdir(cwd)
     hydra_context, task_function, config, _ = load_job(packed, override=override, number=number)
     subdir = str(config.hydra.sweep.subdir)
     folder = Path(config.hydra.sweep.dir) / subdir
@@ -45,6 +48,7 @@ def run_on_node(
     with (folder / LOG).open("a", encoding="utf-8") as log:
         gpus = f", GPU {environment[GPUS]}" if environment.get(GPUS) else ""
         log.write(f"starts on {platform.node()}{gpus}: {told or 'the defaults'}\n")
+    _find_code_as_here()
     with _no_main_file():
         process = JobProcess(
             fork_server(),
@@ -64,6 +68,12 @@ def run_on_node(
         _end(process, str(error) or "interrupted by Ctrl-C")
         raise
     return as_plain(process.result())
+
+
+def _find_code_as_here() -> None:
+    """Have the job import what Ray does, whichever checkout of the project `ray start` was typed in."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _end(process: JobProcess, cause: str) -> None:

@@ -7,7 +7,7 @@ ends the sweep with the first job that dies, and interrupts pre-empted ones in t
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
@@ -21,27 +21,29 @@ from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.process import LOG, as_job_return, failed
 from tl_experiments.sweep.submitted import SubmittedJob
 
-COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")  # of all clusters
-COMMON += ("stderr_to_stdout",)
+COMMON = {  # parameters of all clusters
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node"),
+    *("mem_gb", "nodes", "name", "stderr_to_stdout"),
+}
 
 
 class SubmititLauncher(ClusterLauncher):
     """Submits all jobs of a sweep at once, as one array where there are arrays."""
 
+    cluster: ClassVar[str]  # as submitit calls it
     poll_seconds = 1.0
 
-    def __init__(self, *, cluster: str, submitit_folder: str, max_num_timeout: int, **parameters: Any) -> None:
+    def __init__(self, *, submitit_folder: str, max_num_timeout: int = 10, **parameters: Any) -> None:
         """Keep the settings.
 
         Args:
-            cluster: slurm, or local.
             submitit_folder: for what submitit writes; %j is the number of the job.
             max_num_timeout: times that a job which ran out of time is submitted again.
-            parameters: of submitit; those of Slurm without their prefix.
+            parameters: of submitit; those of one cluster without their prefix.
         """
-        self._cluster, self._folder, self._max_num_timeout = cluster, submitit_folder, max_num_timeout
+        self._folder, self._max_num_timeout = submitit_folder, max_num_timeout
         self._parameters = {
-            key if key in COMMON else f"{cluster}_{key}": OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            key if key in COMMON else f"{self.cluster}_{key}": _plain(value)
             for key, value in parameters.items()
             if value is not None
         }
@@ -53,7 +55,7 @@ class SubmititLauncher(ClusterLauncher):
             ConfigError: submitit is not installed, this is no place to submit from, or a parameter is wrong.
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if self._cluster != "local":  # whose executor makes its folder
+        if self.cluster == "slurm":  # the other makes its folder at once
             self._executor()
 
     def _executor(self) -> Any:
@@ -64,11 +66,11 @@ class SubmititLauncher(ClusterLauncher):
                 f"hydra/launcher: submitit is not installed ({error}); install it by: pip install -e '.[slurm]'"
             ) from error
         try:
-            times = {f"{self._cluster}_max_num_timeout": self._max_num_timeout}
-            executor = submitit.AutoExecutor(folder=self._folder, cluster=self._cluster, **times)
+            times = {f"{self.cluster}_max_num_timeout": self._max_num_timeout}
+            executor = submitit.AutoExecutor(folder=self._folder, cluster=self.cluster, **times)
             executor.update_parameters(**self._parameters)
         except (RuntimeError, ValueError, TypeError, NameError) as error:
-            raise ConfigError(f"hydra/launcher=submitit_{self._cluster}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"hydra/launcher=submitit_{self.cluster}: {' '.join(str(error).split())}") from error
         return executor
 
     def open(self, plan: Plan, folder: Path) -> None:
@@ -93,16 +95,31 @@ class SubmititLauncher(ClusterLauncher):
             raise RunFailed(f"the jobs were refused: {' '.join(str(error).split())}") from error
         return [_SubmittedTicket(job) for job in submitted]
 
+class SlurmLauncher(SubmititLauncher):
+    """Submits to Slurm."""
+
+    cluster = "slurm"
+
     def cancel(self, tickets: Sequence["_SubmittedTicket"]) -> None:
         """Take out of the queue what waits, and interrupt what runs."""
         ids = [ticket.job.job_id for ticket in tickets]
-        if self._cluster == "slurm" and ids:
-            for option in ("--state=PENDING", "--signal=INT"):
-                subprocess.run(["scancel", option, *ids], check=False, timeout=60)
-            return
+        for option in ("--state=PENDING", "--signal=INT") if ids else ():
+            subprocess.run(["scancel", option, *ids], check=False, timeout=60)
+
+
+class LocalLauncher(SubmititLauncher):
+    """Starts all jobs on this machine."""
+
+    cluster = "local"
+
+    def cancel(self, tickets: Sequence["_SubmittedTicket"]) -> None:
         for ticket in tickets:
             if ticket.job._process is not None:
-                ticket.job._process.terminate()  # which it tells its task
+                ticket.job._process.terminate()  # which passes it on to its task
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 class _SubmittedTicket:

@@ -1,5 +1,6 @@
 """What submitit runs on a node: one job of a sweep, which is queued again when the cluster takes its node away."""
 
+import logging
 import os
 import platform
 import signal
@@ -38,6 +39,7 @@ class SubmittedJob:
         if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it with SIGUSR2, which says that there is time
         self._print_to_log()
+        logging.getLogger("submitit").propagate = False  # Hydra's loggers would say it again
         try:
             return as_plain(run_hydra_job(*load_job(self.packed, override=self.override, number=self.number)))
         except Preempted as error:
