@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from tests.sweep.conftest import Desk, processes_in, wait
-from tests.sweep.sixteen import SIXTEEN, digests, require_sixteen, trained_epochs, writers
+from tests.sweep.sixteen import SIXTEEN, digests, in_the_middle, require_sixteen, writers
 from tests.sweep.test_isolation import wait_for
 
 if find_spec("submitit") is None:
@@ -23,7 +23,7 @@ def test_a_pre_empted_process_is_queued_again_and_comes_to_the_bits_of_an_undist
     assert undisturbed.sweep(*SIXTEEN, "sweep.max_heads=8").code == 0
     desk = make_desk("pre-empted")
     process = desk.start(*SIXTEEN, "sweep.max_heads=8", "hydra/launcher=submitit_local")
-    wait_for(lambda: process.poll() is not None or 2 <= trained_epochs(desk, 0) < 15)
+    wait_for(lambda: process.poll() is not None or in_the_middle(desk, 0))
     for pid, job in writers(desk):
         if job == 0:
             os.kill(pid, signal.SIGUSR2)  # submitit's signal, by which Slurm warns

@@ -56,9 +56,10 @@ class SubmititLauncher(ClusterLauncher):
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         if self.cluster == "slurm":  # the other makes its folder at once
-            self._executor()
+            self.executor()
 
-    def _executor(self) -> Any:
+    def executor(self) -> Any:
+        """Return what submits, with all parameters; raises ConfigError."""
         try:
             import submitit  # noqa: PLC0415 - submitit is optional
         except ImportError as error:
@@ -74,7 +75,7 @@ class SubmititLauncher(ClusterLauncher):
         return executor
 
     def open(self, plan: Plan, folder: Path) -> None:
-        self._submitter, self._packed = self._executor(), self.packed()
+        self._submitter, self._packed = self.executor(), self.packed()
 
     def accepts(self, job: ClusterJob) -> bool:
         return True

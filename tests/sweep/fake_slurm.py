@@ -1,0 +1,51 @@
+"""Slurm as far as submitit asks for it, on this machine: `install` puts its commands into a folder for PATH."""
+
+import sys
+from pathlib import Path
+
+SBATCH = r"""
+import os, pathlib, re, subprocess, sys
+script, place = pathlib.Path(sys.argv[-1]), pathlib.Path(__file__).parent
+text = script.read_text()
+(place / "script.sh").write_text(text)
+array = re.search(r"--array=0-(\d+)%", text)
+own = {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1"}
+for index in range(int(array.group(1)) + 1) if array else [None]:
+    task = {} if index is None else {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(index)}
+    process = subprocess.Popen(["bash", str(script)], env=os.environ | own | task, start_new_session=True)
+    (place / f"77_{index or 0}.pid").write_text(str(process.pid))
+print("Submitted batch job 77")
+"""
+SRUN = r"""
+import os, sys
+arguments = sys.argv[1:]
+while arguments[0].startswith("--"):
+    arguments = arguments[1 if arguments[0] == "--unbuffered" else 2:]
+os.execvp(arguments[0], arguments)
+"""
+SACCT = r"""
+import os, pathlib
+print("JobID|State|NodeList")
+for path in pathlib.Path(__file__).parent.glob("*.pid"):
+    state = pathlib.Path(f"/proc/{path.read_text()}/stat")
+    alive = state.exists() and ") Z" not in state.read_text()
+    print(f"{path.stem}|{'RUNNING' if alive else 'COMPLETED'}|here")
+"""
+SCANCEL = r"""
+import os, pathlib, signal, sys
+if sys.argv[1] == "--signal=INT":
+    for name in sys.argv[2:]:
+        group = int((pathlib.Path(__file__).parent / f"{name}.pid").read_text())
+        try:
+            os.killpg(group, signal.SIGINT)
+        except ProcessLookupError:
+            pass
+"""
+
+
+def install(folder: Path) -> None:
+    """Write sbatch, srun, sacct and scancel; the last script that was submitted is kept as `script.sh`."""
+    for name, program in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT, "scancel": SCANCEL}.items():
+        command = folder / name
+        command.write_text(f"#!{sys.executable}\n{program}")
+        command.chmod(0o755)
