@@ -12,14 +12,24 @@ array = re.search(r"--array=0-(\d+)%", text)
 own = {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1"}
 for index in range(int(array.group(1)) + 1) if array else [None]:
     task = {} if index is None else {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(index)}
-    process = subprocess.Popen(["bash", str(script)], env=os.environ | own | task, start_new_session=True)
+    process = subprocess.Popen(["bash", str(script)], env=os.environ | own | task, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (place / f"77_{index or 0}.pid").write_text(str(process.pid))
 print("Submitted batch job 77")
 """
 SRUN = r"""
-import os, sys
+import os, pathlib, sys
 arguments = sys.argv[1:]
 while arguments[0].startswith("--"):
+    if arguments[0] == "--output":
+        names = {"%A": "77", "%a": os.environ.get("SLURM_ARRAY_TASK_ID", "0"), "%j": "77", "%t": "0"}
+        path = arguments[1]
+        for pattern, name in names.items():
+            path = path.replace(pattern, name)
+        pathlib.Path(path).parent.mkdir(exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
     arguments = arguments[1 if arguments[0] == "--unbuffered" else 2:]
 os.execvp(arguments[0], arguments)
 """

@@ -20,7 +20,9 @@ def require_sixteen(desk: Desk) -> None:
     assert {entry["job"]: entry["state"] for entry in desk.ledger()} == dict.fromkeys(range(16), "FINISHED")
     for run in runs:
         history = desk.client.get_metric_history(run.info.run_id, "val/acc")
-        assert [point.step for point in history] == list(range(1, EPOCHS + 1)), "an epoch is missing, or was logged twice"
+        assert [point.step for point in history] == list(range(1, EPOCHS + 1)), (
+            "an epoch is missing, or was logged twice"
+        )
 
 
 def digests(desk: Desk) -> dict[int, str]:

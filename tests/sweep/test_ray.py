@@ -66,8 +66,9 @@ def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_nothing_is_do
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_jobs_that_go_wrong_end_alone_and_the_end_names_each_with_its_cause_and_log(
-    cluster: Cluster, make_desk: Callable[[str], Desk]
+    make_desk: Callable[[str], Desk],
 ) -> None:
     desk = make_desk("faults-on-ray")
     ended = desk.sweep(*FAULTY, f"seed={RAISES},{IS_KILLED},0", RAY)
@@ -81,8 +82,9 @@ def test_jobs_that_go_wrong_end_alone_and_the_end_names_each_with_its_cause_and_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_ctrl_c_ends_the_running_jobs_with_true_states_and_starts_no_other(
-    cluster: Cluster, make_desk: Callable[[str], Desk]
+    make_desk: Callable[[str], Desk],
 ) -> None:
     desk = make_desk("stopped-on-ray")
     process = desk.start("epochs=1000000", "sweep.max_heads=1", "seed=0,1,2", RAY)

@@ -10,6 +10,7 @@ import pytest
 from tests.sweep.conftest import FAULTY, Desk
 from tests.sweep.fake_slurm import install
 from tests.sweep.faults import RAISES
+from tl_experiments.config.register import register
 
 if find_spec("submitit") is None:
     pytest.skip("submitit is not installed", allow_module_level=True)
@@ -18,7 +19,7 @@ SLURM = "hydra/launcher=submitit_slurm"
 EVERYTHING = (
     *("partition=gpu", "account=me", "qos=high", "constraint=a100", "exclude=node1", "comment=mine", "gres=gpu:1"),
     *("gpus_per_node=null", "gpus_per_task=1", "cpus_per_task=null", "cpus_per_gpu=4", "mem_gb=null"),
-    *("mem_per_gpu=16G", "mem_per_cpu=4G", "additional_parameters={mail-type: END, time-min: 30}", "signal_delay_s=60"),
+    *("mem_per_gpu=16G", "mem_per_cpu=4G", "signal_delay_s=60"),
     *("setup=[module load cuda]", "stderr_to_stdout=false", "timeout_min=90"),
 )
 FORMS = {  # of values, as sbatch(1) has them
@@ -88,11 +89,14 @@ def require_documented(options: dict[str, str]) -> None:
             assert re.fullmatch(form, options[name]), (name, options[name])
 
 
-def test_every_key_of_the_preset_becomes_an_option_that_sbatch_documents(slurm: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("slurm")
+def test_every_key_of_the_preset_becomes_an_option_that_sbatch_documents(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
+    register()
     typed = [f"hydra.launcher.{line}" for line in EVERYTHING]
+    typed.append("+hydra.launcher.additional_parameters={mail-type: END, time-min: 30}")
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
         config = compose("config", [SLURM, f"hydra.sweep.dir={tmp_path}", *typed], return_hydra_config=True)
         launcher = instantiate(config.hydra.launcher)
@@ -108,7 +112,7 @@ def test_every_key_of_the_preset_becomes_an_option_that_sbatch_documents(slurm: 
     assert {key: options.get(key) for key in expected} == expected
 
 
-def test_without_slurm_it_is_one_line_and_nothing_is_made(empty_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_slurm_it_is_one_line_and_nothing_is_made(empty_desk: Desk) -> None:
     ended = empty_desk.sweep("seed=0,1", SLURM)
     assert ended.code == 2
     [error] = ended.errors

@@ -70,7 +70,11 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2) if signal.getsignal(number) != signal.SIG_IGN]
+    heard = [
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
     previous = {number: signal.signal(number, _handle) for number in heard}
     if hasattr(signal, "SIGALRM"):
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, _lose_patience)

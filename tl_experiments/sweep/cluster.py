@@ -87,9 +87,9 @@ class ClusterLauncher(ToldLauncher):
     def open(self, plan: Plan, folder: Path) -> None:
         """Prepare for the jobs of a launch."""
 
-    @abstractmethod
-    def accepts(self, job: ClusterJob) -> bool:
+    def accepts(self, job: ClusterJob) -> bool:  # noqa: ARG002
         """Whether a job may be handed over now; one that may not is asked for again."""
+        return True
 
     @abstractmethod
     def submit(self, jobs: Sequence[ClusterJob]) -> list[Ticket]:
@@ -102,7 +102,7 @@ class ClusterLauncher(ToldLauncher):
     def check(self) -> None:
         """Look after the cluster while jobs are waited for; raises RunFailed where they would wait forever."""
 
-    def close(self, job: ClusterJob, ended: JobReturn) -> None:
+    def close(self, job: ClusterJob) -> None:
         """Take note of the end of a job."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -167,7 +167,7 @@ class ClusterLauncher(ToldLauncher):
             self._console.notice(f"[{one.job.host.folder}] {line}")
 
     def _finish(self, one: _Running, returned: JobReturn) -> JobReturn:
-        self.close(one.job, returned)
+        self.close(one.job)
         if self.on_end is not None:
             self.on_end(one.job.position, returned)
         return returned
@@ -202,7 +202,9 @@ def _job(plan: Plan, folder: Path, *, override: str, position: int, number: int)
     )
 
 
-def load_job(packed: bytes, *, override: str, number: int) -> tuple[HydraContext, TaskFunction, DictConfig, dict[Any, Any]]:
+def load_job(
+    packed: bytes, *, override: str, number: int
+) -> tuple[HydraContext, TaskFunction, DictConfig, dict[Any, Any]]:
     """Read a job from the plan in the sweep's folder.
 
     Args:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, current_member
 from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.errors import RunFailed

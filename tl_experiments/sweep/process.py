@@ -84,7 +84,9 @@ class JobProcess:
         self._returned: JobReturn | None = None
         self._answer, sender = context.Pipe(duplex=False)
         job = cloudpickle.dumps((hydra_context, task_function, config, Singleton.get_state()))
-        self._process = context.Process(target=_run, args=(job, str(self.log.path), dict(environment or {}), sender), name=name)
+        self._process = context.Process(
+            target=_run, args=(job, str(self.log.path), dict(environment or {}), sender), name=name
+        )
         self._process.start()
         sender.close()
 

@@ -1,5 +1,6 @@
 """A Ray cluster as launchers see it: connected to, asked for its nodes, given tasks."""
 
+import logging
 import os
 import signal
 import socket
@@ -50,11 +51,13 @@ class RayCluster:
                 address=address or "local",
                 runtime_env=dict(runtime_env) or None,
                 log_to_driver=False,  # the log of a job is followed instead
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 **local,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from error
+            told = " ".join(str(error).split())
+            hint = "; expected a cluster of this version of Ray, and its RAY_AUTH_MODE and token" if address else ""
+            raise ConfigError(f"hydra/launcher=ray: {told}{hint}") from error
         finally:
             for number, handler in handlers.items():  # Ray takes SIGTERM for itself
                 signal.signal(number, handler)
@@ -110,10 +113,9 @@ class RayCluster:
         if time.monotonic() - self._lacks_since < patience_seconds:
             return None
         asked = " ".join(f"hydra.launcher.{KEYS[key]}={_shown(key, needed)}" for key, needed in needs.items() if needed)
+        most = {key: max((node.get(key, 0) for node in nodes), default=0) for key, needed in needs.items() if needed}
         largest = ", ".join(
-            f"{_shown(key, max((node.get(key, 0) for node in nodes), default=0))} {'GB memory' if key == 'memory' else key}"
-            for key, needed in needs.items()
-            if needed
+            f"{_shown(key, has)} {'GB memory' if key == 'memory' else key}" for key, has in most.items()
         )
         return f"{asked}: no node of {self._where} has so much; of its {len(nodes)} nodes the largest have {largest}"
 

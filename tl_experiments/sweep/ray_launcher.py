@@ -108,7 +108,7 @@ class RayLauncher(ClusterLauncher):
         if not self._autoscales and (problem := self._cluster.lacks(self._needs, patience_seconds=60)):
             raise RunFailed(f"{problem}, since nodes have left it")
 
-    def close(self, job: ClusterJob, ended: JobReturn) -> None:
+    def close(self, job: ClusterJob) -> None:
         self._places.ended(job.host.index)
 
 

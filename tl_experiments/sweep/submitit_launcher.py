@@ -5,7 +5,7 @@ ends the sweep with the first job that dies, and interrupts pre-empted ones in t
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,11 +74,8 @@ class SubmititLauncher(ClusterLauncher):
             raise ConfigError(f"hydra/launcher=submitit_{self.cluster}: {' '.join(str(error).split())}") from error
         return executor
 
-    def open(self, plan: Plan, folder: Path) -> None:
+    def open(self, plan: Plan, folder: Path) -> None:  # noqa: ARG002
         self._submitter, self._packed = self.executor(), self.packed()
-
-    def accepts(self, job: ClusterJob) -> bool:
-        return True
 
     def submit(self, jobs: Sequence[ClusterJob]) -> list[Ticket]:
         """Submit all of them as one array.
@@ -96,10 +93,17 @@ class SubmititLauncher(ClusterLauncher):
             raise RunFailed(f"the jobs were refused: {' '.join(str(error).split())}") from error
         return [_SubmittedTicket(job) for job in submitted]
 
+
 class SlurmLauncher(SubmititLauncher):
-    """Submits to Slurm."""
+    """Submits to Slurm, which queues jobs again by itself too when their node dies or is taken without a warning."""
 
     cluster = "slurm"
+
+    def __init__(self, *, additional_parameters: Mapping[str, Any] | None = None, **parameters: Any) -> None:
+        """Keep the settings; options of sbatch that submitit does not know come by `additional_parameters`."""
+        own = {} if additional_parameters is None else dict(_plain(additional_parameters))
+        requeue = {} if "no-requeue" in own else {"requeue": True}
+        super().__init__(additional_parameters=requeue | own, **parameters)
 
     def cancel(self, tickets: Sequence["_SubmittedTicket"]) -> None:
         """Take out of the queue what waits, and interrupt what runs."""

@@ -57,7 +57,7 @@ class SubmittedJob:
         """Let submitit do so, which ends this process; it refuses after too many times."""
         from submitit.core.utils import UncompletedJobError  # noqa: PLC0415 - submitit is optional
 
-        print(f"{error}: queued again, to go on from its checkpoint")
+        sys.stdout.write(f"{error}: queued again, to go on from its checkpoint\n")
         try:
             handler(signal.SIGUSR2, None)
         except UncompletedJobError as refusal:
@@ -70,4 +70,4 @@ class SubmittedJob:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        print(f"starts on {platform.node()}: {self.told or 'the defaults'}")
+        sys.stdout.write(f"starts on {platform.node()}: {self.told or 'the defaults'}\n")
