@@ -1,7 +1,9 @@
 """A sweep from the command line to MLflow: planned first, one parent, the same whatever launches its jobs."""
 
 import re
+import sys
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.sweep.conftest import FAULTY, Desk, end_of
 from tests.sweep.faults import RAISES
 from tl_experiments.cli.report import SWEEPS
 from tl_experiments.cli.verbs import main
+from tl_experiments.config.errors import ConfigError
 from tl_experiments.sweep.folder import find_sweep
 from tl_experiments.sweep.report_again import folder_of
 
@@ -160,11 +163,25 @@ def test_other_launchers_have_the_same_parent_ledger_and_report(launcher: str, p
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("hydra_joblib_launcher", "joblib"), ("hydra_submitit_launcher", "slurm")]
+    ("package", "extra", "launcher"),
+    [("ray", "ray", "ray_launcher.RayLauncher"), ("submitit", "slurm", "submitit_launcher.SlurmLauncher")],
 )
-def test_a_launcher_that_is_not_installed_names_its_extra(
-    package: str, extra: str, empty_desk: Desk, tmp_path_factory: pytest.TempPathFactory
+def test_a_library_of_a_cluster_that_is_not_installed_names_its_extra(
+    package: str, extra: str, launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # importing it fails
+    settings = {"num_cpus": 1, "num_gpus": 0, "memory_gb": None, "max_retries": 0, "autoscales": False}
+    own = {**settings, "timeout": None, "runtime_env": {}} if package == "ray" else {"submitit_folder": "nowhere"}
+    module, _, name = launcher.partition(".")
+    made = getattr(import_module(f"tl_experiments.sweep.{module}"), name)(**own)
+    with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{extra}\]'"):
+        made.setup(hydra_context=None, task_function=None, config=None)
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    empty_desk: Desk, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    package, extra = "hydra_joblib_launcher", "joblib"
     conf = tmp_path_factory.mktemp("conf")
     (conf / "hydra" / "launcher").mkdir(parents=True)
     (conf / "hydra" / "launcher" / "mine.yaml").write_text(f"_target_: hydra_plugins.{package}.nowhere.Launcher\n")

@@ -159,13 +159,17 @@ RANGES: tuple[Check, ...] = (
     ("tracking.experiment_name", lambda value: bool(value.strip()), "a name"),
 )
 
-# Of Hydra's own configuration, which no run has: how a search goes about its jobs.
-SWEEPER_RANGES: tuple[Check, ...] = (
+# Of Hydra's own configuration, which no run has: how a search goes about its jobs, and what they ask a cluster for.
+HYDRA_RANGES: tuple[Check, ...] = (
     ("hydra.sweeper.num_trials", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.n_startup_trials", _up_to(1_000_000, least=0), "0 to 1000000"),
     ("hydra.sweeper.min_trials", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.min_epochs", _up_to(1_000_000), "1 to 1000000"),
     ("hydra.sweeper.seed", _up_to(MOST_SEED, least=0), "from 0 to 2^63 - 1"),
+    ("hydra.launcher.num_cpus", _positive, "CPUs above 0"),
+    ("hydra.launcher.num_gpus", _non_negative, "GPUs, 0 or more, or null"),
+    ("hydra.launcher.memory_gb", _positive, "gigabytes above 0, or null"),
+    ("hydra.launcher.max_retries", _up_to(1000, least=0), "0 to 1000"),
 )
 
 
@@ -179,7 +183,7 @@ def lookup(config: Mapping[str, Any], key: str) -> Any:
 
 def range_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each value out of its range; a node that is not there is not checked."""
-    for key, accepts, expected in (*RANGES, *SWEEPER_RANGES):
+    for key, accepts, expected in (*RANGES, *HYDRA_RANGES):
         value = lookup(config, key)
         if value is not None and not holds(accepts, value):
             yield f"{key}={value}: expected {expected}"

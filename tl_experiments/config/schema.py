@@ -443,8 +443,20 @@ class OptunaSweeper:
     params: Any = MISSING
 
 
+@dataclass
+class RayLauncher:
+    _target_: str = MISSING
+    num_cpus: float = MISSING
+    num_gpus: float | None = MISSING
+    memory_gb: float | None = MISSING
+    max_retries: int = MISSING
+    autoscales: bool = MISSING
+    timeout: float | None = MISSING
+    runtime_env: Any = MISSING
+
+
 # Option name in the `schema` group -> dataclass, of what is part of Hydra's own configuration.
-OF_HYDRA: dict[str, type] = {"hydra/sweeper/optuna": OptunaSweeper}
+OF_HYDRA: dict[str, type] = {"hydra/sweeper/optuna": OptunaSweeper, "hydra/launcher/ray": RayLauncher}
 
 # Option name in the `schema` group -> dataclass.
 SCHEMAS: dict[str, type] = {

@@ -23,6 +23,10 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt it is no `Exception`, so that nothing swallows it."""
 
 
+class Preempted(Terminated):
+    """SIGUSR2 arrived, by which clusters warn of the end; whoever sent it is going to run this again."""
+
+
 class StoppedTogether(Terminated):
     """Another process of the same run was told to stop, and all stop after the same step."""
 
@@ -40,7 +44,7 @@ def _raise(signum: int) -> None:
     _set_timer(0)
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
-    raise Terminated(f"received {signal.Signals(signum).name}")
+    raise (Preempted if signum == signal.SIGUSR2 else Terminated)(f"received {signal.Signals(signum).name}")
 
 
 def _handle(signum: int, _frame: FrameType | None) -> None:
@@ -63,14 +67,18 @@ def _set_timer(seconds: float) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Turn SIGTERM into `Terminated` and SIGINT into KeyboardInterrupt inside the block.
+    """Turn SIGTERM into `Terminated`, SIGUSR2 into `Preempted` and SIGINT into KeyboardInterrupt inside the block.
 
     Outside the main thread signals are left as they are, and so is one that the shell wants ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+    heard = [
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
     previous = {number: signal.signal(number, _handle) for number in heard}
     if hasattr(signal, "SIGALRM"):
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, _lose_patience)

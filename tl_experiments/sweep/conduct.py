@@ -18,7 +18,6 @@ from tl_experiments.runtime.signals import Terminated
 from tl_experiments.sweep.causes import cause_of
 from tl_experiments.sweep.dead import close_what_died
 from tl_experiments.sweep.grouping import group_jobs
-from tl_experiments.sweep.launcher import IsolatedLauncher
 from tl_experiments.sweep.ledger import PLANNED, PRUNED, Ledger
 from tl_experiments.sweep.outcome import Outcome, read_epochs, read_outcomes
 from tl_experiments.sweep.parent import describe_plan, parent_ended, read_link, write_parent
@@ -28,6 +27,7 @@ from tl_experiments.sweep.planned_configs import group_override
 from tl_experiments.sweep.present import record_results, show_results, time_line, write_results
 from tl_experiments.sweep.process import LOG
 from tl_experiments.sweep.settle import Settler
+from tl_experiments.sweep.told import ToldLauncher
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.tracker import Tracker
 
@@ -178,19 +178,19 @@ def _launch(settler: Settler, launcher: Launcher, *, left: Sequence[int]) -> tup
             if outcome.state != PLANNED:
                 settler.console.notice(f"[{outcome.job.folder}] {_ended_line(outcome)}")
 
-    if isinstance(launcher, IsolatedLauncher):
+    if isinstance(launcher, ToldLauncher):
         launcher.on_end = lambda position, ended: on_end(groups[position], ended)
     if not groups:
         return [], None
     try:
         returns = launcher.launch([[group_override(group)] for group in groups], initial_job_idx=0)
     except (Exception, SystemExit) as error:  # a job that ends its process may end a launcher that has no isolation
-        if isinstance(launcher, IsolatedLauncher):
+        if isinstance(launcher, ToldLauncher) and not isinstance(error, RunFailed):
             raise
         cause = f"the launcher ended: {cause_of(error)}"
         settler.settle_rest(cause)
         return [], cause
-    if not isinstance(launcher, IsolatedLauncher):
+    if not isinstance(launcher, ToldLauncher):
         for group, ended in zip(groups, returns, strict=True):
             on_end(group, ended)
     return returns, None

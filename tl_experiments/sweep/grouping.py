@@ -42,3 +42,18 @@ def _bank_key(config: dict[str, Any], rule: str) -> str:
         "scheduler": None,
     }
     return fingerprint({**config, **own})
+
+
+def feature_key(member: Member) -> str | None:
+    """Return what the features of a member are known by before they are computed; None where it does not keep any.
+
+    Members with different keys may share features all the same.
+    """
+    if not build.build_strategy(member).learns_from_features:
+        return None
+    config = member.config
+    parts = {group: config[group] for group in ("backbone", "dataset", "augmentation")}
+    random = config["backbone"].get("weights") is None
+    precision = config["runtime"].get("infer_precision")
+    views = config["strategy"].get("views")
+    return fingerprint({**parts, "seed": config["seed"] if random else None, "precision": precision, "views": views})

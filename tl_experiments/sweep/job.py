@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, current_member
 from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.run_lock import alone_in
-from tl_experiments.runtime.signals import Terminated
+from tl_experiments.runtime.signals import Preempted, Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
-from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
+from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
 from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
@@ -84,8 +83,7 @@ class Job:
             try:
                 yield
             except BaseException as error:
-                state = KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
-                self.ledger.append(*self._ends(state, cause=cause_of(error)))
+                self.ledger.append(*self._ends(_state(error), cause=cause_of(error)))
                 raise
             self.ledger.append(*self._entries(FINISHED))
 
@@ -113,6 +111,13 @@ class Job:
             yield {"job": index, "state": result.get("status", state), **facts, **identity(result)}
 
 
+def _state(error: BaseException) -> str:
+    """What the ledger says of a job that an error ended; one that was pre-empted is to be run again."""
+    if isinstance(error, Preempted):
+        return PLANNED
+    return KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
+
+
 def _remove_old_result(member: Member) -> None:
     """What an attempt that is over has left says nothing of this one; raises RunFailed where it is the end already."""
     if is_finished(read_result(member.folder), uid=member.uid):
@@ -127,8 +132,8 @@ def current_job(config: DictConfig) -> Job:
         config: as Hydra composed it; with `sweep.group`, everything else is read from the plan.
 
     Raises:
-        ConfigError: the configuration is wrong, or the group has nothing left to do.
-        NotStarted: another job failed, and `sweep.on_error` is stop.
+        ConfigError: the configuration is wrong.
+        NotStarted: another job failed, and `sweep.on_error` is stop; or a cluster runs again what has finished.
     """
     group = OmegaConf.select(config, GROUP_KEY)
     if group is None:
@@ -142,6 +147,6 @@ def current_job(config: DictConfig) -> Job:
     own = read_outcomes(plan, folder, of=plan.groups[group])
     left = [outcome.job.index for outcome in own if not outcome.over]
     if not left:
-        raise ConfigError(f"{GROUP_KEY}={group}: all its jobs have finished")
+        raise NotStarted(f"{GROUP_KEY}={group}: all its jobs have finished")
     members = tuple(plan.member(plan.jobs[index], folder=folder) for index in left)
     return Job(members=members, indices=tuple(left), ledger=Ledger(folder), prunes=pruning(plan, folder, index=left[0]))

@@ -2,25 +2,24 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.signals import Terminated, shielded
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
-from tl_experiments.sweep.process import JobProcess, failed, fork_server
+from tl_experiments.sweep.process import GRACE_SECONDS, JobProcess, failed, fork_server
+from tl_experiments.sweep.told import ToldLauncher
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 20.0  # between asking a job to end and killing it
 
 
-class IsolatedLauncher(Launcher):
+class IsolatedLauncher(ToldLauncher):
     """Starts jobs from a server of forks; shows what they print, each line after the number of its job."""
 
     def __init__(self, *, n_jobs: int, timeout: float | None, on_error: OnError) -> None:
@@ -31,8 +30,6 @@ class IsolatedLauncher(Launcher):
             timeout: seconds that one job may take; None is any time.
             on_error: continue, or stop, which starts no further job after one that failed.
         """
-        # Told of each job, by its position, when it has ended.
-        self.on_end: Callable[[int, JobReturn], None] | None = None
         self._n_jobs = n_jobs
         self._timeout = timeout
         self._stops = on_error is OnError.stop
@@ -103,11 +100,7 @@ class IsolatedLauncher(Launcher):
         for process in running.values():
             process.listen()
             self._show(process)
-            if self._timeout is not None and process.seconds > self._timeout:
-                kills = process.seconds > self._timeout + GRACE_SECONDS
-                process.end(
-                    f"ran past sweep.timeout={self._timeout:g} s", number=signal.SIGKILL if kills else signal.SIGTERM
-                )
+            process.end_late(self._timeout)
 
     def _show(self, process: JobProcess) -> None:
         for line in process.new_lines():
@@ -119,7 +112,7 @@ class IsolatedLauncher(Launcher):
         if self.on_end is not None:
             self.on_end(index, ended)
         elif ended.status == JobStatus.FAILED:
-            self._console.notice(f"[{process.name}] failed: {cause_of(ended._return_value)}; {process.log}")
+            self._console.notice(f"[{process.name}] failed: {cause_of(ended._return_value)}; {process.log.path}")
         return ended
 
     def _stop(self, running: dict[int, JobProcess], *, cause: str) -> None:

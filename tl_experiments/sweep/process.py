@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -21,9 +22,11 @@ from omegaconf import DictConfig
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated, die_with_parent
 from tl_experiments.sweep.causes import JobKilled, NotStarted, cause_of
+from tl_experiments.sweep.told import JobLog
 
 LOG = "job.log"
 PRELOADED = "tl_experiments.sweep.preloaded"
+GRACE_SECONDS = 20.0  # between asking a job to end and killing it
 MASKED = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {130: "SIGINT", 143: "SIGTERM"}  # the codes with which a job ends that unwound because of a signal
 PLAIN = (int, float, str, tuple, list, type(None))  # what a job may return: sweepers that search want numbers
@@ -59,6 +62,7 @@ class JobProcess:
         hydra_context: HydraContext,
         task_function: TaskFunction,
         config: DictConfig,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the job.
 
@@ -69,18 +73,20 @@ class JobProcess:
             hydra_context: with the callbacks.
             task_function: what Hydra runs.
             config: of the job, with its node `hydra`.
+            environment: variables that the job has beside those with which the server was started.
         """
         self.name = name
-        self.log = folder / LOG
         folder.mkdir(parents=True, exist_ok=True)
-        self._read = self.log.stat().st_size if self.log.exists() else 0  # bytes that were shown, now or before
+        self.log = JobLog(folder / LOG)
         self._start = time.monotonic()
         self._end_asked: str | None = None
         self._sent: set[int] = set()
         self._returned: JobReturn | None = None
         self._answer, sender = context.Pipe(duplex=False)
         job = cloudpickle.dumps((hydra_context, task_function, config, Singleton.get_state()))
-        self._process = context.Process(target=_run, args=(job, str(self.log), sender), name=name)
+        self._process = context.Process(
+            target=_run, args=(job, str(self.log.path), dict(environment or {}), sender), name=name
+        )
         self._process.start()
         sender.close()
 
@@ -93,7 +99,7 @@ class JobProcess:
         """Take the job's answer if it is there, so that the job can end."""
         if not self._answer.closed and self._answer.poll():
             with contextlib.suppress(EOFError, OSError):  # the job died, before its answer or in the middle of it
-                self._returned = _as_job_return(*self._answer.recv())
+                self._returned = as_job_return(*self._answer.recv())
             self._answer.close()
 
     @property
@@ -106,14 +112,13 @@ class JobProcess:
 
     def new_lines(self) -> list[str]:
         """Return the whole lines that the job has printed since the last call."""
-        if not self.log.exists():
-            return []
-        with self.log.open("rb") as file:
-            file.seek(self._read)
-            text = file.read()
-        end = len(text) if self.ended else text.rfind(b"\n") + 1
-        self._read += end
-        return text[:end].decode(errors="replace").splitlines()
+        return self.log.new_lines(ended=self.ended)
+
+    def end_late(self, timeout: float | None) -> None:
+        """End a job that runs longer than `timeout` seconds; one that does not obey is killed."""
+        if timeout is not None and self.seconds > timeout:
+            kills = self.seconds > timeout + GRACE_SECONDS
+            self.end(f"ran past sweep.timeout={timeout:g} s", number=signal.SIGKILL if kills else signal.SIGTERM)
 
     def end(self, cause: str, *, number: int = signal.SIGTERM) -> None:
         """Ask the job to end, or by SIGKILL kill it and all that it started; asking again changes nothing."""
@@ -150,10 +155,11 @@ def failed(error: RunFailed) -> JobReturn:
     return ended
 
 
-def _as_job_return(status: str, answer: Any) -> JobReturn:
+def as_job_return(status: str, answer: Any) -> JobReturn:
     """Turn a job's answer into what Hydra expects: the value that it returned, or why it failed."""
-    if status == NotStarted.__name__:
-        return failed(NotStarted(answer))
+    for kind in (NotStarted, JobKilled):
+        if status == kind.__name__:
+            return failed(kind(answer))
     if status == JobStatus.FAILED.name:
         return failed(RunFailed(answer))
     completed = JobReturn(status=JobStatus.COMPLETED)
@@ -172,10 +178,11 @@ def _death(exitcode: int | None) -> str:
     return f"killed by {name}{hints.get(name, '')}"
 
 
-def _run(job: bytes, log: str, answer: Connection) -> None:
+def _run(job: bytes, log: str, environment: Mapping[str, str], answer: Connection) -> None:
     """Be the job: what it prints goes to its log, and signals for the terminal's jobs do not reach it."""
     os.setpgid(0, 0)
     die_with_parent()
+    os.environ.update(environment)
     multiprocessing.set_start_method(None, force=True)  # workers that decode are started as in a run on its own
     with open(log, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(file.fileno(), 1)
@@ -184,18 +191,19 @@ def _run(job: bytes, log: str, answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, MASKED)
-        ended = _run_hydra_job(*cloudpickle.loads(job))
+        ended = run_hydra_job(*cloudpickle.loads(job))
     except KeyboardInterrupt:
         sys.exit(130)
     except Terminated:
         sys.exit(143)
-    answer.send(_answer(ended))
+    answer.send(as_plain(ended))
     sys.exit(0 if ended.status == JobStatus.COMPLETED else 1)
 
 
-def _run_hydra_job(
+def run_hydra_job(
     hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig, singletons: dict[Any, Any]
 ) -> JobReturn:
+    """Run a job in this process as Hydra does."""
     setup_globals()
     Singleton.set_state(singletons)
     return run_job(
@@ -207,11 +215,11 @@ def _run_hydra_job(
     )
 
 
-def _answer(ended: JobReturn) -> tuple[str, Any]:
+def as_plain(ended: JobReturn) -> tuple[str, Any]:
     """Return how a job ended as plain values: an error of the user's own code need not exist in another process."""
     value = ended._return_value
-    if isinstance(value, NotStarted):
-        return NotStarted.__name__, str(value)
+    if isinstance(value, NotStarted | JobKilled):
+        return type(value).__name__, str(value)
     if ended.status == JobStatus.COMPLETED:
         return ended.status.name, value if isinstance(value, PLAIN) else None
     return ended.status.name, cause_of(value)

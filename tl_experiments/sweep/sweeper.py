@@ -35,7 +35,7 @@ from tl_experiments.sweep.search.asking import Asker, at_home, require_same_spac
 from tl_experiments.sweep.typed import Typed, sort_overrides, typed_over
 from tl_experiments.tracking.address import require_own_server
 
-EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
+EXTRAS = {"hydra_joblib_launcher": "joblib"}
 
 
 class PlannedSweeper(Sweeper):
@@ -64,7 +64,8 @@ class PlannedSweeper(Sweeper):
         with given_back(), terminable():
             typed = sort_overrides(self._parse(arguments), searches=self.searches)
             settings = plain(self._config.sweep)
-            check_ranges({"sweep": settings, "hydra": {"sweeper": plain(self._config.hydra.sweeper)}})
+            of_hydra = {part: plain(self._config.hydra[part]) for part in ("sweeper", "launcher")}
+            check_ranges({"sweep": settings, "hydra": of_hydra})
             resume = settings.pop("resume")
             with _defects_marked():
                 if resume is not None:

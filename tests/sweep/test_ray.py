@@ -1,0 +1,154 @@
+"""`hydra/launcher=ray`: a real cluster of two nodes, of which one dies, and what cannot be run is said at once."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.sweep.conftest import FAULTY, Desk, processes_in, wait
+from tests.sweep.faults import IS_KILLED, RAISES
+from tests.sweep.ray_nodes import Cluster, members
+from tests.sweep.sixteen import SIXTEEN, in_the_middle, require_sixteen, writers
+from tests.sweep.test_isolation import trains, wait_for
+from tl_experiments.config.errors import ConfigError
+from tl_experiments.sweep.ray_cluster import RayCluster
+
+if find_spec("ray") is None:
+    pytest.skip("ray is not installed", allow_module_level=True)
+
+RAY = "hydra/launcher=ray"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("r"))  # paths of sockets must be short
+    try:
+        started.start()
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in started.environment.items():
+                patch.setenv(key, value)
+            yield started
+    finally:
+        started.stop()
+
+
+def job_on(cluster: Cluster, desk: Desk, node: str) -> int | None:
+    """Return the number of a job that a node runs and that has trained some epochs."""
+    of_node = members(cluster.sessions[node])
+    running = [job for pid, job in writers(desk) if pid in of_node]
+    return next((job for job in running if in_the_middle(desk, job)), None)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_nothing_is_done_twice(
+    cluster: Cluster, make_desk: Callable[[str], Desk]
+) -> None:
+    desk = make_desk("two-nodes")
+    process = desk.start(*SIXTEEN, "sweep.max_heads=4", RAY)
+    wait_for(lambda: process.poll() is not None or job_on(cluster, desk, "worker") is not None)
+    killed = job_on(cluster, desk, "worker")
+    cluster.kill("worker")
+    ended = wait(process)
+    assert ended.code == 0, ended.err
+    assert killed is not None, ended.out
+    require_sixteen(desk)
+    log = (desk.sweep_folder / str(killed) / "job.log").read_text()
+    assert log.count("starts on") == 2
+    assert "goes on after epoch" in log
+    logs = "".join(path.read_text() for path in desk.sweep_folder.glob("*/job.log"))
+    assert logs.count("extracting features of 100 train images") <= 2, "once per node"
+    assert processes_in(desk.folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_jobs_that_go_wrong_end_alone_and_the_end_names_each_with_its_cause_and_log(
+    make_desk: Callable[[str], Desk],
+) -> None:
+    desk = make_desk("faults-on-ray")
+    ended = desk.sweep(*FAULTY, f"seed={RAISES},{IS_KILLED},0", RAY)
+    assert ended.code == 1, ended.err
+    assert ended.errors[0] == "2 of 3 jobs did not finish"
+    raises, is_killed = ended.errors[1:3]
+    assert raises.startswith(f"job 0 seed={RAISES} FAILED: FaultError: by design")
+    assert is_killed.startswith(f"job 1 seed={IS_KILLED} KILLED: killed by SIGKILL")
+    assert is_killed.endswith(f"log {desk.sweep_folder / '1' / 'job.log'}")
+    assert [run.info.status for run in desk.runs("run")] == ["FAILED", "KILLED", "FINISHED"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_ctrl_c_ends_the_running_jobs_with_true_states_and_starts_no_other(
+    make_desk: Callable[[str], Desk],
+) -> None:
+    desk = make_desk("stopped-on-ray")
+    process = desk.start("epochs=1000000", "sweep.max_heads=1", "seed=0,1,2", RAY)
+    wait_for(lambda: trains(desk, 0) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    ended = wait(process)
+    assert ended.code == 130, ended.err
+    assert f"to go on: python run.py -m sweep.resume={desk.sweep_folder}" in ended.out
+    assert {job: result["status"] for job, result in desk.results().items()} == {0: "KILLED"}
+    assert [run.info.status for run in desk.runs("run")] == ["KILLED"]
+    assert processes_in(desk.folder) == []
+
+
+@pytest.mark.slow
+def test_what_no_node_has_is_refused_before_anything_is_made(cluster: Cluster, empty_desk: Desk) -> None:
+    ended = empty_desk.sweep("seed=0,1", RAY, "hydra.launcher.num_gpus=2")
+    assert ended.code == 2
+    [error] = ended.errors
+    address = cluster.environment["RAY_ADDRESS"]
+    assert error.startswith(
+        f"hydra.launcher.num_cpus=1 hydra.launcher.num_gpus=2: no node of the Ray cluster at {address} has so much"
+    )
+    assert "the largest have 1 CPU, 0 GPU" in error
+    assert list(empty_desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers"),
+        ("nowhere.invalid:6379", "no Ray cluster answers"),
+        ("ray://127.0.0.1:10001", "expected HOST:PORT"),
+        ("auto", "expected HOST:PORT"),
+    ],
+)
+def test_an_address_where_no_cluster_answers_is_told_in_seconds(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=told):
+        RayCluster.connect(runtime_env={})
+    assert time.monotonic() - start < 20
+
+
+def nodes(*resources: dict[str, Any]) -> RayCluster:
+    """A cluster that only tells of its nodes."""
+    alive = [{"Alive": True, "NodeID": str(number), "Resources": of} for number, of in enumerate(resources)]
+    return RayCluster(SimpleNamespace(nodes=lambda: alive), "the Ray cluster at head:1")
+
+
+@pytest.mark.parametrize(
+    ("needs", "fits"),
+    [
+        ({"CPU": 8, "GPU": 1, "memory": 0}, True),
+        ({"CPU": 8, "GPU": 0.5, "memory": 30e9}, True),
+        ({"CPU": 64, "GPU": 0, "memory": 0}, True),
+        ({"CPU": 64, "GPU": 1, "memory": 0}, False),  # no node has both
+        ({"CPU": 1, "GPU": 3, "memory": 0}, False),
+        ({"CPU": 1, "GPU": 0, "memory": 99e9}, False),
+    ],
+)
+def test_a_job_fits_where_one_node_has_all_that_it_needs(needs: dict[str, float], fits: bool) -> None:
+    cluster = nodes({"CPU": 8.0, "GPU": 2.0, "memory": 32e9}, {"CPU": 64.0, "memory": 64e9})
+    assert cluster.has_gpus
+    assert (cluster.lacks(needs) is None) is fits
+    assert cluster.lacks(needs, patience_seconds=60) is None, "nodes may come back"

@@ -1,0 +1,121 @@
+"""`hydra/launcher=submitit_slurm`: what it tells sbatch is what sbatch documents, and a sweep comes through it."""
+
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.conftest import FAULTY, Desk
+from tests.sweep.fake_slurm import install
+from tests.sweep.faults import RAISES
+from tl_experiments.config.register import register
+
+if find_spec("submitit") is None:
+    pytest.skip("submitit is not installed", allow_module_level=True)
+
+SLURM = "hydra/launcher=submitit_slurm"
+EVERYTHING = (
+    *("partition=gpu", "account=me", "qos=high", "constraint=a100", "exclude=node1", "comment=mine", "gres=gpu:1"),
+    *("gpus_per_node=null", "gpus_per_task=1", "cpus_per_task=null", "cpus_per_gpu=4", "mem_gb=null"),
+    *("mem_per_gpu=16G", "mem_per_cpu=4G", "signal_delay_s=60"),
+    *("setup=[module load cuda]", "stderr_to_stdout=false", "timeout_min=90"),
+)
+FORMS = {  # of values, as sbatch(1) has them
+    "array": r"\d+-\d+%\d+",
+    "cpus-per-task": r"\d+",
+    "cpus-per-gpu": r"\d+",
+    "gpus-per-node": r"([a-z]\w*:)?\d+",
+    "gpus-per-task": r"([a-z]\w*:)?\d+",
+    "job-name": r"\w+",
+    "mem": r"\d+[KMGT]B?",
+    "mem-per-cpu": r"\d+[KMGT]",
+    "mem-per-gpu": r"\d+[KMGT]",
+    "nodes": r"\d+(-\d+)?",
+    "ntasks-per-node": r"\d+",
+    "open-mode": r"append|truncate",
+    "output": r"/\S+%A_%a\S*",
+    "error": r"/\S+%A_%a\S*",
+    "requeue": r"",
+    "signal": r"USR2@\d+",
+    "time": r"\d+",  # minutes
+    "time-min": r"\d+",
+}
+
+
+def documented() -> set[str]:
+    """The names of the options of sbatch."""
+    lines = (Path(__file__).parent / "sbatch_options.txt").read_text().splitlines()
+    return {re.match(r"--([a-z-]+)", line).group(1) for line in lines if line.startswith("--")}  # type: ignore[union-attr]
+
+
+def told(script: str) -> dict[str, str]:
+    """The options of a batch script, with their values."""
+    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")]
+    return {name: value.strip("'\"") for name, _, value in (line.partition("=") for line in lines)}
+
+
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with Slurm's commands, on PATH."""
+    folder = tmp_path_factory.mktemp("slurm")
+    install(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_sweep_through_slurm_is_one_array_whose_jobs_end_alone(slurm: Path, desk: Desk) -> None:
+    ended = desk.sweep(*FAULTY, f"seed=0,{RAISES}", SLURM)
+    assert ended.code == 1, ended.err
+    assert ended.errors[1].startswith(f"job 1 seed={RAISES} FAILED: FaultError: by design; log ")
+    assert [run.info.status for run in desk.runs("run")] == ["FINISHED", "FAILED"]
+    assert "FaultError: by design" in (desk.sweep_folder / "1" / "job.log").read_text()
+    options = told((slurm / "script.sh").read_text())
+    require_documented(options)
+    assert options["array"] == "0-1%2"
+    assert {key: options[key] for key in ("requeue", "signal", "open-mode", "gpus-per-node", "mem", "time")} == {
+        **{"requeue": "", "signal": "USR2@120", "open-mode": "append"},
+        **{"gpus-per-node": "1", "mem": "32GB", "time": "1440"},
+    }
+
+
+def require_documented(options: dict[str, str]) -> None:
+    """See that sbatch knows each option, and takes a value of this form."""
+    assert options.keys() <= documented()
+    for name, form in FORMS.items():
+        if name in options:
+            assert re.fullmatch(form, options[name]), (name, options[name])
+
+
+@pytest.mark.usefixtures("slurm")
+def test_every_key_of_the_preset_becomes_an_option_that_sbatch_documents(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    register()
+    typed = [f"hydra.launcher.{line}" for line in EVERYTHING]
+    typed.append("+hydra.launcher.additional_parameters={mail-type: END, time-min: 30}")
+    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        config = compose("config", [SLURM, f"hydra.sweep.dir={tmp_path}", *typed], return_hydra_config=True)
+        launcher = instantiate(config.hydra.launcher)
+    executor = launcher.executor()._executor
+    executor.parameters["map_count"] = 40
+    options = told(executor._make_submission_file_text("true", "uid"))
+    require_documented(options)
+    assert options["array"] == "0-39%16"
+    assert options["time-min"] == "30"
+    expected = {"partition": "gpu", "account": "me", "qos": "high", "constraint": "a100", "exclude": "node1"}
+    expected |= {"comment": "mine", "gres": "gpu:1", "gpus-per-task": "1", "cpus-per-gpu": "4", "mail-type": "END"}
+    expected |= {"mem-per-gpu": "16G", "mem-per-cpu": "4G", "signal": "USR2@60", "requeue": "", "time": "90"}
+    assert {key: options.get(key) for key in expected} == expected
+
+
+def test_without_slurm_it_is_one_line_and_nothing_is_made(empty_desk: Desk) -> None:
+    ended = empty_desk.sweep("seed=0,1", SLURM)
+    assert ended.code == 2
+    [error] = ended.errors
+    assert error.startswith("hydra/launcher=submitit_slurm: ")
+    assert "srun" in error
+    assert list(empty_desk.folder.iterdir()) == []
