@@ -94,7 +94,7 @@ class FeatureStore:
         rows = torch.empty(len(wanted), self._backbone.feature_dim)
         return self._rows(self._weights, images, view).fill(
             rows,
-            [images.digests[position] for position in wanted],
+            [images.digests[position] for position in map(int, wanted)],
             lambda missing: self._extract(images, wanted[missing], view),
         )
 
