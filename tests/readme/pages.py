@@ -26,13 +26,13 @@ def commands(page: str) -> list[str]:
     """The indented lines of a page that begin with a program, each once."""
     found: dict[str, None] = {}
     for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
-        if re.match(r" {4,8}(pip|python|pytest|mlflow|tlx|scripts/)", line):
+        if re.match(r" {4,8}(pip|python|pytest|mlflow|tlx|torchrun|scripts/)", line):
             found |= dict.fromkeys(part.strip() for part in line.partition("  #")[0].split("&&"))
     return list(found)
 
 
 def runs(page: str) -> list[str]:
-    return [command for command in commands(page) if command.startswith(("python run.py", "tlx"))]
+    return [command for command in commands(page) if command.startswith(("python run.py", "tlx", "torchrun"))]
 
 
 def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = True) -> tuple[int, str]:
@@ -48,6 +48,8 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
     program, *arguments = shlex.split(typed)
     if program == "run.py" and "--help" not in arguments:
         arguments = [argument for argument in arguments if not argument.startswith("dataset.train_size")] + [*LITTLE]
+    if program == "torchrun":
+        arguments = [str(ROOT / argument) if argument == "run.py" else argument for argument in arguments] + [*LITTLE]
     if program == "tlx" and "lr-find" in arguments:
         arguments += [*LITTLE, "batch_size=8"]  # of a hundred steps
     if program == "tlx" and "extract" in arguments:
@@ -78,15 +80,15 @@ def _typed(program: str, arguments: Sequence[str], desk: Path, *, in_a_fork: boo
     """Type what is left of a command.
 
     Args:
-        program: `run.py` or `tlx`.
+        program: `run.py`, `tlx` or `torchrun`.
         arguments: of it.
         desk: where it is typed.
         in_a_fork: of a process that has imported what it needs, which takes the most of a short run.
     """
-    if in_a_fork:
+    if in_a_fork and program != "torchrun":
         forked = server().start(*arguments, cwd=desk, program=program)
         return forked.wait(limit_seconds=300), forked.output
-    python = [str(ROOT / program)] if program == "run.py" else ["-m", "tl_experiments"]
-    command = [sys.executable, *python, *arguments]
+    python = {"run.py": [str(ROOT / program)], "torchrun": ["-m", "torch.distributed.run"]}
+    command = [sys.executable, *python.get(program, ["-m", "tl_experiments"]), *arguments]
     done = subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout + done.stderr
