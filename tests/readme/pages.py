@@ -17,6 +17,7 @@ OF_VERBS = (
     " GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=",
     " images/s: ", "confusion_matrix.png", "same class for 100.0%", "models:/my_model@champion",
     "outputs/explanations/", "outputs/runs/", "the run's own test", "tlx reproduce ", "test/acc", " were known",
+    "; dataset=webdataset dataset.root=",
 )  # fmt: skip
 SERVE = "tlx serve latest"
 UI = "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
