@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 # Measured on 2 CPU cores; docs/scale.md names where each is from.
 DECODE_SMALL = 6_865 / 2  # images/s of a core: JPEG of 32 px
-DECODE_PHOTO = 464.0  # the same, JPEG of 500 x 375 px, 90 kB
+DECODE_PHOTO = 310.0  # the same, JPEG of 500 x 375 px, 90 kB
 FORWARD_CPU = 1_185.0  # images/s of 2 cores: EfficientNet-Lite0, 64 px, float32
 SCAN_SECONDS = 13.8e-6  # of a core for a file of a folder
 SCAN_BYTES = 187  # of memory for a file of a folder
