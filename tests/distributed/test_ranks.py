@@ -3,14 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import SyncBatchNormAct
 
 from tests.distributed.launched import FINETUNE, ranks
 from tests.faults.processes import Truth
 from tl_experiments.config.errors import ConfigError
+from tl_experiments.engine.synchronised import convert_norms
 from tl_experiments.runtime.torchrun import Launch
+from tl_experiments.strategies.base import batchnorm_modules
 from tl_experiments.sweep.under_torchrun import arguments_now
 
 CLOSE = 1e-6
@@ -91,16 +97,53 @@ def test_another_attempt_goes_on_with_the_run_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "cache"))
-    typed, run = ["lr=0.1", "allow_targets=[mine]"], tmp_path / "run"
-    first, second = (Launch(rank=0, count=2, local_rank=0, run_id="job", attempt=attempt) for attempt in (0, 1))
-    assert arguments_now(first, typed) == typed
-    first.remember(run)
-    assert arguments_now(second, typed) == [*typed, f"hydra.run.dir={run}"]  # it died before it had begun
+
+    def launch(attempt: int, *typed: str) -> Launch:
+        return Launch(rank=0, count=2, local_rank=0, run_id="job", attempt=attempt, typed=typed)
+
+    typed, run = ("lr=0.1", "allow_targets=[mine]"), tmp_path / "a (run)"
+    assert arguments_now(launch(0, *typed), typed) == [*typed]
+    launch(0, *typed).remember(run)
+    assert arguments_now(launch(1, *typed), typed) == [*typed, f"hydra.run.dir='{run}'"]  # before it had begun
     run.mkdir()
     (run / "run.json").touch()
-    assert arguments_now(second, typed) == [f"resume={run}", "allow_targets=[mine]"]
-    first.forget()
-    assert arguments_now(second, typed) == typed
+    assert arguments_now(launch(1, *typed), typed) == [f"resume='{run}'", "allow_targets=[mine]"]
+    assert arguments_now(launch(1, "lr=5"), ("lr=5",)) == ["lr=5"]  # another launch that is called alike
+    again = ("resume=latest", "dataset.root=/new")
+    launch(0, *again).remember(run)
+    assert arguments_now(launch(1, *again), again) == [f"resume='{run}'", "dataset.root=/new"]
+    launch(0).forget()
+    assert arguments_now(launch(1, *again), again) == [*again]
+
+
+def test_layers_that_are_synchronised_keep_their_activation() -> None:
+    """A network is converted for each phase, and for a range test before."""
+    network = torch.nn.Sequential(BatchNormAct2d(4), torch.nn.Linear(4, 2))
+    for _ in range(2):
+        convert_norms(network, batchnorm_modules(network))
+    assert type(network[0]) is SyncBatchNormAct
+
+
+@pytest.mark.slow
+def test_unequal_shares_of_parts_make_all_do_the_same(home: Path) -> None:
+    """7 images in the last step, computed 2 at a time, of which one process has 3."""
+    uneven = ("runtime=fsdp", "batch_size=2", "accumulate_steps=4", "dataset.train_size=23", "epochs=1")
+    own = [ranks(count, *FINETUNE, *uneven, folder=home / f"uneven-{count}") for count in (1, 2)]
+    assert distance(*own) < CLOSE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["finetune", "partial"])
+def test_a_split_of_fewer_images_than_processes_is_seen_by_all(strategy: str, home: Path, tmp_path: Path) -> None:
+    for split, count in {"train": 12, "val": 1, "test": 1}.items():
+        for number in range(2 * count):
+            place = tmp_path / split / "ab"[number % 2] / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([number, len(split)]).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place)
+    few = ("dataset=image_folder", f"dataset.root={tmp_path}", "dataset.train_size=null", "epochs=1", "tta=flip")
+    own = ("strategy.batchnorm=eval", f"strategy={strategy}")
+    assert ranks(3, *own, *few, folder=home / f"few-{strategy}").is_dir()
 
 
 def test_shares_of_a_giant_take_no_memory_before_they_are_filled(giant: torch.nn.Module) -> None:

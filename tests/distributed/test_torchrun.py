@@ -22,7 +22,7 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_chec
     assert "-9" not in told(tmp_path)
     [run] = (tmp_path / "outputs" / "runs").iterdir()
     result = json.loads((run / "result.json").read_text())
-    stopped = "StoppedTogether: another process of this run was told to stop"
+    stopped = "StoppedTogether: a process of this run was told to stop"
     assert (result["status"], result["error"]) == ("KILLED", stopped)
     newest = sorted((run / "checkpoints").glob("epoch-*"))[-1].name
 

@@ -69,9 +69,10 @@ def evaluate(
             if batch.mirrored is not None:
                 outputs = _mean_logits(outputs, module(batch.mirrored).float())
             sums.add(batch_sums(batch, outputs, member_losses(outputs, batch.labels)))
-        if position.stage in LOOKED_AT and not batch.stands_in:
-            logits.append(outputs)
-            labels.append(batch.labels)
+        if position.stage in LOOKED_AT:
+            own = 0 if batch.stands_in else batch.num_samples
+            logits.append(outputs[:, :own])
+            labels.append(batch.labels[:, :own])
         num_seen += batch.num_in_step
         yield Progress(
             phase=position.phase,

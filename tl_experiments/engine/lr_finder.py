@@ -130,7 +130,7 @@ def _step_losses(trainer: Trainer) -> Iterator[float]:
         for record in trainer.fit():
             if not isinstance(record, Progress):
                 continue
-            loss, _, samples, *_ = trainer.state().members[0].tensors["sums"].tolist()
+            loss, _, samples, *_ = trainer.epoch_sums(0).tolist()
             if not math.isfinite(loss):
                 return
             yield (loss - total) / (samples - count)

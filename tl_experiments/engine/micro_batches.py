@@ -17,13 +17,15 @@ class MicroBatches:
     each part, and for BatchNorm in train mode, which normalises by the part.
     """
 
-    def __init__(self, *, halves: bool, size: int | None = None) -> None:
+    def __init__(self, *, halves: bool, size: int | None = None, num_processes: int = 1) -> None:
         """Begin with parts of at most `size` samples.
 
         Args:
             halves: go on with smaller parts when memory does not hold one; else that is an error.
-            size: at least 1; None is the whole batch.
+            size: at least 1, over all processes; None is the whole batch.
+            num_processes: that share each batch, and compute as many parts each.
         """
+        self._num_processes = num_processes
         self.size = size
         self._halves = halves
 
@@ -68,5 +70,5 @@ class MicroBatches:
 
     def _parts(self, batch: Batch) -> Sequence[Batch]:
         count = 1 if self.size is None else -(-batch.num_in_step // self.size)
-        count = min(count, batch.num_samples)  # of what several processes share, one may have no more
+        count = min(count, max(1, batch.num_in_step // self._num_processes))  # of which each has a sample for each
         return batch.split(count) if count > 1 else [batch]

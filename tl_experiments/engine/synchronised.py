@@ -5,6 +5,7 @@ divided by all samples of the step before that. What has no gradient takes no pa
 """
 
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -57,16 +58,27 @@ def synchronise_norms(workload: Workload, *, device: torch.device, ranks: Ranks)
     """
     phases = [] if ranks.is_alone else [phase for phase in workload.phases if phase.solve is None]
     for phase in phases:
-        moving = {id(layer) for layer in moving_norms(phase)}
-        if moving and device.type != "cuda":
+        moving = moving_norms(phase)
+        in_shares = any(is_sharded(parameter) for layer in moving for parameter in layer.parameters())
+        if moving and (device.type != "cuda" or in_shares):
             raise SettingError(
-                "BatchNorm in train mode over several processes needs GPUs (torch.nn.SyncBatchNorm); expected "
-                "strategy.batchnorm=eval, a backbone without BatchNorm, or one process"
+                "BatchNorm in train mode over several processes needs GPUs (torch.nn.SyncBatchNorm) and whole layers; "
+                "expected strategy.batchnorm=eval, a backbone without BatchNorm, runtime.fsdp=false on GPUs, or one "
+                "process"
             )
-        for parent in phase.module.modules():
-            for name, layer in parent.named_children():
-                if id(layer) in moving:
-                    setattr(parent, name, convert_sync_batchnorm(layer))
+        convert_norms(phase.module, moving)
+
+
+def convert_norms(module: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """Put layers that are synchronised in the place of some BatchNorm layers; those that are already stay.
+
+    A layer that is converted twice would lose the activation that timm's layers have.
+    """
+    wanted = {id(layer) for layer in layers if not isinstance(layer, nn.SyncBatchNorm)}
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
+            if id(layer) in wanted:
+                setattr(parent, name, convert_sync_batchnorm(layer))
 
 
 def _add_up(_state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:

@@ -72,7 +72,7 @@ class Trainer:
         self._device = device
         self._options = options
         self._ranks = ranks
-        self._micro_batches = MicroBatches(halves=options.halves, size=options.micro_batch)
+        self._micro_batches = MicroBatches(halves=options.halves, size=options.micro_batch, num_processes=ranks.count)
         self._networks: list[nn.Module] = [
             cast(nn.Module, torch.compile(phase.module)) if options.compile else phase.module for phase in phases
         ]
@@ -181,6 +181,10 @@ class Trainer:
             members=tuple(self._member_state(member) for member in range(self._workload.num_members)),
         )
 
+    def epoch_sums(self, member: int) -> torch.Tensor:
+        """Return a member's sums over the epoch that goes on, (4,) float64: losses, hits, samples, skipped steps."""
+        return self._sums.state(member)
+
     def _member_state(self, member: int) -> MemberState:
         tensors = {
             **prefixed("weights", self._evaluated.trained(member)),
@@ -190,7 +194,7 @@ class Trainer:
             "sums": self._sums.state(member),
             "scores": torch.tensor([scores[member] for scores in self._scores], dtype=torch.float64),
         }
-        return MemberState(whole_tensors(tensors), reason=self._members.reason(member))
+        return MemberState(whole_tensors(tensors, kept=self._ranks.is_first), reason=self._members.reason(member))
 
     @torch.no_grad()
     def load(self, state: TrainerState) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -33,8 +34,9 @@ def activations(
     on_progress = work(f"extracting activations of {len(images):,} {images.split} images{', mirrored' if view else ''}")
     ranks = extractor.compute.ranks
     own = ranks.places(0, len(images))
-    chunks = extractor.outputs(images, own, view=view, on_progress=on_progress)
-    first = next(chunks)
+    seen = own if len(own) else np.arange(1)  # the shape is told by an image, be it another process's
+    chunks = extractor.outputs(images, seen, view=view, on_progress=on_progress)
+    first = next(chunks)[: len(own)]
     rows = first.new_empty(len(own), *first.shape[1:])  # in one piece: a list of chunks would need twice the memory
     rows[: len(first)] = first
     start = len(first)

@@ -120,7 +120,13 @@ class FeatureStore:
 
     def _extract(self, images: Images, positions: np.ndarray, view: View | Mirrored | None) -> Iterator[torch.Tensor]:
         """Run the backbone; what it takes to be fast is prepared when it is first needed."""
-        if isinstance(view, View) and images.fit and len(positions) * (view.num_views - view.number) > len(images):
+        alone = self._compute.ranks.is_alone  # several decode together, or not at all
+        if (
+            alone
+            and isinstance(view, View)
+            and images.fit
+            and len(positions) * (view.num_views - view.number) > len(images)
+        ):
             # This view and those that follow would decode more images than there are.
             images.decode(device=self._compute.device, work=self._watch.work)
         if self._extractor is None:

@@ -45,9 +45,19 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Put tensors together, by name; all processes ask for them in the same order."""
-    return {name: whole(tensor) for name, tensor in tensors.items()}
+def whole_tensors(tensors: Mapping[str, torch.Tensor], *, kept: bool) -> dict[str, torch.Tensor]:
+    """Put sharded tensors together, one after the other, on the CPU; all processes ask for them in the same order.
+
+    Args:
+        tensors: by name; those that are not sharded are returned as they are.
+        kept: whether this process wants them; it takes part all the same.
+    """
+    put_together = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor).cpu() if is_sharded(tensor) else tensor
+        if kept or not is_sharded(tensor):
+            put_together[name] = value
+    return put_together
 
 
 def put(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def open_place(*, device: str, threads: int | None, deterministic: bool, rank_ti
     ranks, name = Ranks(launch.rank, launch.count), _own_device(device, launch)
     with (
         process_context(device=name, threads=threads, deterministic=deterministic) as chosen,
-        process_group(ranks, store=launch.store, device=chosen, timeout_seconds=rank_timeout),
+        process_group(ranks, store=launch.store_of_round, device=chosen, timeout_seconds=rank_timeout),
     ):
         yield Place(chosen, ranks)
 

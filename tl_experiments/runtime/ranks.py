@@ -17,6 +17,12 @@ Value = TypeVar("Value")
 _CPU = torch.device("cpu")
 
 
+class RankLost(RunFailed):
+    """Another process of the same run is gone, or has not answered in time; the run can be gone on with."""
+
+    is_lost = True
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One of `count` processes; what it tells the others is told by all of them, in the same order.
@@ -142,6 +148,6 @@ def process_group(ranks: Ranks, *, store: dist.Store, device: torch.device, time
     except RuntimeError as error:
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
             raise
-        raise RunFailed(f"another process of this run does not answer: {str(error).splitlines()[0]}") from error
+        raise RankLost(f"another process of this run does not answer: {str(error).splitlines()[0]}") from error
     finally:
         dist.destroy_process_group()

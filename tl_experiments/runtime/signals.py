@@ -117,6 +117,13 @@ def wait_longer() -> None:
         _set_timer(PATIENCE_SECONDS)
 
 
+def forget_stop() -> None:
+    """Have a signal that waits be done with: whoever calls it stops by an exception of its own."""
+    if _Shield.waiting is not None:
+        _Shield.waiting, _Shield.obeyed = None, True
+        _set_timer(0)
+
+
 def obey() -> None:
     """Let a signal that waits do its work now."""
     if _Shield.waiting is not None:

@@ -20,7 +20,7 @@ from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
 from tl_experiments.sweep.search.pruning import pruning
-from tl_experiments.sweep.under_torchrun import share_out
+from tl_experiments.sweep.share_out import share_out
 from tl_experiments.tracking.result import finished_line, is_finished, read_result
 
 if TYPE_CHECKING:

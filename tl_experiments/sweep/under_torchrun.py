@@ -1,19 +1,18 @@
 """A run of several processes: the first is led in by the door as any run is, the others do what it tells them."""
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from tl_experiments.config.errors import ConfigError
-from tl_experiments.config.member import Member, as_plain, from_plain
+from tl_experiments.config.member import from_plain
 from tl_experiments.runtime.signals import StoppedTogether, Terminated, terminable
-from tl_experiments.runtime.torchrun import Launch, current_launch
+from tl_experiments.runtime.torchrun import Launch
+from tl_experiments.sweep.resumed import KEY, is_resume
 from tl_experiments.tracking.run_record import FILE as RECORD
 
 KEPT = "allow_targets"  # of what is typed, by an attempt that goes on: all else is in the run's record
-FIRST_SECONDS = 3  # in which the first process tells of an error that all have
+FIRST_SECONDS = 3.0  # in which the first process tells of an error that all have
 
 
 def quieten() -> None:
@@ -23,12 +22,19 @@ def quieten() -> None:
 
 @contextmanager
 def leading(launch: Launch) -> Iterator[None]:
-    """Be the first process; the others learn when it has come to its end, whatever that is."""
+    """Be the first process; the others learn when it has come to its end, and by which error."""
     try:
         yield
-        launch.forget()
-    finally:
-        launch.end()
+    except Exception as error:
+        launch.end(str(error))
+        raise
+    except BaseException:
+        launch.end(None)
+        raise
+    if not launch.has_given:
+        launch.give_task(None)  # --help, or a run that has finished
+    launch.forget()
+    launch.end(None)
 
 
 def arguments_now(launch: Launch, arguments: Sequence[str]) -> list[str]:
@@ -44,17 +50,14 @@ def arguments_now(launch: Launch, arguments: Sequence[str]) -> list[str]:
     folder = launch.remembered()
     if folder is None:
         return list(arguments)
+    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     if not (folder / RECORD).is_file():
-        return [*arguments, f"hydra.run.dir={folder}"]
-    return [f"resume={folder}", *(argument for argument in arguments if argument.lstrip("+").startswith(KEPT))]
-
-
-def share_out(members: Sequence[Member]) -> None:
-    """Give the other processes of this run what they are to train, and keep its folder for another attempt."""
-    launch = current_launch()
-    if launch is not None:
-        launch.remember(Path(members[0].folder))
-        launch.give_task(as_plain(members))
+        return [*arguments, f"hydra.run.dir={quoted}"]
+    if is_resume(arguments):  # and what is typed beside it counts still
+        others = [argument for argument in arguments if not argument.startswith(f"{KEY}=")]
+    else:
+        others = [argument for argument in arguments if argument.lstrip("+").startswith(KEPT)]
+    return [f"{KEY}={quoted}", *others]
 
 
 def follow_first(launch: Launch) -> int:
@@ -69,14 +72,16 @@ def follow_first(launch: Launch) -> int:
             if task is not None:
                 from tl_experiments.experiment import follow_experiment  # noqa: PLC0415 - not before there is a task
 
-                try:
-                    follow_experiment(from_plain(task))
-                except Exception:
-                    time.sleep(FIRST_SECONDS)  # one that all have is told by the first, upon which torchrun ends this
-                    raise
+                follow_experiment(from_plain(task))
     except StoppedTogether:
         launch.wait_for_first()
         return 143
     except (KeyboardInterrupt, Terminated):
         return 143
+    except Exception as error:
+        if getattr(error, "is_lost", False):
+            return 1  # the first process tells it, or the one that is lost told why
+        if launch.error_of_first(seconds=FIRST_SECONDS) == str(error):
+            return 1  # one that all have is told once
+        raise
     return 0

@@ -9,7 +9,15 @@ from tl_experiments.engine.trainer import Trainer
 from tl_experiments.engine.training_plan import TrainingPlan
 from tl_experiments.runtime.files import disk_fault, sync_files
 from tl_experiments.runtime.ranks import ALONE, Ranks
-from tl_experiments.runtime.signals import StoppedTogether, Terminated, obey, shielded, stop_asked, wait_longer
+from tl_experiments.runtime.signals import (
+    StoppedTogether,
+    Terminated,
+    forget_stop,
+    obey,
+    shielded,
+    stop_asked,
+    wait_longer,
+)
 from tl_experiments.tracking.console import Console
 from tl_experiments.tracking.run_log import RunLog
 
@@ -80,17 +88,22 @@ def follow(trainer: Trainer, *, ranks: Ranks) -> None:
             stops, saves = ranks.any(stop_asked(), False)
             if stops or saves:
                 trainer.state()  # of which each process may have a part
-            _obey(stops)
+            _stop_together(stops)
         for _ in trainer.test():
             stops, _ = ranks.any(stop_asked(), False)
-            _obey(stops)
+            _stop_together(stops)
 
 
 def _obey(stops: bool) -> None:
     """Stop where any process was asked to; all have made the same steps."""
+    obey()
+    _stop_together(stops)
+
+
+def _stop_together(stops: bool) -> None:
     if stops:
-        obey()
-        raise StoppedTogether("another process of this run was told to stop")
+        forget_stop()
+        raise StoppedTogether("a process of this run was told to stop")
 
 
 def _is_pruned(record: EpochRecord, prunes: Prunes | None) -> bool:
