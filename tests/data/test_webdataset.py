@@ -1,15 +1,22 @@
 """Shards of others and of our own: read where they lie, fetched whole, and refused in one line when they are wrong."""
 
 import gzip
+import io
 import json
 import os
+import pickle
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from email.message import Message
 from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO, Any
+from urllib.error import URLError
+from urllib.request import Request
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +26,13 @@ from tests.data.shards import image, packed, samples, shards, write_shard
 from tests.watching import Notes
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member
+from tl_experiments.data import tar_fetch
 from tl_experiments.data.canvases import cut
 from tl_experiments.data.dataset_images import DatasetImages, load_dataset_images
 from tl_experiments.data.source import Dataset, Split
 from tl_experiments.data.tar_source import _MOST_OPEN, TarSource
 from tl_experiments.data.transforms import Canvas
+from tl_experiments.runtime.cached_file import cached_file
 from tl_experiments.runtime.errors import DataError, SettingError, UserError
 
 CANVAS = Canvas(size=8, crop=8, interpolation="bilinear")
@@ -261,7 +270,7 @@ def test_an_image_that_was_changed_is_told_by_its_name(pack: Path) -> None:
         for at in np.flatnonzero(index.shard == int(path.stem.split("-")[1])):
             content[int(index.offset[at]) + 60] ^= 255
         path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"^{images.train.names[0]}: has changed since the run began"):
+    with pytest.raises(DataError, match=rf"^{images.train.names[0]}: has changed since .* copy or pack it again$"):
         next(images.train.batches(cut(np.arange(4), 4)))
 
 
@@ -291,19 +300,26 @@ def test_a_damaged_index_is_told(pack: Path) -> None:
         ({"offset": -1}, "its records lead out of its shards"),
         ({"label": 2}, "its records lead out of its shards"),
         ({"shard": 9}, "its records lead out of its shards"),
-        ({"place": "../root/a/0.png"}, "leads elsewhere, to ../root/a/0.png"),
+        ({"place": "../root/a/0.tar"}, "leads elsewhere, to ../root/a/0.tar; make it again"),
+        ({"place": ".."}, "leads elsewhere, to ..; make it again"),
+        ({"place": ""}, "leads elsewhere, to ; make it again"),
+        ({"place": "a\0.tar"}, "leads elsewhere, to a\\x00.tar; make it again"),
+        ({"place": 5}, "cannot be read as an index of shards (place '5' of one of its TarShards is not a text)"),
+        ({"split": ["train"]}, """(split "['train']" of one of its TarShards is not a text)"""),
+        ({"bytes": "many"}, "(bytes 'many' of one of its TarShards is not a count)"),
+        ({"bytes": 10**30}, "of one of its TarShards is not a count)"),
         ({"format": 2}, "an index of format 2; expected 1"),
     ],
 )
-def test_an_index_that_leads_elsewhere_is_refused(pack: Path, change: dict[str, int | str], told: str) -> None:
+def test_an_index_that_leads_elsewhere_is_refused(pack: Path, change: dict[str, Any], told: str) -> None:
     [(key, value)] = change.items()
     with pa.ipc.open_file(pack / "index.arrow") as reader:
         batch, described = reader.get_batch(0), json.loads(reader.schema.metadata[b"tl_experiments"])
     columns = {name: batch.column(name) for name in batch.schema.names}
     if key in columns:
         columns[key] = pa.array([value] * batch.num_rows, columns[key].type)
-    elif key == "place":
-        described["shards"][0]["place"] = value
+    elif key in described["shards"][0]:
+        described["shards"][0][key] = value
     else:
         described[key] = value
     schema = batch.schema.with_metadata({b"tl_experiments": json.dumps(described)})
@@ -318,14 +334,28 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        super().do_GET()
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1:9/a.tar")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        super().copyfile(io.BytesIO(source.read(6000)) if self._breaks_off else source, outputfile)
+
+    @property
+    def _breaks_off(self) -> bool:
+        """Whether it promises no length, and ends before the end."""
+        return "/breaking/" in self.path and self.path.endswith(".tar")
 
     def log_message(self, *_: object) -> None: ...
 
     def end_headers(self) -> None:
-        if "half" in self.path:  # more is promised than comes
+        told = {"half": b"Content-Length: 999999", "vague": b"Content-Length: many"}  # more is promised than comes
+        if said := b"X-None: 0" if self._breaks_off else told.get(Path(self.path).stem):
             self._headers_buffer = [  # pyright: ignore[reportAttributeAccessIssue]
-                re.sub(rb"Content-[Ll]ength: \d+", b"Content-Length: 999999", line)
+                re.sub(rb"Content-[Ll]ength: \d+", said, line)
                 for line in self._headers_buffer  # pyright: ignore[reportAttributeAccessIssue]
             ]
         super().end_headers()
@@ -337,7 +367,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
     handler = type("Handler", (_Handler,), {"asked": asked})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
@@ -358,7 +388,10 @@ def test_a_pack_on_the_net_is_found_by_its_folder_and_fetched_when_it_is_read(
     pack: Path, served: tuple[str, list[str]]
 ) -> None:
     url, asked = served
-    far, near = shards(f"{url}/pack/"), shards(pack)
+    notes = Notes()
+    far, near = shards(f"{url}/pack/", watch=notes), shards(pack)
+    assert notes.titles == [f"fetching {url}/pack/index.arrow"]
+    assert re.match(r"shards: 2 on the net, [\d.e-]+ GB in all; those that .* when they are read$", notes.notices[0])
     assert (far.name, far.class_names, asked) == ("pack", ("a", "b"), ["/pack/index.arrow"])
     assert contents(far.train) == contents(near.train)
     assert sorted(asked) == ["/pack/index.arrow", "/pack/train-0000.tar", "/pack/train-0001.tar"]
@@ -368,7 +401,11 @@ def test_the_caches_keep_as_much_as_they_may(
     pack: Path, served: tuple[str, list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TL_CACHE_LIMIT_GB", str(1.5 * (pack / "train-0000.tar").stat().st_size / 1e9))
-    far = shards(f"{served[0]}/pack")
+    notes = Notes()
+    far = shards(f"{served[0]}/pack", watch=notes)
+    assert re.search(
+        r"may take .* GB: shards are fetched again in every epoch; raise TL_CACHE_LIMIT_GB$", notes.notices[0]
+    )
     assert sorted(contents(far.train)) == sorted(contents(shards(pack).train))
     assert len(list(cache.glob("shards/*/shard.tar"))) == 1
 
@@ -379,13 +416,16 @@ def test_the_caches_keep_as_much_as_they_may(
         ("pack/none-{0..1}.tar", r"/pack/none-[01]\.tar: cannot be fetched \(HTTP 404 File not found\)"),
         ("nowhere", r"/nowhere/index\.arrow: cannot be fetched \(HTTP 404 File not found\)"),
         ("half.tar", r"/half\.tar: came by half \([\d,]+ of 999,999 bytes\); start again"),
+        ("vague.tar", r"/vague\.tar: its server says Content-Length: many; expected a number of bytes"),
+        ("away/a.tar", r"/away/a\.tar: cannot be fetched \(its server sends for it to ftp://127.*; expected http\)"),
     ],
 )
 def test_what_does_not_come_is_told_and_not_kept(
     served: tuple[str, list[str]], tmp_path: Path, cache: Path, path: str, told: str
 ) -> None:
     (tmp_path / "pack").mkdir()
-    write_shard(tmp_path / "half.tar", samples(0, 4))
+    for name in ("half.tar", "vague.tar"):
+        write_shard(tmp_path / name, samples(0, 4))
     with pytest.raises(DataError, match=told):
         shards(f"{served[0]}/{path}")
     assert not [file for file in cache.rglob("*") if file.suffix in (".tar", ".arrow") or "unfinished" in file.name]
@@ -394,6 +434,89 @@ def test_what_does_not_come_is_told_and_not_kept(
 def test_a_server_that_is_away_is_told() -> None:
     with pytest.raises(DataError, match=r"^http://127\.0\.0\.1:9/a\.tar: cannot be fetched \(.*refused"):
         shards("http://127.0.0.1:9/a.tar")
+
+
+def test_what_is_asked_for_in_secret_is_not_fetched_in_public() -> None:
+    asked, redirects = Request("https://host/a.tar"), tar_fetch._PlainRedirects()
+    for there in ("http://host/a.tar", "HTTP://host/a.tar", "file:///etc/passwd"):
+        with pytest.raises(URLError, match="expected https"):
+            redirects.redirect_request(asked, io.BytesIO(), 302, "Found", Message(), there)
+    assert redirects.redirect_request(asked, io.BytesIO(), 302, "Found", Message(), "https://other/a.tar")
+
+
+def test_a_fault_without_words_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> IO[bytes]:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(tar_fetch._OPENER, "open", refuse)
+    with pytest.raises(DataError, match=r"a\.tar: cannot be fetched \(ConnectionResetError\)"):
+        shards("http://127.0.0.1:9/a.tar")
+
+
+def test_a_shard_that_breaks_off_is_not_kept(pack: Path, served: tuple[str, list[str]], cache: Path) -> None:
+    breaking = pack.rename(pack.parent / "breaking")
+    far = shards(f"{served[0]}/breaking")
+    with pytest.raises(
+        DataError, match=r"train-000\d\.tar: has 6,000 bytes, and its index says [\d,]+: it was cut off"
+    ):
+        contents(far.train)
+    write_shard(breaking / "foreign.tar", samples(0, 30))
+    with pytest.raises(DataError, match=r"foreign\.tar: damaged, cut off"):
+        shards(f"{served[0]}/breaking/foreign.tar")
+    assert not list(cache.glob("shards/*/shard.tar"))
+
+
+def test_another_pack_at_the_same_url_is_another_pack(
+    pack: Path, make_folder: Callable[..., Path], tmp_path: Path, served: tuple[str, list[str]], cache: Path
+) -> None:
+    url = f"{served[0]}/pack"
+    before = shards(url)
+    assert contents(before.train) == contents(shards(pack).train)
+    shutil.rmtree(pack)
+    packed(make_folder({"a": 90, "c": 90}, tmp_path / "other"), pack, num_shards=2)
+    after = shards(url)
+    assert after.class_names == ("a", "c")
+    assert contents(after.train) == contents(shards(pack).train)
+    for kept in cache.glob("shards/*/shard.tar"):
+        kept.unlink()
+    with pytest.raises(DataError, match=r"has [\d,]+ bytes, and its index says [\d,]+: it was cut off or changed"):
+        contents(shards_again(before))
+
+
+def shards_again(dataset: Dataset) -> Split:
+    """Return the training images as a worker gets them, with no file open."""
+    return pickle.loads(pickle.dumps(dataset.train))
+
+
+@pytest.mark.usefixtures("pack")
+def test_a_shard_in_the_caches_that_is_not_of_the_index_is_told(served: tuple[str, list[str]], cache: Path) -> None:
+    far = shards(f"{served[0]}/pack")
+    contents(far.train)
+    for kept in cache.glob("shards/*/shard.tar"):
+        os.truncate(kept, 5000)
+    with pytest.raises(DataError, match=r"has 5,000 bytes in the caches, .* \(tlx cache prune --all\) and start again"):
+        contents(shards_again(far))
+
+
+@pytest.mark.usefixtures("foreign")
+def test_what_another_process_makes_room_of_is_fetched_again(
+    pack: Path, served: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = set[Path]()
+
+    def stolen(**options: Any) -> Path:
+        path = cached_file(**options)
+        if path not in removed:
+            removed.add(path)
+            path.unlink()
+        return path
+
+    for module in ("tar_download", "tar_dataset"):
+        monkeypatch.setattr(f"tl_experiments.data.{module}.cached_file", stolen)
+    near = shards(pack)
+    assert contents(shards(f"{served[0]}/pack").train) == contents(near.train)
+    assert len(shards(f"{served[0]}/foreign/photos-train-000000.tar").train) > 0
+    assert len(removed) == 5  # two indexes, three shards
 
 
 def test_the_library_is_asked_for_where_it_is_needed(

@@ -97,7 +97,7 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
-class Share:
+class Portion:
     """What one process has of a batch.
 
     Attributes:
@@ -111,7 +111,7 @@ class Share:
     stands_in: bool
 
 
-def shares(bounds: Sequence[tuple[int, int]], ranks: Ranks) -> list[Share]:
+def portions(bounds: Sequence[tuple[int, int]], ranks: Ranks) -> list[Portion]:
     """Return what this process has of each batch.
 
     Args:
@@ -121,7 +121,7 @@ def shares(bounds: Sequence[tuple[int, int]], ranks: Ranks) -> list[Share]:
     made = []
     for start, end in bounds:
         own = ranks.places(start, end)
-        made.append(Share(own if len(own) else np.array([start]), num_together=end - start, stands_in=not len(own)))
+        made.append(Portion(own if len(own) else np.array([start]), num_together=end - start, stands_in=not len(own)))
     return made
 
 
@@ -185,13 +185,13 @@ class ImageBatches:
         Where images are mixed, the others of a batch are wanted too: every process decodes and augments all of them.
         """
         order, bounds = self._order(epoch), self._bounds[skip:]
-        own = shares(bounds, ranks)
-        made = shares(bounds, ALONE) if self.seed is not None and self.mixing.is_on else own
-        samples = [order.samples[share.places] for share in made]
+        own = portions(bounds, ranks)
+        made = portions(bounds, ALONE) if self.seed is not None and self.mixing.is_on else own
+        samples = [order.samples[portion.places] for portion in made]
         canvas_batches = self.images.batches(samples, device=self.device)
         label_batches = split_on_device(self.images.labels, samples, device=self.device)
         parts = zip(bounds, own, made, canvas_batches, label_batches, strict=True)
-        for number, ((start, _), share, seen, canvases, labels) in enumerate(parts, start=skip):
+        for number, ((start, _), portion, seen, canvases, labels) in enumerate(parts, start=skip):
             views = self._views(canvases, order.draws[seen.places], epoch)
             inputs = self.normalise(views, self.memory_format)
             batch = Batch(
@@ -199,11 +199,11 @@ class ImageBatches:
                 labels[None],
                 mixed=self._mixed(inputs, labels[None], epoch=epoch, number=number),
                 mirrored=self.normalise(views.flip(-1), self.memory_format) if self.mirrors else None,
-                num_together=share.num_together,
-                stands_in=share.stands_in,
+                num_together=portion.num_together,
+                stands_in=portion.stands_in,
             )
-            if len(seen.places) > len(share.places):
-                batch = batch.only(to_device(torch.from_numpy(share.places - start), self.device))
+            if len(seen.places) > len(portion.places):
+                batch = batch.only(to_device(torch.from_numpy(portion.places - start), self.device))
             yield batch
 
     def _order(self, epoch: int) -> Order:

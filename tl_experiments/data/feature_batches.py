@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from tl_experiments.data.batches import Batch, batch_bounds, shares
+from tl_experiments.data.batches import Batch, batch_bounds, portions
 from tl_experiments.data.hashing import uniforms
 from tl_experiments.data.sampling import Sampler, shuffled
 from tl_experiments.data.transforms import to_device
@@ -56,21 +56,21 @@ class FeatureBatches:
         num_samples, device = len(self.labels), self.labels.device
         rows = self.features.flatten(0, 1)
         orders, views = self._orders(epoch)
-        own = shares(self._bounds[skip:], ranks)
+        own = portions(self._bounds[skip:], ranks)
         if not own:
             return
-        places, sizes = np.concatenate([share.places for share in own]), [len(share.places) for share in own]
+        places, sizes = np.concatenate([portion.places for portion in own]), [len(portion.places) for portion in own]
         # The whole epoch goes to the device at once: a copy for each batch would make the host wait.
         samples = to_device(torch.from_numpy(orders[:, places]), device).split(sizes, dim=1)
         seen = to_device(torch.from_numpy((views * num_samples + orders)[:, places]), device).split(sizes, dim=1)
-        for share, chosen, wanted in zip(own, samples, seen, strict=True):
+        for portion, chosen, wanted in zip(own, samples, seen, strict=True):
             yield Batch(
                 rows[wanted],
                 self.labels[chosen].expand(self.num_members, -1),
                 sample_dim=1,
                 mirrored=None if self.mirrored is None else self.mirrored[chosen],
-                num_together=share.num_together,
-                stands_in=share.stands_in,
+                num_together=portion.num_together,
+                stands_in=portion.stands_in,
             )
 
     def _orders(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -155,4 +155,5 @@ def _digest(content: bytes) -> str:
 def _require_unchanged(split: Split, index: int, content: bytes, digest: str) -> None:
     """See that an image is what was read; what is made of it would else be found under a wrong name."""
     if _digest(content) != digest:
-        raise DataError(f"{split.source.name(index)}: has changed since the run began; start it again")
+        remedy = known.remedy if (known := split.source.known) else "start it again"
+        raise DataError(f"{split.source.name(index)}: has changed since the run began; {remedy}")

@@ -22,12 +22,14 @@ class Known:
         faults: index → what is wrong with an image.
         checked: whether those without a fault are known to be decoded by the decoders that are here.
         shards: (N,) int32, the shard of each; shards are read one after another.
+        remedy: what helps where an image is not what the index says.
     """
 
     digests: Digests = field(repr=False)
     faults: Mapping[int, ImageError]
     checked: bool
     shards: np.ndarray = field(repr=False)
+    remedy: str
 
 
 class ImageSource(Protocol):

@@ -9,17 +9,19 @@ from tl_experiments.data.image_files import printable
 from tl_experiments.data.labelled import Division, divided, natural_classes
 from tl_experiments.data.loading import load
 from tl_experiments.data.source import Dataset, Files, Split
-from tl_experiments.data.tar_download import local_path
+from tl_experiments.data.tar_download import cached_index
 from tl_experiments.data.tar_index import INDEX, Records, TarFault, TarIndex, TarShard, current_decoding, write_index
+from tl_experiments.data.tar_pack import FETCH_AGAIN, packed_shards
 from tl_experiments.data.tar_places import TAR, require_plain, tar_places
 from tl_experiments.data.tar_source import TarSource
 from tl_experiments.data.tar_walk import Walked, walk
 from tl_experiments.data.watch import Watch
+from tl_experiments.runtime.cache_folder import GB, LIMIT, cache_limit
 from tl_experiments.runtime.cached_file import cached_file
 from tl_experiments.runtime.errors import DataError
 from tl_experiments.runtime.files import disk_fault
 from tl_experiments.runtime.process import num_cores
-from tl_experiments.runtime.typed_path import is_pattern, is_url, typed_path
+from tl_experiments.runtime.typed_path import is_url
 
 _WALKING = 1  # raise it with any change after which the same shards may give another index
 
@@ -55,8 +57,10 @@ def webdataset(
         SettingError: the root is neither a path nor a URL of http or https, or a number is out of range.
     """
     require_plain(root)
-    source = _packed(root) or _foreign(root, watch=watch)
+    source = packed_shards(root, watch=watch) or _foreign(root, watch=watch)
     index = source.index
+    if is_url(root):
+        _tell_of_fetching(index, watch=watch)
     splits = {}
     for split in ("train", "val", "test"):
         shards = [number for number, shard in enumerate(index.shards) if shard.split == split]
@@ -77,39 +81,16 @@ def webdataset(
     )
 
 
-def _packed(root: str) -> TarSource | None:
-    """Return the images of shards that have an index beside them; None where they have none."""
-    if is_pattern(root) or root.endswith(TAR):
-        return None
-    if is_url(root):
-        base = root.rstrip("/")
-        index = TarIndex(local_path(f"{base}/{INDEX}", file=INDEX))
-        places = tuple(f"{base}/{shard.place}" for shard in index.shards)
-    else:
-        folder = typed_path(root)
-        if not (folder / INDEX).is_file():
-            return None
-        index = TarIndex(folder / INDEX)
-        places = tuple(str(folder / shard.place) for shard in index.shards)
-    for shard, place in zip(index.shards, places, strict=True):
-        if Path(shard.place).name != shard.place:
-            raise DataError(f"{printable(index.path)}: leads elsewhere, to {printable(shard.place)}; make it again")
-        if not is_url(place):
-            _require_whole(Path(place), shard.bytes)
-    return TarSource(index, places)
-
-
-def _require_whole(path: Path, size: int) -> None:
-    """See that a shard is as large as its index says; that its images are what they were is seen as they are read."""
-    try:
-        found = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{printable(path)}: cannot be read ({error.strerror}), and its index names it") from error
-    if found != size:
-        raise DataError(
-            f"{printable(path)}: has {found:,} bytes, and its index says {size:,}: it was cut off or changed; "
-            "copy or pack it again"
+def _tell_of_fetching(index: TarIndex, *, watch: Watch) -> None:
+    needed, limit = sum(shard.bytes for shard in index.shards), cache_limit()
+    told = f"shards: {len(index.shards):,} on the net, {needed / GB:.3g} GB in all"
+    if needed > limit:
+        watch.notice(
+            f"{told}, and all caches may take {limit / GB:.3g} GB: "
+            f"shards are fetched again in every epoch; raise {LIMIT}"
         )
+    else:
+        watch.notice(f"{told}; those that the caches lack are fetched when they are read")
 
 
 def _foreign(root: str, *, watch: Watch) -> TarSource:
@@ -125,10 +106,12 @@ def _foreign(root: str, *, watch: Watch) -> TarSource:
         _index(splits, file, watch=watch)
 
     try:
-        path = cached_file(kind="indexes", name=INDEX, fields=fields, make=make, notice=watch.notice)
+        index = cached_index(
+            lambda: cached_file(kind="indexes", name=INDEX, fields=fields, make=make, notice=watch.notice)
+        )
     except OSError as error:
         raise DataError(f"{printable(root)}: its index cannot be kept ({disk_fault(error)})") from error
-    return TarSource(TarIndex(path), tuple(splits))
+    return TarSource(index, tuple(splits), FETCH_AGAIN if is_url(root) else "start it again")
 
 
 def _stamp(place: str) -> tuple[int, ...]:

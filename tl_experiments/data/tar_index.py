@@ -90,6 +90,7 @@ class TarIndex:
             self.shards = tuple(TarShard(**shard) for shard in described["shards"])
             self.class_names = tuple(map(str, described["class_names"]))
             self.faults = tuple(TarFault(**fault) for fault in described["faults"])
+            _require_typed([*self.shards, *self.faults])
             self.checked = described["decoding"] == current_decoding()
             self._batch.validate(full=True)
             sound = self._is_sound()
@@ -150,6 +151,20 @@ class TarIndex:
             return False
         room = np.array([shard.bytes for shard in self.shards], dtype=np.int64)[self.shard] - self.offset
         return bool((self.size <= room).all()) and all(0 <= fault.record < len(self) for fault in self.faults)
+
+
+def _require_typed(described: Sequence[TarShard | TarFault]) -> None:
+    """See that what was read as JSON is what it should be.
+
+    Raises:
+        TypeError: it is not.
+    """
+    for one in described:
+        for name, value in asdict(one).items():
+            expected = type(one).__annotations__[name]
+            if type(value) is not expected or (expected is int and not 0 <= value < 2**63):
+                told = "a text" if expected is str else "a count"
+                raise TypeError(f"{name} {str(value)[:50]!r} of one of its {type(one).__name__}s is not {told}")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from PIL import Image
 from tl_experiments.data.decoding import ImageError, decode
 from tl_experiments.data.image_files import MAX_BYTES, printable
 from tl_experiments.data.source import Known
-from tl_experiments.data.tar_download import local_path
-from tl_experiments.data.tar_index import TarIndex
+from tl_experiments.data.tar_download import open_shard
+from tl_experiments.data.tar_index import TarIndex, TarShard
 
 _MOST_OPEN = 64  # files at a time; a process may often have 1,024
 
@@ -22,12 +22,13 @@ _MOST_OPEN = 64  # files at a time; a process may often have 1,024
 class _OpenFiles:
     """Tar files that are open to be read; those that are do not go to other processes."""
 
-    def __init__(self, places: Sequence[str]) -> None:
+    def __init__(self, places: Sequence[str], shards: Sequence[TarShard], pack: str | None) -> None:
         """Open nothing yet."""
-        self._places, self._open = places, OrderedDict[int, int]()
+        self._places, self._shards, self._pack = places, shards, pack
+        self._open = OrderedDict[int, int]()
 
-    def __reduce__(self) -> tuple[type["_OpenFiles"], tuple[Sequence[str]]]:
-        return type(self), (self._places,)
+    def __reduce__(self) -> tuple[type["_OpenFiles"], tuple[Sequence[str], Sequence[TarShard], str | None]]:
+        return type(self), (self._places, self._shards, self._pack)
 
     def __del__(self) -> None:
         for descriptor in self._open.values():
@@ -42,16 +43,12 @@ class _OpenFiles:
             DataError: it cannot be fetched.
         """
         if shard not in self._open:
-            self._open[shard] = self._opened(self._places[shard])
+            place, whole = self._places[shard], self._shards[shard].bytes
+            self._open[shard] = open_shard(place, size=whole, pack=self._pack)
             if len(self._open) > _MOST_OPEN:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end(shard)
         return os.pread(self._open[shard], size, offset)  # processes may share a file, but not where they are in it
-
-    def _opened(self, place: str) -> int:
-        with suppress(FileNotFoundError):  # another process may have made room in the caches just now
-            return os.open(local_path(place), os.O_RDONLY | os.O_CLOEXEC)
-        return os.open(local_path(place), os.O_RDONLY | os.O_CLOEXEC)
 
 
 @dataclass(frozen=True)
@@ -61,24 +58,28 @@ class TarSource:
     Attributes:
         index: of them.
         places: of its shards, absolute paths or URLs.
+        remedy: what helps where an image is not what the index says.
+        pack: sha256 of the index where it is on the net beside its shards.
         labels: (N,) int64.
     """
 
     index: TarIndex = field(repr=False)
     places: tuple[str, ...] = field(repr=False)
+    remedy: str = field(repr=False)
+    pack: str | None = field(default=None, repr=False)
     labels: np.ndarray = field(init=False, repr=False, compare=False)
     _files: _OpenFiles = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.index.label.astype(np.int64))
-        object.__setattr__(self, "_files", _OpenFiles(self.places))
+        object.__setattr__(self, "_files", _OpenFiles(self.places, self.index.shards, self.pack))
 
     @property
     def known(self) -> Known:
         faults = {
             fault.record: ImageError(self.name(fault.record), fault.kind, fault.reason) for fault in self.index.faults
         }
-        return Known(self.index.digests, faults, self.index.checked, self.index.shard)
+        return Known(self.index.digests, faults, self.index.checked, self.index.shard, self.remedy)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -1,6 +1,7 @@
 """Looking through a tar file of samples: KEY.jpg beside KEY.cls, as WebDataset has them."""
 
 import hashlib
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import pyarrow as pa
 from tl_experiments.data.decoding import EXTENSIONS, ImageError, check
 from tl_experiments.data.digests import BYTES
 from tl_experiments.data.image_files import MAX_BYTES, printable
-from tl_experiments.data.tar_download import local_path
+from tl_experiments.data.tar_download import forget_shard, open_shard
 from tl_experiments.data.tar_index import Records, TarFault
 from tl_experiments.data.tar_library import grouped
 from tl_experiments.runtime.errors import DataError
@@ -62,9 +63,13 @@ def walk(place: str) -> Walked:
     """
     named = printable(place)
     try:
-        with local_path(place).open("rb") as file:
+        with os.fdopen(open_shard(place), "rb") as file:
             return _walked(file, place)
+    except DataError:
+        forget_shard(place)
+        raise
     except ValueError as error:  # of the library: its first words tell which file is there twice
+        forget_shard(place)
         raise DataError(
             f"{named}: {printable(str(next(iter(error.args), error)).partition(' in tar file')[0])}"
         ) from error

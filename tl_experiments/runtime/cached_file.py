@@ -37,7 +37,7 @@ def cached_file(
         OSError: it cannot be written.
         SettingError: TL_CACHE_DIR or TL_CACHE_LIMIT_GB makes no sense.
     """
-    identity = {"fields": dict(fields), "row_bytes": 1}
+    identity = _identity(fields)
     entry, limit = cache_folder() / kind / fingerprint(identity), cache_limit()
     path, key = entry / name, json.dumps(identity, indent=2, sort_keys=True).encode()
     if path.is_file():
@@ -54,3 +54,13 @@ def cached_file(
                 publish(file, path)
             make_room(cache_folder(), limit=limit, keep=entry)
     return path
+
+
+def forget_file(*, kind: str, name: str, fields: Mapping[str, Any]) -> None:
+    """Have a file made again when it is wanted again, as it turned out to be wrong; the arguments are those above."""
+    with suppress(OSError):
+        (cache_folder() / kind / fingerprint(_identity(fields)) / name).unlink()
+
+
+def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"fields": dict(fields), "row_bytes": 1}
