@@ -5,11 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.faults.processes import server
+from tests.faults.processes import Program, server
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -22,7 +22,15 @@ FINETUNE = ("strategy=finetune", "strategy.batchnorm=eval")
 
 
 def ranks(count: int, *arguments: str, folder: Path) -> Path:
-    """Have so many processes train one run, and return its folder; they are forked from one that has imported."""
+    """Have so many processes train one run, and return its folder."""
+    for process in start_ranks(count, *arguments, folder=folder):
+        assert process.wait() == 0, process.output
+    [run] = (folder / "outputs" / "runs").iterdir()
+    return run
+
+
+def start_ranks(count: int, *arguments: str, folder: Path, of_last: Mapping[str, str] | None = None) -> list[Program]:
+    """Start processes that are forked from one that has imported; the last has variables of its own."""
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -31,12 +39,10 @@ def ranks(count: int, *arguments: str, folder: Path) -> Path:
     shared |= {"TORCHELASTIC_RESTART_COUNT": 0, "TL_CACHE_DIR": folder.parent / "cache", "OMP_NUM_THREADS": 1}
     processes = []
     for rank in range(count):
-        environment = {key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        own = (of_last or {}) if rank == count - 1 else {}
+        environment = {key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank, **own}.items()}
         processes.append(server().start(*TINY, *arguments, cwd=folder, environment=environment))
-    for process in processes:
-        assert process.wait() == 0, process.output
-    [run] = (folder / "outputs" / "runs").iterdir()
-    return run
+    return processes
 
 
 def torchrun(count: int, *arguments: str, folder: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:

@@ -1,6 +1,7 @@
 """A run of several processes: the first is led in by the door as any run is, the others do what it tells them."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -81,6 +82,7 @@ def follow_first(launch: Launch) -> int:
     except Exception as error:
         if getattr(error, "is_lost", False):
             return 1  # the first process tells it, or the one that is lost told why
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of torchrun, as others end by this: the reason is told first
         if launch.error_of_first(seconds=FIRST_SECONDS) == str(error):
             return 1  # one that all have is told once
         raise
