@@ -200,15 +200,28 @@ class RowStore:
         present, coming = 0, num_rows * (self._row_bytes + NOTE_BYTES)
         with suppress(OSError):
             present = sum(path.stat().st_size for path in self.folder.iterdir())
-        needed = present + coming
-        if needed > self._limit:
-            self._unkept(
-                f"cache: {num_rows} {self._kind} are not kept: with them the entry takes "
-                f"{needed / GB:.3g} GB, and all caches may take {self._limit / GB:.3g} GB; raise {LIMIT} to keep them"
-            )
+        if not self._fits(num_rows, present + coming):
             return False
         make_room(self._root, limit=self._limit - coming, keep=self.folder)
         return True
+
+    def expect(self, digests: np.ndarray) -> None:
+        """Say, before any of them is filled, that the rows of so many images cannot all be kept, where that is so.
+
+        Args:
+            digests: of the images, uint8 (N, 32).
+        """
+        num_rows = len(np.unique(np.ascontiguousarray(digests).view("S32")))
+        self._fits(num_rows, num_rows * (self._row_bytes + NOTE_BYTES))
+
+    def _fits(self, num_rows: int, needed: int) -> bool:
+        if needed <= self._limit:
+            return True
+        self._unkept(
+            f"cache: {num_rows} {self._kind} are not kept: with them the entry takes "
+            f"{needed / GB:.3g} GB, and all caches may take {self._limit / GB:.3g} GB; raise {LIMIT} to keep them"
+        )
+        return False
 
     def _tell_unread(self, errors: Sequence[OSError]) -> None:
         if errors:
