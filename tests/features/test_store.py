@@ -23,6 +23,7 @@ from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.precision import Compute, Precision
+from tl_experiments.runtime.row_store import RowStore
 from tl_experiments.runtime.share import Share
 
 BATCH_SIZE, NUM_IMAGES, SIZE = 4, 11, 32
@@ -213,6 +214,19 @@ def test_ranks_that_keep_a_share_each_have_seen_every_image_once(
     shutil.rmtree(cache)
     alone = make_store(backbone, share=Share(1, 3)).features(images_of(source))  # whoever finds nothing computes all
     assert torch.equal(alone, uncached)
+
+
+def test_features_that_are_only_kept_are_in_memory_by_blocks(
+    backbone: Backbone, uncached: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tl_experiments.features.store.KEPT_AT_ONCE", 4)
+    filled, fill = [], RowStore.fill
+    monkeypatch.setattr(RowStore, "fill", lambda self, rows, *args: filled.append(len(rows)) or fill(self, rows, *args))
+    source = watched()
+    assert make_store(backbone).keep(images_of(source, [*range(11), 0], memory_bytes=0)) == NUM_IMAGES
+    assert filled == [4, 4, 4]
+    assert torch.equal(make_store(backbone).features(images_of(source)), uncached)
+    assert source.decoded == [*range(NUM_IMAGES)]
 
 
 def test_who_wants_features_kept_is_told_at_once_that_they_are_not(

@@ -12,10 +12,10 @@ from ten_thousand_runs import measure_report
 from test_report import Reader
 
 from tl_experiments.sweep import comparison as comparing
-from tl_experiments.sweep import planned_configs
+from tl_experiments.sweep import outcome, planned_configs
 from tl_experiments.sweep.comparison import compare
-from tl_experiments.sweep.ledger import FAILED, FINISHED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import read_outcomes
+from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
+from tl_experiments.sweep.outcome import any_failed, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import PlannedConfigs
 from tl_experiments.sweep.readme_table import markdown_table
@@ -98,6 +98,23 @@ def test_the_ledger_tells_of_some_jobs_what_it_tells_of_all(tmp_path: Path) -> N
     every = ledger.last()
     for asked in ([3], [1, 13], [7], [99], []):
         assert ledger.last(of=asked) == {job: every[job] for job in asked if job in every}
+
+
+def test_whether_a_job_failed_is_asked_of_the_ledger_and_not_of_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ledger, read = make_plan(30, folder=tmp_path), Ledger(tmp_path), []
+    monkeypatch.setattr(outcome, "read_result", lambda folder: read.append(folder.name) or {})
+    ledger.append(*({"job": job, "state": RUNNING} for job in range(30)), {"job": 3, "state": FAILED})
+    ledger.append({"job": 3, "state": RUNNING}, {"job": 4, "state": FINISHED}, {"job": 5, "state": PLANNED})
+    assert not any_failed(plan, tmp_path), "one that is run again, or was pre-empted, has not failed"
+    assert read == []
+    ledger.append({"job": 7, "state": KILLED})
+    assert any_failed(plan, tmp_path)
+    assert read == ["7"]
+    whole = {"status": "FINISHED", "uid": plan.jobs[7].uid}
+    monkeypatch.setattr(outcome, "read_result", lambda _: whole)
+    assert not any_failed(plan, tmp_path), "a result that is whole says more"
 
 
 def test_a_plan_is_read_once_for_all_jobs_that_are_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from tl_experiments.features.key import feature_fields, weights_of
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.runtime.precision import Compute
 from tl_experiments.runtime.row_store import RowStore, once
-from tl_experiments.runtime.share import WHOLE, Share
+from tl_experiments.runtime.share import BLOCK, WHOLE, Share
+
+KEPT_AT_ONCE = 32 * BLOCK  # images whose features are in memory only to be written
 
 
 class FeatureStore:
@@ -65,8 +67,7 @@ class FeatureStore:
             return self._extract(images, own[positions], view)
 
         if self._weights is not None:
-            digests = [images.digests[place] for place in map(int, own)]
-            self._rows(self._weights, images, view).fill(rows, digests, extract)
+            self._rows(self._weights, images, view).fill(rows, images.digests.take(own), extract)
         elif len(own):
             torch.cat(list(extract(np.arange(len(own)))), out=rows)
         return ranks.gather(to_device(rows, self._compute.device), count=len(images))
@@ -91,12 +92,18 @@ class FeatureStore:
         if self._weights is None:
             raise ValueError("features are kept in a cache alone")
         wanted = np.arange(len(images)) if positions is None else np.array(positions, dtype=np.int64)
-        rows = torch.empty(len(wanted), self._backbone.feature_dim)
-        return self._rows(self._weights, images, view).fill(
-            rows,
-            [images.digests[position] for position in map(int, wanted)],
-            lambda missing: self._extract(images, wanted[missing], view),
-        )
+        store = self._rows(self._weights, images, view)
+        store.expect(images.digests.take(wanted).array())
+        size = max(1, len(wanted)) if images.fit else KEPT_AT_ONCE  # where canvases fit, features do
+        rows = torch.empty(min(size, len(wanted)), self._backbone.feature_dim)
+        num_seen = 0
+        for block in (wanted[start : start + size] for start in range(0, len(wanted), size)):
+            num_seen += store.fill(
+                rows[: len(block)],
+                images.digests.take(block),
+                lambda missing, block=block: self._extract(images, block[missing], view),
+            )
+        return num_seen
 
     def _rows(self, weights_sha256: str, images: Images, view: View | Mirrored | None) -> RowStore:
         fields = feature_fields(

@@ -196,7 +196,7 @@ def _verify_key(entry: Path) -> Iterator[Damage]:
 
 def _verify_shards(entry: Path) -> Iterator[Damage]:
     for orphan in leftovers(entry):
-        if not _hidden(orphan) and _abandoned(orphan) and gone(orphan.with_suffix(".json")):
+        if not _hidden(orphan) and is_abandoned(orphan) and gone(orphan.with_suffix(".json")):
             yield Damage(orphan, "its manifest is missing")
     for manifest in manifests(entry):
         fault = _fault(manifest)
@@ -204,7 +204,7 @@ def _verify_shards(entry: Path) -> Iterator[Damage]:
             yield Damage(manifest, fault)
 
 
-def _abandoned(path: Path) -> bool:
+def is_abandoned(path: Path) -> bool:
     """Whether a file is so old that nobody is going to write what belongs to it; no, if it is gone."""
     with suppress(OSError):
         return path.stat().st_mtime <= time.time() - ABANDONED_SECONDS

@@ -1,20 +1,18 @@
 """What goes when caches grow too large: entries that were used least recently. Nothing heavy is imported."""
 
-import math
 import secrets
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tl_experiments.runtime.cache_entries import (
-    ABANDONED_SECONDS,
     KINDS,
     CacheEntry,
     entries,
     entry_paths,
     gone,
+    is_abandoned,
     leftovers,
     listed,
     look,
@@ -85,14 +83,27 @@ def _sweep(entry: Path) -> int:
     """Remove what dead writers left in an entry, and return its bytes; without its lock, only what is old."""
     freed = 0
     with locked(entry) as ours:
-        latest = math.inf if ours and not shared_out(entry) else time.time() - ABANDONED_SECONDS
-        for path in leftovers(entry):
+        for path in dead_leftovers(entry, ours=bool(ours)):
             with suppress(OSError):
-                status = path.stat()
-                if status.st_mtime <= latest:
-                    path.unlink()
-                    freed += status.st_size
+                size = path.stat().st_size
+                path.unlink()
+                freed += size
     return freed
+
+
+def dead_leftovers(entry: Path, *, ours: bool) -> list[Path]:
+    """Return what dead writers left in an entry, to be removed at once; where others may write, only what is old.
+
+    Args:
+        ours: this process has the entry's lock, so that others fill shares of it at most.
+    """
+    found = leftovers(entry)
+    alone = ours and not shared_out(entry)  # asked last: who wrote before and has its lock no more, is done or dead
+    return [
+        path
+        for path in found
+        if (alone or is_abandoned(path)) and (path.suffix != ".rows" or gone(path.with_suffix(".json")))
+    ]
 
 
 def _empty_trash(folder: Path) -> int:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tl_experiments.runtime.cache_entries import KINDS, leftovers, manifests, touch
+from tl_experiments.runtime.cache_entries import KINDS, manifests, touch
 from tl_experiments.runtime.cache_folder import GB, LIMIT, cache_folder, cache_limit
-from tl_experiments.runtime.cache_lock import locked, shared_out
-from tl_experiments.runtime.cache_pruning import make_room
+from tl_experiments.runtime.cache_lock import locked
+from tl_experiments.runtime.cache_pruning import dead_leftovers, make_room
 from tl_experiments.runtime.files import DamageError, unfinished
 from tl_experiments.runtime.fingerprint import fingerprint
 from tl_experiments.runtime.row_table import ComputeRows, RowTable
@@ -130,8 +130,7 @@ class RowStore:
         num_computed = 0
         if len(table.missing()):
             with locked(self.folder, share=self._share, waiting=self._tell_waiting) as ours:
-                alone = bool(ours) and self._share == WHOLE and not shared_out(self.folder)
-                num_computed = self._complete(table, compute, alone=alone)
+                num_computed = self._complete(table, compute, ours=bool(ours) and self._share == WHOLE)
         table.repeat()
         return num_computed
 
@@ -156,7 +155,7 @@ class RowStore:
             found.stored[[place for place in places if place >= 0]] = True
         return found
 
-    def _complete(self, table: RowTable, compute: ComputeRows, *, alone: bool) -> int:
+    def _complete(self, table: RowTable, compute: ComputeRows, *, ours: bool) -> int:
         """Look again, now that nobody else writes the same; remove what is damaged, compute what is missing, store it.
 
         Returns:
@@ -166,7 +165,7 @@ class RowStore:
             pass  # a network file system may list a folder as it was a minute ago, until one writes there
         found = self._read(table)
         self._tell_unread(found.unread)
-        self._discard(found.faults, leftovers(self.folder) if alone else [])
+        self._discard(found.faults, dead_leftovers(self.folder, ours=ours))
         missing = table.missing()
         unsaved = table.firsts[~found.stored[table.firsts]]
         if not len(unsaved):
@@ -201,15 +200,28 @@ class RowStore:
         present, coming = 0, num_rows * (self._row_bytes + NOTE_BYTES)
         with suppress(OSError):
             present = sum(path.stat().st_size for path in self.folder.iterdir())
-        needed = present + coming
-        if needed > self._limit:
-            self._unkept(
-                f"cache: {num_rows} {self._kind} are not kept: with them the entry takes "
-                f"{needed / GB:.3g} GB, and all caches may take {self._limit / GB:.3g} GB; raise {LIMIT} to keep them"
-            )
+        if not self._fits(num_rows, present + coming):
             return False
         make_room(self._root, limit=self._limit - coming, keep=self.folder)
         return True
+
+    def expect(self, digests: np.ndarray) -> None:
+        """Say, before any of them is filled, that the rows of so many images cannot all be kept, where that is so.
+
+        Args:
+            digests: of the images, uint8 (N, 32).
+        """
+        num_rows = len(np.unique(np.ascontiguousarray(digests).view("S32")))
+        self._fits(num_rows, num_rows * (self._row_bytes + NOTE_BYTES))
+
+    def _fits(self, num_rows: int, needed: int) -> bool:
+        if needed <= self._limit:
+            return True
+        self._unkept(
+            f"cache: {num_rows} {self._kind} are not kept: with them the entry takes "
+            f"{needed / GB:.3g} GB, and all caches may take {self._limit / GB:.3g} GB; raise {LIMIT} to keep them"
+        )
+        return False
 
     def _tell_unread(self, errors: Sequence[OSError]) -> None:
         if errors:

@@ -25,7 +25,9 @@ class RowTable:
         self._bytes = rows.detach().view(-1).view(torch.uint8).numpy().data
         self.digests = digests
         self.row_bytes = len(self._bytes) // len(digests)
-        self.place = dict(zip(reversed(digests), range(len(digests) - 1, -1, -1), strict=True))
+        self.place: dict[str, int] = {}
+        for position, digest in enumerate(digests):
+            self.place.setdefault(digest, position)
         self.firsts = np.sort(np.fromiter(self.place.values(), dtype=np.int64, count=len(self.place)))
         self.have = np.zeros(len(digests), dtype=bool)
 

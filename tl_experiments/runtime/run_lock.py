@@ -4,15 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.folder_lock import NoLocks, held
 
 LOCK = ".job.lock"
 
 
 def still_runs(folder: Path, *, seconds: float) -> bool:
-    """Whether a process is running the run in `folder`, perhaps on another machine.
+    """Whether a process is running the run in `folder`, perhaps on another machine; none can where there are no locks.
 
     Args:
         folder: of a run.
@@ -21,8 +22,10 @@ def still_runs(folder: Path, *, seconds: float) -> bool:
     if not (folder / LOCK).exists():
         return False
     try:
-        with FileLock(folder / LOCK, timeout=seconds):
+        with held(folder / LOCK, seconds=seconds):
             return False
+    except NoLocks:
+        return False
     except Timeout:
         return True
 
@@ -36,11 +39,12 @@ def alone_in(folder: Path, *, seconds: float) -> Iterator[None]:
         seconds: that its lock is waited for.
 
     Raises:
+        NoLocks: the file system of the folder cannot keep it away.
         RunFailed: it is still running.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=seconds):
+        with held(folder / LOCK, seconds=seconds):
             yield
     except Timeout:
         raise RunFailed(f"{folder}: another process is still running this run; end it, then go on") from None

@@ -181,8 +181,9 @@ def frozen_splits(
         )
 
     images, val = materials.images, unseen(materials.images.val)
+    of_train = [outputs(images.train, view) for view in views]
     train = FeatureBatches(
-        features=torch.stack([outputs(images.train, view) for view in views]),
+        features=of_train[0][None] if len(of_train) == 1 else torch.stack(of_train),  # one is not copied
         labels=to_device(images.train.labels, materials.compute.device),
         batch_size=materials.batch_size,
         num_members=num_members,

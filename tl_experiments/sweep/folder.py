@@ -1,12 +1,13 @@
 """The folder of a sweep: found, claimed by one process at a time, and never given to two sweeps."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from tl_experiments.config.errors import ConfigError
+from tl_experiments.runtime.folder_lock import held
 from tl_experiments.sweep import plan
 from tl_experiments.sweep.plan import Plan
 
@@ -53,14 +54,12 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: another process runs it.
+        NoLocks: the file system of the folder cannot keep others away.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"{folder}: another process is running this sweep; wait for it, or end it") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / LOCK, seconds=0))
+        except Timeout:
+            raise ConfigError(f"{folder}: another process is running this sweep; wait for it, or end it") from None
         yield
-    finally:
-        lock.release()

@@ -16,7 +16,7 @@ from tl_experiments.runtime.run_lock import alone_in
 from tl_experiments.runtime.signals import Preempted, Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
 from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNING, Ledger
-from tl_experiments.sweep.outcome import identity, own_cause, read_outcomes
+from tl_experiments.sweep.outcome import any_failed, identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
 from tl_experiments.sweep.search.pruning import pruning
@@ -140,9 +140,7 @@ def current_job(config: DictConfig) -> Job:
         return Job(members=(current_member(config),))
     folder = Path(HydraConfig.get().sweep.dir)
     plan = Plan.load(folder)
-    if config.sweep.on_error is OnError.stop and any(
-        outcome.state in (FAILED, KILLED) for outcome in read_outcomes(plan, folder)
-    ):
+    if config.sweep.on_error is OnError.stop and any_failed(plan, folder):
         raise NotStarted(NOT_STARTED)
     own = read_outcomes(plan, folder, of=plan.groups[group])
     left = [outcome.job.index for outcome in own if not outcome.over]

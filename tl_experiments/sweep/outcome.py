@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_experiments.sweep.ledger import FINISHED, PLANNED, PRUNED, Ledger
+from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, PRUNED, Ledger
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.tracking.metrics_log import read_metrics
 from tl_experiments.tracking.result import is_finished, read_result
@@ -63,6 +63,18 @@ def read_outcomes(plan: Plan, folder: Path, *, of: Sequence[int] | None = None) 
     jobs = plan.jobs if of is None else [plan.jobs[index] for index in of]
     last = Ledger(folder).last(of=of)
     return tuple(_outcome(job, folder / job.folder, last.get(job.index, {})) for job in jobs)
+
+
+def any_failed(plan: Plan, folder: Path) -> bool:
+    """Whether a job failed or was killed; each job asks, so that results of those alone are read of which it is told.
+
+    Args:
+        plan: of the sweep.
+        folder: of the sweep, absolute.
+    """
+    last = Ledger(folder).last()
+    told = [job.index for job in plan.jobs if last.get(job.index, {}).get("state") in (FAILED, KILLED)]
+    return any(outcome.state in (FAILED, KILLED) for outcome in read_outcomes(plan, folder, of=told))
 
 
 def _outcome(job: PlannedJob, folder: Path, entry: Mapping[str, Any]) -> Outcome:

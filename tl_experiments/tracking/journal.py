@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from tl_experiments.runtime.errors import DataError, SettingError
+from tl_experiments.runtime.folder_lock import held
 
 FILE = "tracking.jsonl"
 SENT = "tracking.sent"  # how far it was delivered
@@ -115,6 +116,7 @@ class Journal:
 
         Raises:
             JournalBusy: another process writes or delivers it.
+            NoLocks: the file system of the folder cannot keep it away.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder, seconds=LOCK_SECONDS if seconds is None else seconds):
@@ -223,16 +225,15 @@ def alone(folder: Path, *, seconds: float) -> Iterator[None]:
 
     Raises:
         JournalBusy: one does it for longer than `seconds`.
+        NoLocks: the file system of the folder cannot keep it away.
     """
-    lock = FileLock(folder / LOCK, timeout=seconds)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise JournalBusy(f"{folder / FILE}: another process is writing or delivering it; wait for its end") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / LOCK, seconds=seconds))
+        except Timeout:
+            line = f"{folder / FILE}: another process is writing or delivering it; wait for its end"
+            raise JournalBusy(line) from None
         yield
-    finally:
-        lock.release()
 
 
 def inside(folder: Path, relative: str) -> Path:

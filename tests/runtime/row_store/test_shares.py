@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.runtime.row_store.filling import Job, ended, files, in_child, settled
+from tl_experiments.runtime import cache_pruning, row_store
 from tl_experiments.runtime.cache_lock import locked
 from tl_experiments.runtime.cache_pruning import prune
 from tl_experiments.runtime.share import BLOCK, Share
@@ -92,6 +93,35 @@ def test_an_entry_stays_while_a_share_is_filled_and_so_does_what_is_being_writte
         prune(root, limit=1e9)
     assert not half.exists()
     assert settled(root)
+
+
+def test_what_a_share_writes_that_begins_meanwhile_stays(
+    begin: Callable[[Share], int], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Job([9]).fill()
+    folder, looks = Job([0]).store.folder, []
+    half = folder / f"{'0' * 64}.rows"
+
+    def begun(of: Callable[[Path], list[Path]], *, at: int) -> Callable[[Path], list[Path]]:
+        def look(entry: Path) -> list[Path]:
+            looks.append(1)
+            if len(looks) == at:
+                begin(Share(0, 3))
+                half.touch()
+            return of(entry)
+
+        return look
+
+    with monkeypatch.context() as patch:
+        patch.setattr(row_store, "manifests", begun(row_store.manifests, at=2))  # once it has the lock
+        Job(range(4, 10)).fill()
+    assert half.exists()
+    half.unlink()
+    looks.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_pruning, "leftovers", begun(cache_pruning.leftovers, at=1))
+        prune(root, limit=1e9)
+    assert half.exists()
 
 
 def test_locks_of_shares_leave_nothing(root: Path) -> None:
