@@ -14,8 +14,12 @@ from tests.sweep.conftest import FAULTY, Desk
 from tests.sweep.fake_slurm import install
 from tests.sweep.faults import RAISES
 from tl_experiments.config.register import register
+from tl_experiments.runtime.errors import RunFailed
 from tl_experiments.runtime.signals import Terminated, terminable
 from tl_experiments.sweep import submitted
+from tl_experiments.sweep.cluster import ClusterJob
+from tl_experiments.sweep.plan import PlannedJob
+from tl_experiments.sweep.submitit_launcher import SlurmLauncher
 
 if find_spec("submitit") is None:
     pytest.skip("submitit is not installed", allow_module_level=True)
@@ -115,6 +119,40 @@ def test_every_key_of_the_preset_becomes_an_option_that_sbatch_documents(tmp_pat
     expected |= {"comment": "mine", "gres": "gpu:1", "gpus-per-task": "1", "cpus-per-gpu": "4", "mail-type": "END"}
     expected |= {"mem-per-gpu": "16G", "mem-per-cpu": "4G", "signal": "USR2@60", "requeue": "", "time": "90"}
     assert {key: options.get(key) for key in expected} == expected
+
+
+ACCEPTS = r"""
+import pathlib, re, sys
+text, log = pathlib.Path(sys.argv[-1]).read_text(), pathlib.Path(__file__).with_name("arrays")
+arrays = log.read_text().split() if log.exists() else []
+if len(arrays) == int(pathlib.Path(__file__).with_name("room").read_text()):
+    sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+log.write_text(" ".join([*arrays, re.search(r"--array=(\S+)", text).group(1) if "--array" in text else "one"]))
+print(f"Submitted batch job {len(arrays)}")
+"""
+CANCELS = r"""
+import pathlib, sys
+with pathlib.Path(__file__).with_name("cancelled").open("a") as file:
+    print(sys.argv[1], len(sys.argv[2:]), file=file)
+"""
+
+
+def test_more_jobs_than_an_array_may_have_are_several_and_none_stays_of_those_that_are_refused(
+    slurm: Path, tmp_path: Path
+) -> None:
+    for name, program in {"sbatch": ACCEPTS, "scancel": CANCELS}.items():
+        (slurm / name).write_text(f"#!{sys.executable}\n{program}")
+    (slurm / "room").write_text("3")
+    launcher = SlurmLauncher(submitit_folder=str(tmp_path), array_parallelism=16)
+    launcher._submitter, launcher._packed = launcher.executor(), b""
+    host = PlannedJob(0, "job", (), {}, {"allow_targets": []}, {}, uid="", folder="0", digest="")
+    jobs = [ClusterJob(number, number, host, tmp_path, "", "") for number in range(2001)]
+    assert len({ticket.job.job_id for ticket in launcher.submit(jobs)}) == 2001
+    assert (slurm / "arrays").read_text().split() == ["0-999%16", "0-999%16", "one"]
+    (slurm / "arrays").write_text("one one")
+    with pytest.raises(RunFailed, match="QOSMaxSubmitJobPerUserLimit"):
+        launcher.submit(jobs)
+    assert (slurm / "cancelled").read_text().splitlines() == ["--state=PENDING 1000", "--signal=INT 1000"]
 
 
 GRACE = (
