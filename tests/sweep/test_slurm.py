@@ -147,7 +147,7 @@ def test_more_jobs_than_an_array_may_have_are_several_and_none_stays_of_those_th
     launcher._submitter, launcher._packed = launcher.executor(), b""
     host = PlannedJob(0, "job", (), {}, {"allow_targets": []}, {}, uid="", folder="0", digest="")
     jobs = [ClusterJob(number, number, host, tmp_path, "", "") for number in range(2001)]
-    assert len({ticket.job.job_id for ticket in launcher.submit(jobs)}) == 2001
+    assert len(launcher.submit(jobs)) == 2001
     assert (slurm / "arrays").read_text().split() == ["0-999%16", "0-999%16", "one"]
     (slurm / "arrays").write_text("one one")
     with pytest.raises(RunFailed, match="QOSMaxSubmitJobPerUserLimit"):

@@ -33,7 +33,7 @@ class StoppedTogether(Terminated):
 
 
 class _Shield:
-    """How many `shielded` blocks are open, which signal waits for their end, whether one did its work, and all that came."""
+    """How many `shielded` blocks are open, which signal waits, whether one has done its work, and all that came."""
 
     depth = 0
     waiting: int | None = None
