@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tl_experiments.runtime import signals
-from tl_experiments.runtime.signals import Terminated, obey, shielded, stop_asked, terminable
+from tl_experiments.runtime.signals import Preempted, Terminated, obey, shielded, stop_asked, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +182,35 @@ def test_a_block_that_never_asks_is_interrupted_in_the_end(monkeypatch: pytest.M
         work()
     assert time.monotonic() - start < 10
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("sent", [(signal.SIGTERM, signal.SIGUSR2), (signal.SIGUSR2, signal.SIGTERM)])
+def test_sigterm_beside_the_warning_of_a_cluster_lets_the_step_end_and_is_pre_emption(sent: tuple[int, int]) -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            for number in sent:
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+            done.append("saved")
+
+    with pytest.raises(Preempted), terminable():
+        work()
+    assert done == ["saved"]
+
+
+def test_sigterm_after_the_warning_of_a_cluster_does_not_disturb_what_unwinds() -> None:
+    done = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(0.01)
+        finally:
+            terminate()
+            done.append("unwound")
+
+    with pytest.raises(Preempted), terminable():
+        work()
+    assert done == ["unwound"]

@@ -29,6 +29,7 @@ class Faulty(Strategy):
     views: int | None
 
     trains_backbone: ClassVar[bool] = False
+    learns_from_features: ClassVar[bool] = True
 
     def prepare(self, materials: Materials) -> Workload:
         [seed] = materials.seeds

@@ -1,21 +1,22 @@
 """`hydra/launcher=ray`: a real cluster of two nodes, of which one dies, and what cannot be run is said at once."""
 
-import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.sweep.conftest import FAULTY, Desk, processes_in, wait
-from tests.sweep.faults import IS_KILLED, RAISES
+from tests.sweep.conftest import FAULTY, Desk, end_of, processes_in
+from tests.sweep.faults import RAISES
 from tests.sweep.ray_nodes import Cluster, members
-from tests.sweep.sixteen import SIXTEEN, in_the_middle, require_sixteen, writers
+from tests.sweep.shared_sweep import RATES, in_the_middle, require_once, writers
 from tests.sweep.test_isolation import trains, wait_for
-from tl_experiments.config.errors import ConfigError
+from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep.ray_cluster import RayCluster
 
 if find_spec("ray") is None:
@@ -45,18 +46,22 @@ def job_on(cluster: Cluster, desk: Desk, node: str) -> int | None:
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_nothing_is_done_twice(
-    cluster: Cluster, make_desk: Callable[[str], Desk]
+def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_one_that_fails_fails_alone(
+    cluster: Cluster, make_desk: Callable[[str], Desk], tmp_path: Path
 ) -> None:
     desk = make_desk("two-nodes")
-    process = desk.start(*SIXTEEN, "sweep.max_heads=4", RAY)
-    wait_for(lambda: process.poll() is not None or job_on(cluster, desk, "worker") is not None)
+    program = desk.begin(*FAULTY, f"seed=0,1,{RAISES}", *RATES, RAY, logs=tmp_path)
+    wait_for(lambda: program.ended or job_on(cluster, desk, "worker") is not None)
     killed = job_on(cluster, desk, "worker")
     cluster.kill("worker")
-    ended = wait(process)
-    assert ended.code == 0, ended.err
+    ended = end_of(program)
+    assert ended.code == 1, ended.err
     assert killed is not None, ended.out
-    require_sixteen(desk)
+    assert ended.errors[0] == "2 of 6 jobs did not finish"
+    for job, error in zip((4, 5), ended.errors[1:], strict=False):
+        assert re.match(rf"job {job} seed={RAISES} lr=\S+ FAILED: FaultError: by design; log ", error)
+        assert error.endswith(f"log {desk.sweep_folder / str(job) / 'job.log'}")
+    require_once(desk, finished=4, failed=2)
     log = (desk.sweep_folder / str(killed) / "job.log").read_text()
     assert log.count("starts on") == 2
     assert "goes on after epoch" in log
@@ -67,30 +72,14 @@ def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_nothing_is_do
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_jobs_that_go_wrong_end_alone_and_the_end_names_each_with_its_cause_and_log(
-    make_desk: Callable[[str], Desk],
-) -> None:
-    desk = make_desk("faults-on-ray")
-    ended = desk.sweep(*FAULTY, f"seed={RAISES},{IS_KILLED},0", RAY)
-    assert ended.code == 1, ended.err
-    assert ended.errors[0] == "2 of 3 jobs did not finish"
-    raises, is_killed = ended.errors[1:3]
-    assert raises.startswith(f"job 0 seed={RAISES} FAILED: FaultError: by design")
-    assert is_killed.startswith(f"job 1 seed={IS_KILLED} KILLED: killed by SIGKILL")
-    assert is_killed.endswith(f"log {desk.sweep_folder / '1' / 'job.log'}")
-    assert [run.info.status for run in desk.runs("run")] == ["FAILED", "KILLED", "FINISHED"]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
 def test_ctrl_c_ends_the_running_jobs_with_true_states_and_starts_no_other(
-    make_desk: Callable[[str], Desk],
+    make_desk: Callable[[str], Desk], tmp_path: Path
 ) -> None:
     desk = make_desk("stopped-on-ray")
-    process = desk.start("epochs=1000000", "sweep.max_heads=1", "seed=0,1,2", RAY)
-    wait_for(lambda: trains(desk, 0) or process.poll() is not None)
-    os.killpg(process.pid, signal.SIGINT)
-    ended = wait(process)
+    program = desk.begin("epochs=1000000", "sweep.max_heads=1", "seed=0,1,2", RAY, logs=tmp_path)
+    wait_for(lambda: trains(desk, 0) or program.ended)
+    program.signal(signal.SIGINT)  # to all of its group, as a terminal does
+    ended = end_of(program)
     assert ended.code == 130, ended.err
     assert f"to go on: python run.py -m sweep.resume={desk.sweep_folder}" in ended.out
     assert {job: result["status"] for job, result in desk.results().items()} == {0: "KILLED"}
@@ -125,7 +114,7 @@ def test_an_address_where_no_cluster_answers_is_told_in_seconds(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     start = time.monotonic()
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(SettingError, match=told):
         RayCluster.connect(runtime_env={})
     assert time.monotonic() - start < 20
 

@@ -54,4 +54,16 @@ def test_features_are_known_by_what_decides_on_them(other: list[str], make_membe
 @pytest.mark.parametrize("other", [["backbone=resnet18"], ["dataset.train_size=100"], ["backbone.image_size=32"]])
 def test_other_images_or_backbones_have_other_features(other: list[str], make_member: Callable[..., Member]) -> None:
     assert feature_key(make_member()) != feature_key(make_member(*other))
-    assert feature_key(make_member("strategy=finetune")) is None
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [["strategy=finetune"], ["runtime.cache=false"], ["augmentation=standard"], ["mixup_alpha=0.2"]],
+    ids=lambda typed: typed[0],
+)
+def test_no_job_waits_for_features_that_are_not_kept(typed: list[str], make_member: Callable[..., Member]) -> None:
+    assert feature_key(make_member(*typed)) is None
+
+
+def test_views_of_random_images_are_kept(make_member: Callable[..., Member]) -> None:
+    assert feature_key(make_member("augmentation=standard", "strategy.views=2")) is not None

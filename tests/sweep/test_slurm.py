@@ -2,6 +2,9 @@
 
 import os
 import re
+import signal
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +14,12 @@ from tests.sweep.conftest import FAULTY, Desk
 from tests.sweep.fake_slurm import install
 from tests.sweep.faults import RAISES
 from tl_experiments.config.register import register
+from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.signals import Terminated, terminable
+from tl_experiments.sweep import submitted
+from tl_experiments.sweep.cluster import ClusterJob
+from tl_experiments.sweep.plan import PlannedJob
+from tl_experiments.sweep.submitit_launcher import SlurmLauncher
 
 if find_spec("submitit") is None:
     pytest.skip("submitit is not installed", allow_module_level=True)
@@ -110,6 +119,83 @@ def test_every_key_of_the_preset_becomes_an_option_that_sbatch_documents(tmp_pat
     expected |= {"comment": "mine", "gres": "gpu:1", "gpus-per-task": "1", "cpus-per-gpu": "4", "mail-type": "END"}
     expected |= {"mem-per-gpu": "16G", "mem-per-cpu": "4G", "signal": "USR2@60", "requeue": "", "time": "90"}
     assert {key: options.get(key) for key in expected} == expected
+
+
+ACCEPTS = r"""
+import pathlib, re, sys
+text, log = pathlib.Path(sys.argv[-1]).read_text(), pathlib.Path(__file__).with_name("arrays")
+arrays = log.read_text().split() if log.exists() else []
+if len(arrays) == int(pathlib.Path(__file__).with_name("room").read_text()):
+    sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+log.write_text(" ".join([*arrays, re.search(r"--array=(\S+)", text).group(1) if "--array" in text else "one"]))
+print(f"Submitted batch job {len(arrays)}")
+"""
+CANCELS = r"""
+import pathlib, sys
+with pathlib.Path(__file__).with_name("cancelled").open("a") as file:
+    print(sys.argv[1], len(sys.argv[2:]), file=file)
+"""
+
+
+def test_more_jobs_than_an_array_may_have_are_several_and_none_stays_of_those_that_are_refused(
+    slurm: Path, tmp_path: Path
+) -> None:
+    for name, program in {"sbatch": ACCEPTS, "scancel": CANCELS}.items():
+        (slurm / name).write_text(f"#!{sys.executable}\n{program}")
+    (slurm / "room").write_text("3")
+    launcher = SlurmLauncher(submitit_folder=str(tmp_path), array_parallelism=16)
+    launcher._submitter, launcher._packed = launcher.executor(), b""
+    host = PlannedJob(0, "job", (), {}, {"allow_targets": []}, {}, uid="", folder="0", digest="")
+    jobs = [ClusterJob(number, number, host, tmp_path, "", "") for number in range(2001)]
+    assert len(launcher.submit(jobs)) == 2001
+    assert (slurm / "arrays").read_text().split() == ["0-999%16", "0-999%16", "one"]
+    (slurm / "arrays").write_text("one one")
+    with pytest.raises(RunFailed, match="QOSMaxSubmitJobPerUserLimit"):
+        launcher.submit(jobs)
+    assert (slurm / "cancelled").read_text().splitlines() == ["--state=PENDING 1000", "--signal=INT 1000"]
+
+
+GRACE = (
+    "   PreemptEligibleTime=2026-01-01T10:00:00 PreemptTime=2026-01-01T10:05:00\n   Requeue=1 Restarts=0 BatchFlag=1"
+)
+QUEUED_AGAIN = "   PreemptEligibleTime=2026-01-01T10:00:00 PreemptTime=None\n   Requeue=1 Restarts=1 BatchFlag=1"
+CANCELLED = "   PreemptEligibleTime=2026-01-01T10:00:00 PreemptTime=None\n   Requeue=1 Restarts=0 BatchFlag=1"
+
+
+@pytest.mark.parametrize(("told", "is_taken"), [(GRACE, True), (QUEUED_AGAIN, True), (CANCELLED, False), ("", False)])
+def test_sigterm_from_slurm_queues_a_job_again_only_where_the_node_is_taken(
+    told: str, is_taken: bool, slurm: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scontrol = slurm / "scontrol"
+    scontrol.write_text(f"#!{sys.executable}\nprint({told!r})")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    handled: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: handled.append(number))
+        for number in (signal.SIGUSR2, signal.SIGTERM)
+    }
+
+    def run(*_: object) -> None:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(submitted, "load_job", lambda *_, **__: ())
+    monkeypatch.setattr(submitted, "run_hydra_job", run)
+    monkeypatch.setattr(submitted.SubmittedJob, "_print_to_log", lambda _: None)
+    job = submitted.SubmittedJob(b"", "", 0, str(tmp_path / "log"), "")
+    try:
+        if is_taken:
+            with pytest.raises(Terminated):  # no result, for which the sweep waits on
+                job()
+        else:
+            assert job() == ("JobKilled", "received SIGTERM")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert handled == [signal.SIGUSR2] * is_taken, "submitit's handler, which queues again"
 
 
 def test_without_slurm_it_is_one_line_and_nothing_is_made(empty_desk: Desk) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,18 @@ def test_features_that_cannot_be_kept_are_not_extracted_for_nothing(
     assert main(["extract", *SMALL]) == code
     [line] = capsys.readouterr().err.splitlines()
     assert re.fullmatch(f"error: {told}", line), line
+
+
+def test_a_ray_cluster_that_does_not_answer_is_told_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    start = time.monotonic()
+    assert main(["extract", *SMALL, "--ray", "1"]) == 2
+    assert time.monotonic() - start < 60, "Ray itself tries for minutes"
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers")
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import ClassVar
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PATIENCE_SECONDS = 10.0  # for a shielded block; whoever sends SIGTERM often sends SIGKILL after 30
@@ -32,11 +33,12 @@ class StoppedTogether(Terminated):
 
 
 class _Shield:
-    """How many `shielded` blocks are open, which signal came while one was, and whether one has done its work."""
+    """How many `shielded` blocks are open, which signal waits, whether one has done its work, and all that came."""
 
     depth = 0
     waiting: int | None = None
     obeyed = False
+    heard: ClassVar[list[int]] = []
 
 
 def _raise(signum: int) -> None:
@@ -48,11 +50,23 @@ def _raise(signum: int) -> None:
 
 
 def _handle(signum: int, _frame: FrameType | None) -> None:
+    _Shield.heard.append(signum)
+    if _joins(_Shield.heard):
+        if _Shield.waiting is not None:
+            _Shield.waiting = signal.SIGUSR2
+            return
+        if signum == signal.SIGTERM:  # `Preempted` is on its way
+            return
     if _Shield.depth and _Shield.waiting is None and not _Shield.obeyed:
         _Shield.waiting = signum
         _set_timer(PATIENCE_SECONDS)
     else:  # a second signal does not wait
         _raise(signum)
+
+
+def _joins(heard: Sequence[int]) -> bool:
+    """Whether the last signal only belongs to the one before: clusters send both SIGUSR2 and SIGTERM."""
+    return sorted(heard) == sorted((signal.SIGUSR2, signal.SIGTERM))
 
 
 def _lose_patience(_signum: int, _frame: FrameType | None) -> None:
@@ -87,6 +101,7 @@ def terminable() -> Iterator[None]:
     finally:
         _set_timer(0)
         _Shield.depth, _Shield.waiting, _Shield.obeyed = 0, None, False
+        _Shield.heard.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

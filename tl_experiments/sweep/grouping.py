@@ -5,6 +5,7 @@ from typing import Any
 
 from tl_experiments import build
 from tl_experiments.config.member import Member
+from tl_experiments.data.watch import UNWATCHED
 from tl_experiments.runtime.fingerprint import fingerprint
 
 
@@ -49,7 +50,11 @@ def feature_key(member: Member) -> str | None:
 
     Members with different keys may share features all the same.
     """
-    if not build.build_strategy(member).learns_from_features:
+    strategy = build.build_strategy(member)
+    if not strategy.learns_from_features or not build.keeps_features(member, strategy=strategy, watch=UNWATCHED):
+        return None
+    augmentation = build.build_augmentation(member, dataset=build.build_dataset(member))
+    if strategy.runs_because(augmentation, build.build_mixing(member)):
         return None
     config = member.config
     parts = {group: config[group] for group in ("backbone", "dataset", "augmentation")}

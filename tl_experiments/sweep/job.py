@@ -19,6 +19,7 @@ from tl_experiments.sweep.ledger import FAILED, FINISHED, KILLED, PLANNED, RUNNI
 from tl_experiments.sweep.outcome import any_failed, identity, own_cause, read_outcomes
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import GROUP_KEY
+from tl_experiments.sweep.pre_emption import is_taken_by_slurm
 from tl_experiments.sweep.search.pruning import pruning
 from tl_experiments.sweep.share_out import share_out
 from tl_experiments.tracking.result import finished_line, is_finished, read_result
@@ -113,7 +114,7 @@ class Job:
 
 def _state(error: BaseException) -> str:
     """What the ledger says of a job that an error ended; one that was pre-empted is to be run again."""
-    if isinstance(error, Preempted):
+    if isinstance(error, Preempted) or (isinstance(error, Terminated) and is_taken_by_slurm()):
         return PLANNED
     return KILLED if isinstance(error, KeyboardInterrupt | Terminated) else FAILED
 

@@ -1,18 +1,11 @@
 """A Ray cluster as launchers see it: connected to, asked for its nodes, given tasks."""
 
-import logging
-import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from tl_experiments.config.errors import ConfigError
+from tl_experiments.runtime.ray_connection import address_of_ray, connect_ray
 
-ADDRESS = "RAY_ADDRESS"
-REACH_SECONDS = 5.0  # Ray itself tries for minutes
-LOCAL_STORE_BYTES = 80_000_000  # what jobs give back is a few numbers
 NODES_SECONDS = 2.0  # between two looks at the nodes
 KEYS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory_gb"}
 
@@ -35,33 +28,13 @@ class RayCluster:
             runtime_env: of Ray, for the processes of the jobs.
 
         Raises:
-            ConfigError: the cluster does not answer, or does not want this process.
-            ImportError: Ray is not installed.
+            SettingError: Ray is not installed, does not answer, or does not want this process.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
-        import ray  # noqa: PLC0415 - Ray is optional
-
-        address = os.environ.get(ADDRESS, "").strip()
-        if address:
-            _reach(address)
-        local = {} if address else {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            ray.init(
-                address=address or "local",
-                runtime_env=dict(runtime_env) or None,
-                log_to_driver=False,  # the log of a job is followed instead
-                logging_level=logging.ERROR,
-                **local,
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            told = " ".join(str(error).split())
-            hint = "; expected a cluster of this version of Ray, and its RAY_AUTH_MODE and token" if address else ""
-            raise ConfigError(f"hydra/launcher=ray: {told}{hint}") from error
-        finally:
-            for number, handler in handlers.items():  # Ray takes SIGTERM for itself
-                signal.signal(number, handler)
-        return cls(ray, f"the Ray cluster at {address}" if address else "Ray on this machine")
+        address = address_of_ray()
+        return cls(
+            connect_ray(runtime_env=runtime_env),
+            f"the Ray cluster at {address}" if address else "Ray on this machine",
+        )
 
     def put(self, content: bytes) -> Any:
         """Keep what every task is given."""
@@ -139,17 +112,3 @@ def _given_node(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _shown(key: str, amount: float) -> str:
     return f"{amount / 1e9:.3g}" if key == "memory" else f"{amount:g}"
-
-
-def _reach(address: str) -> None:
-    """See that a cluster answers; raises ConfigError."""
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdigit():
-        raise ConfigError(f"{ADDRESS}={address}: expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-    except OSError as error:
-        raise ConfigError(
-            f"{ADDRESS}={address}: no Ray cluster answers ({error}); start its head by `ray start --head`, "
-            f"or unset {ADDRESS} for Ray on this machine alone"
-        ) from error

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.signals import shielded
 from tl_experiments.sweep.causes import JobKilled
 from tl_experiments.sweep.cluster import ClusterJob, ClusterLauncher, Ticket
 from tl_experiments.sweep.plan import Plan
@@ -57,16 +56,11 @@ class RayLauncher(ClusterLauncher):
         """Connect.
 
         Raises:
-            ConfigError: Ray is not installed, does not answer, or has no node that is large enough.
+            ConfigError: there is no node that is large enough.
+            SettingError: Ray is not installed, or does not answer.
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        try:
-            with shielded():  # Ray would be left half begun
-                self._cluster = RayCluster.connect(runtime_env=dict(self._runtime_env))  # type: ignore[arg-type]
-        except ImportError as error:
-            raise ConfigError(
-                f"hydra/launcher=ray: Ray cannot be used ({error}); install it by: pip install -e '.[ray]'"
-            ) from error
+        self._cluster = RayCluster.connect(runtime_env=dict(self._runtime_env))  # type: ignore[arg-type]
         gpus = float(self._cluster.has_gpus) if self._num_gpus is None else self._num_gpus
         self._needs = {"CPU": self._num_cpus, "GPU": gpus, "memory": (self._memory_gb or 0) * 1e9}
         if not self._autoscales and (problem := self._cluster.lacks(self._needs)):

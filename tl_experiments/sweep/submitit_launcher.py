@@ -27,8 +27,11 @@ COMMON = {  # parameters of all clusters
 }
 
 
+MOST_TOGETHER = 1000  # jobs of an array: Slurm's MaxArraySize is 1001 unless a cluster raises it
+
+
 class SubmititLauncher(ClusterLauncher):
-    """Submits all jobs of a sweep at once, as one array where there are arrays."""
+    """Submits all jobs of a sweep at once, as arrays where there are arrays."""
 
     cluster: ClassVar[str]  # as submitit calls it
     poll_seconds = 1.0
@@ -78,20 +81,24 @@ class SubmititLauncher(ClusterLauncher):
         self._submitter, self._packed = self.executor(), self.packed()
 
     def submit(self, jobs: Sequence[ClusterJob]) -> list[Ticket]:
-        """Submit all of them as one array.
+        """Submit all of them, as few arrays.
 
         Raises:
-            RunFailed: the cluster refuses them.
+            RunFailed: the cluster refuses them; none is left in its queue.
         """
         works = [SubmittedJob(self._packed, job.override, job.number, str(job.folder / LOG), job.told) for job in jobs]
         from submitit.core.utils import FailedJobError, FailedSubmissionError  # noqa: PLC0415 - submitit is optional
 
+        tickets: list[Ticket] = []
         try:
-            with self._submitter.batch():
-                submitted = [self._submitter.submit(work) for work in works]
+            for start in range(0, len(works), MOST_TOGETHER):
+                with self._submitter.batch():
+                    submitted = [self._submitter.submit(work) for work in works[start : start + MOST_TOGETHER]]
+                tickets += [_SubmittedTicket(job) for job in submitted]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+            self.cancel(tickets)
             raise RunFailed(f"the jobs were refused: {' '.join(str(error).split())}") from error
-        return [_SubmittedTicket(job) for job in submitted]
+        return tickets
 
 
 class SlurmLauncher(SubmititLauncher):

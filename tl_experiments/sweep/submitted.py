@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from tl_experiments.runtime.signals import Preempted, Terminated
 from tl_experiments.sweep.causes import JobKilled, cause_of
 from tl_experiments.sweep.cluster import load_job
+from tl_experiments.sweep.pre_emption import is_taken_by_slurm
 from tl_experiments.sweep.process import as_plain, failed, run_hydra_job
 
 
@@ -36,8 +38,6 @@ class SubmittedJob:
     def __call__(self) -> tuple[str, Any]:
         """Run the job, and return how it ended as plain values; does not return from one that is queued again."""
         queue_again = signal.getsignal(signal.SIGUSR2)  # of submitit, which would interrupt the job wherever it is
-        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it with SIGUSR2, which says that there is time
         self._print_to_log()
         logging.getLogger("submitit").propagate = False  # Hydra's loggers would say it again
         try:
@@ -45,6 +45,8 @@ class SubmittedJob:
         except Preempted as error:
             return self._queue_again(queue_again, error)
         except (KeyboardInterrupt, Terminated) as error:
+            if isinstance(error, Terminated) and is_taken_by_slurm():
+                return self._queue_again(queue_again, error)
             return as_plain(failed(JobKilled(cause_of(error))))
 
     def checkpoint(self) -> Any:
@@ -53,7 +55,7 @@ class SubmittedJob:
 
         return submitit.helpers.DelayedSubmission(self)
 
-    def _queue_again(self, handler: Any, error: Preempted) -> tuple[str, Any]:
+    def _queue_again(self, handler: Any, error: Terminated) -> tuple[str, Any]:
         """Let submitit do so, which ends this process; it refuses after too many times."""
         from submitit.core.utils import UncompletedJobError  # noqa: PLC0415 - submitit is optional
 
@@ -62,7 +64,9 @@ class SubmittedJob:
             handler(signal.SIGUSR2, None)
         except UncompletedJobError as refusal:
             return as_plain(failed(JobKilled(f"{error}; {refusal}")))
-        raise error
+        except subprocess.CalledProcessError:
+            sys.stdout.write("Slurm has queued it again already\n")
+        raise error  # without a result, for which the sweep waits on
 
     def _print_to_log(self) -> None:
         Path(self.log).parent.mkdir(parents=True, exist_ok=True)

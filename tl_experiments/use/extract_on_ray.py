@@ -1,10 +1,9 @@
-"""Features extracted by the nodes of a Ray cluster, or by this machine as one: the only file here that knows Ray.
+"""Features extracted by the nodes of a Ray cluster, or by this machine as one.
 
 All nodes must reach the images, the cache and this program under the paths of the process that asks, as on a shared
 disk. A part whose node died is tried again, which costs what was not published of it.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tl_experiments.config.member import Member
 from tl_experiments.runtime.cache_folder import FOLDER, LIMIT, cache_folder
 from tl_experiments.runtime.errors import RunFailed, SettingError, UserError
 from tl_experiments.runtime.process import num_cores
+from tl_experiments.runtime.ray_connection import connect_ray
 from tl_experiments.runtime.share import Share
 from tl_experiments.tracking.console import Console
 from tl_experiments.use.extract import Extracted, extract
@@ -38,7 +38,7 @@ def extract_on_ray(overrides: Sequence[str], member: Member, *, num_parts: int, 
     Raises:
         UserError: Ray is not installed, not there or too small; or as `extract` does.
     """
-    ray = _connected()
+    ray = connect_ray(runtime_env=_runtime_env())
     try:
         threads = member.config["runtime"]["threads"] or int(os.environ.get("OMP_NUM_THREADS", num_cores()))
         resources = _resources(ray, device=member.config["runtime"]["device"], threads=threads)
@@ -50,26 +50,11 @@ def extract_on_ray(overrides: Sequence[str], member: Member, *, num_parts: int, 
         ray.shutdown()
 
 
-def _connected() -> Any:
-    """Connect to RAY_ADDRESS, or start Ray on this machine; returns the library.
-
-    Raises:
-        SettingError: it is not installed, or not there.
-    """
-    try:
-        import ray  # noqa: PLC0415 - optional, and slow
-    except ImportError:
-        raise SettingError("--ray needs Ray; expected it installed by pip install 'tl_experiments[ray]'") from None
+def _runtime_env() -> dict[str, Any]:
+    """Return what workers must see as this process does: its code, and its cache."""
     code = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {FOLDER: str(cache_folder()), "PYTHONPATH": os.pathsep.join(code)}
-    variables |= {name: os.environ[name] for name in (LIMIT,) if name in os.environ}
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingError(f"RAY_ADDRESS={address}: {reason}; expected the address of a running cluster") from None
-    return ray
+    return {"env_vars": variables | {name: os.environ[name] for name in (LIMIT,) if name in os.environ}}
 
 
 def _resources(ray: Any, *, device: str, threads: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One sweep for all launchers of clusters: sixteen jobs on the same features, and what must be true when it is over."""
+"""One sweep for all launchers of clusters: jobs on the same features, and what must be true when it is over."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -7,18 +7,19 @@ from pathlib import Path
 from tests.sweep.conftest import Desk
 
 EPOCHS = 12
-SIXTEEN = ("seed=0,1,2,3,4,5,6,7", "lr=1e-3,1e-2", f"epochs={EPOCHS}")  # beside TINY
+RATES = ("lr=1e-3,1e-2", f"epochs={EPOCHS}")  # beside TINY; jobs 0 and 1 have the first seed
 
 
-def require_sixteen(desk: Desk) -> None:
-    """See that every job has finished once, and that MLflow has one run of each, under one parent."""
-    assert [result["status"] for result in desk.results().values()] == ["FINISHED"] * 16
-    runs = desk.runs("run")
-    assert [run.info.status for run in runs] == ["FINISHED"] * 16
-    assert len({run.data.tags["tl.uid"] for run in runs}) == 16
-    assert desk.parent().info.status == "FINISHED"
-    assert {entry["job"]: entry["state"] for entry in desk.ledger()} == dict.fromkeys(range(16), "FINISHED")
-    for run in runs:
+def require_once(desk: Desk, *, finished: int, failed: int = 0) -> None:
+    """See that the first jobs have finished once and the last ones failed, with one run in MLflow for each."""
+    states = ["FINISHED"] * finished + ["FAILED"] * failed
+    assert [result["status"] for _, result in sorted(desk.results().items())] == states
+    runs = sorted(desk.runs("run"), key=lambda run: int((run.info.run_name or "").split()[0]))
+    assert [run.info.status for run in runs] == states
+    assert len({run.data.tags["tl.uid"] for run in runs}) == len(states)
+    assert desk.parent().info.status == states[-1]
+    assert {entry["job"]: entry["state"] for entry in desk.ledger()} == dict(enumerate(states))
+    for run in runs[:finished]:
         history = desk.client.get_metric_history(run.info.run_id, "val/acc")
         assert [point.step for point in history] == list(range(1, EPOCHS + 1)), (
             "an epoch is missing, or was logged twice"
