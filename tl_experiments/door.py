@@ -32,6 +32,8 @@ from tl_experiments.tracking.address import absolute_uri
 
 def _report(error: Exception, *, prefix: str = "") -> int:
     message = str(error) if isinstance(error, ConfigError | UserError) else explain(error)
+    if (launch := current_launch()) is not None:
+        launch.error = message
     for line in message.splitlines():
         print(f"error: {prefix}{line}", file=sys.stderr)
     return 1 if isinstance(error, RunFailed) else 2

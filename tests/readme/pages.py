@@ -53,8 +53,8 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
         arguments = [str(ROOT / argument) if argument == "run.py" else argument for argument in arguments] + [*LITTLE]
     if program == "tlx" and "lr-find" in arguments:
         arguments += [*LITTLE, "batch_size=8"]  # of a hundred steps
-    if program == "tlx" and "extract" in arguments:
-        arguments += LITTLE
+    if program == "tlx" and arguments[0] == "extract":
+        arguments[1:1] = LITTLE
     fewer = "3" if "sweep.resume=latest" in arguments else "2"
     arguments = [re.sub(r"(?<=num_trials=)\d+", fewer, argument) for argument in arguments]
     if "experiment=image_folder_finetune" in arguments:

@@ -51,6 +51,7 @@ class Launch:
     typed: tuple[str, ...] = ()
     round: str = field(default_factory=lambda: uuid.uuid4().hex)
     has_given: bool = False  # a task
+    error: str = ""  # that this process has told
 
     @property
     def is_first(self) -> bool:
@@ -95,10 +96,10 @@ class Launch:
             time.sleep(ASK_SECONDS)
         raise TimeoutError(f"the first process has said nothing for {DOOR_SECONDS} s")
 
-    def end(self, error: str | None) -> None:
+    def end(self) -> None:
         """Say that the first process has come to its end, and what it told of an error."""
         with suppress(RuntimeError):
-            self.store.set(f"{self.round}/ended", error or "")
+            self.store.set(f"{self.round}/ended", self.error)
 
     def error_of_first(self, *, seconds: float) -> str | None:
         """Return the error by which the first process has ended, waiting for it; None where it tells none."""

@@ -26,16 +26,11 @@ def leading(launch: Launch) -> Iterator[None]:
     """Be the first process; the others learn when it has come to its end, and by which error."""
     try:
         yield
-    except Exception as error:
-        launch.end(str(error))
-        raise
-    except BaseException:
-        launch.end(None)
-        raise
-    if not launch.has_given:
-        launch.give_task(None)  # --help, or a run that has finished
-    launch.forget()
-    launch.end(None)
+        if not launch.has_given:
+            launch.give_task(None)  # --help, or a run that has finished
+        launch.forget()
+    finally:
+        launch.end()
 
 
 def arguments_now(launch: Launch, arguments: Sequence[str]) -> list[str]:

@@ -26,13 +26,14 @@ OF_GROUPS: dict[str, ParamValue] = {  # the same of keys that groups hold
     "strategy.l2_sp": 0.0,
     "head.dropout": 0.0,
     "augmentation.erase_prob": 0.0,
+    "runtime.fsdp": False,
 }
 GROUPS = ("backbone", "strategy", "head", "optimizer", "scheduler", "dataset", "augmentation", "runtime")
 
 # Keys that say how a run is built, where files lie, or how fast things go.
 BUILDING = {"_target_", "_partial_", "lr"}  # `lr` is a knob, and told as that
 PLACES = {"root", "download"}
-SPEED = {"workers", "image_memory_gb", "infer_batch_size", "log_every_steps", "cache"}
+SPEED = {"workers", "image_memory_gb", "infer_batch_size", "log_every_steps", "cache", "rank_timeout"}
 LEFT_OUT = BUILDING | PLACES | SPEED
 
 
