@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.scorecard import count
 from tests.sweep.conftest import FAULTY, Desk, end_of, processes_in
 from tests.sweep.faults import RAISES
 from tests.sweep.ray_nodes import Cluster, members
@@ -23,6 +24,7 @@ if find_spec("ray") is None:
     pytest.skip("ray is not installed", allow_module_level=True)
 
 RAY = "hydra/launcher=ray"
+SEEDS = count(ordinary=2, full=8)  # each with two rates
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +52,20 @@ def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_one_that_fail
     cluster: Cluster, make_desk: Callable[[str], Desk], tmp_path: Path
 ) -> None:
     desk = make_desk("two-nodes")
-    program = desk.begin(*FAULTY, f"seed=0,1,{RAISES}", *RATES, RAY, logs=tmp_path)
+    seeds = ",".join(map(str, (*range(SEEDS), RAISES)))
+    program = desk.begin(*FAULTY, f"seed={seeds}", *RATES, RAY, logs=tmp_path)
     wait_for(lambda: program.ended or job_on(cluster, desk, "worker") is not None)
     killed = job_on(cluster, desk, "worker")
     cluster.kill("worker")
     ended = end_of(program)
     assert ended.code == 1, ended.err
     assert killed is not None, ended.out
-    assert ended.errors[0] == "2 of 6 jobs did not finish"
-    for job, error in zip((4, 5), ended.errors[1:], strict=False):
+    sound = 2 * SEEDS
+    assert ended.errors[0] == f"2 of {sound + 2} jobs did not finish"
+    for job, error in zip((sound, sound + 1), ended.errors[1:], strict=False):
         assert re.match(rf"job {job} seed={RAISES} lr=\S+ FAILED: FaultError: by design; log ", error)
         assert error.endswith(f"log {desk.sweep_folder / str(job) / 'job.log'}")
-    require_once(desk, finished=4, failed=2)
+    require_once(desk, finished=sound, failed=2)
     log = (desk.sweep_folder / str(killed) / "job.log").read_text()
     assert log.count("starts on") == 2
     assert "goes on after epoch" in log
