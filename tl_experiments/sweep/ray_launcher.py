@@ -94,7 +94,7 @@ class RayLauncher(ClusterLauncher):
         return _RayTicket(self._cluster, started)
 
     def cancel(self, tickets: Sequence["_RayTicket"]) -> None:
-        for ticket in tickets:
+        for ticket in reversed(tickets):  # those that wait come last, and would begin where one that runs has ended
             self._cluster.cancel(ticket.reference)
 
     def check(self) -> None:
