@@ -8,7 +8,7 @@ from typing import Self
 from tl_experiments import build
 from tl_experiments.config.member import Member
 from tl_experiments.data.dataset_images import DatasetImages
-from tl_experiments.data.watch import UNWATCHED
+from tl_experiments.data.watch import UNWATCHED, Watch
 from tl_experiments.engine.lr_finder import RangeTest
 from tl_experiments.inference.examples import example_canvases
 from tl_experiments.inference.saved_model import save_model
@@ -57,9 +57,9 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         begins.require_same_everywhere(ranks, images)
         _identify(logs, workload, begins)
         if build.seeks_rate(shared):
-            found = ranks.from_first(logs[0].found_rate)
-            if found is None:
-                found = find_rate(workload, build.range_trainer_factory(shared, ground), watch=console)
+            known = logs[0].found_rate
+            found = _agreed_rate(shared, ground, workload, known=known, watch=console)
+            if known is None:
                 logs[0].rate(found)
             members = [build.at_rate(shared, found.suggestion)]
         trainer = build.build_trainer(members, workload, ground=ground)
@@ -94,13 +94,19 @@ def follow_experiment(members: Sequence[Member]) -> None:
             workload = ground.strategy.prepare(build.build_materials(members, ground, watch=UNWATCHED))
             Beginning.of(workload).require_same_everywhere(ranks, ground.images)
             if build.seeks_rate(shared):
-                found = ranks.from_first(None)
-                if found is None:
-                    found = find_rate(workload, build.range_trainer_factory(shared, ground), watch=UNWATCHED)
+                found = _agreed_rate(shared, ground, workload, known=None, watch=UNWATCHED)
                 members = [build.at_rate(shared, found.suggestion)]
             follow(build.build_trainer(members, workload, ground=ground), ranks=ranks)
             for model in workload.deployables:
                 workload.finish(model)  # to which each process may have a share
+
+
+def _agreed_rate(
+    member: Member, ground: build.Ground, workload: Workload, *, known: RangeTest | None, watch: Watch
+) -> RangeTest:
+    """Return what `lr=auto` comes to: as the first process knows it of a run that goes on, else by all together."""
+    found = ground.compute.ranks.from_first(known)
+    return found or find_rate(workload, build.range_trainer_factory(member, ground), watch=watch)
 
 
 def find_lr(member: Member) -> RangeTest:

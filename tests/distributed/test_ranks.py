@@ -68,18 +68,23 @@ def test_each_image_of_the_test_split_is_judged_once(one: Path, four: Path) -> N
     assert figures[0]["test/loss"] == pytest.approx(figures[1]["test/loss"], abs=1e-5)
 
 
-@pytest.mark.slow
-def test_heads_learn_from_features_that_all_have_extracted(home: Path) -> None:
-    own = [ranks(count, "runtime.cache=false", folder=home / f"features-{count}") for count in (1, 2)]
-    assert distance(*own) < CLOSE
+PARTS = ("accumulate_steps=2", "batch_size=11", "mixup_alpha=0.2", "augmentation=standard", "epochs=2")
+UNEVEN = ("runtime=fsdp", "batch_size=2", "accumulate_steps=4", "dataset.train_size=23", "epochs=1")
 
 
 @pytest.mark.slow
-def test_batches_in_parts_of_mixed_and_moved_images_add_up(home: Path) -> None:
-    """11 images a step leave three processes unequal shares, in each of two parts."""
-    several = ("batch_size=11", "accumulate_steps=2", "mixup_alpha=0.2", "augmentation=standard", "epochs=2")
-    own = [ranks(count, *FINETUNE, *several, folder=home / f"parts-{count}") for count in (1, 3)]
-    assert distance(*own) < CLOSE
+@pytest.mark.parametrize(
+    ("count", "arguments"),
+    [
+        pytest.param(2, ("runtime.cache=false",), id="features that all have extracted"),
+        pytest.param(3, (*FINETUNE, *PARTS), id="unequal shares of mixed and moved images in two parts"),
+        # 7 images in the last step, computed 2 at a time, of which one process has 3.
+        pytest.param(2, (*FINETUNE, *UNEVEN), id="a model in shares, and another number of images for each process"),
+    ],
+)
+def test_what_is_shared_unequally_adds_up(count: int, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    one, several = (ranks(number, *arguments, folder=tmp_path / str(number)) for number in (1, count))
+    assert distance(one, several) < CLOSE
 
 
 @pytest.mark.slow
@@ -130,14 +135,6 @@ def test_layers_that_are_synchronised_keep_their_activation() -> None:
     for _ in range(2):
         convert_norms(network, batchnorm_modules(network))
     assert type(network[0]) is SyncBatchNormAct
-
-
-@pytest.mark.slow
-def test_unequal_shares_of_parts_make_all_do_the_same(home: Path) -> None:
-    """7 images in the last step, computed 2 at a time, of which one process has 3."""
-    uneven = ("runtime=fsdp", "batch_size=2", "accumulate_steps=4", "dataset.train_size=23", "epochs=1")
-    own = [ranks(count, *FINETUNE, *uneven, folder=home / f"uneven-{count}") for count in (1, 2)]
-    assert distance(*own) < CLOSE
 
 
 @pytest.mark.slow

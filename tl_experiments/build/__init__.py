@@ -7,6 +7,7 @@ from tl_experiments.build.checks import (
 )
 from tl_experiments.build.described import describe_model, write_card
 from tl_experiments.build.ground import (
+    Ground,
     build_ground,
     build_images,
     build_materials,
@@ -40,6 +41,7 @@ from tl_experiments.build.records import (
 from tl_experiments.build.trained import build_classifier, build_trained_model
 
 __all__ = [
+    "Ground",
     "at_rate",
     "bank_rule",
     "build_augmentation",

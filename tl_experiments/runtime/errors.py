@@ -19,3 +19,7 @@ class SettingError(UserError):
 
 class RunFailed(UserError):  # noqa: N818 - it names what happened
     """The run began and could not go on, for a reason that its settings or its data explain; exit code 1."""
+
+
+class RankLost(RunFailed):
+    """Another process of the same run is gone, or has not answered in time; the run can be gone on with."""

@@ -10,17 +10,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from tl_experiments.runtime.errors import RunFailed
+from tl_experiments.runtime.errors import RankLost, RunFailed
 from tl_experiments.runtime.share import Share
 
 Value = TypeVar("Value")
 _CPU = torch.device("cpu")
-
-
-class RankLost(RunFailed):
-    """Another process of the same run is gone, or has not answered in time; the run can be gone on with."""
-
-    is_lost = True
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import from_plain
+from tl_experiments.runtime.errors import RankLost
 from tl_experiments.runtime.signals import StoppedTogether, Terminated, terminable
 from tl_experiments.runtime.torchrun import Launch
 from tl_experiments.sweep.resumed import KEY, is_resume
@@ -74,9 +75,9 @@ def follow_first(launch: Launch) -> int:
         return 143
     except (KeyboardInterrupt, Terminated):
         return 143
+    except RankLost:
+        return 1  # the first process tells it, or the one that is lost told why
     except Exception as error:
-        if getattr(error, "is_lost", False):
-            return 1  # the first process tells it, or the one that is lost told why
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of torchrun, as others end by this: the reason is told first
         if launch.error_of_first(seconds=FIRST_SECONDS) == str(error):
             return 1  # one that all have is told once
