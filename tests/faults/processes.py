@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import take_signals
+from tests.commands import Ended, take_signals
 
 ROOT = Path(__file__).parent.parent.parent
 PATHS = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "sweep")))  # of the program, and of code that goes wrong
@@ -87,6 +87,11 @@ class Program:
             time.sleep(0.001)
         assert self.code is not None
         return self.code
+
+    def end(self, *, limit_seconds: float = LIMIT_SECONDS) -> Ended:
+        """Wait for the end, and return how it was; for programs with `logs`, else there are no errors apart."""
+        code = self.wait(limit_seconds=limit_seconds)
+        return Ended(code, self.output, self.errors.read_text(errors="replace"))
 
     def signal(self, number: int, *, alone: bool = False) -> None:
         """Send a signal to the process and all that it started."""

@@ -91,8 +91,7 @@ class Desk:
 
 def end_of(program: Program) -> Ended:
     """Wait for a sweep that was begun; one that takes too long is ended."""
-    code = program.wait(limit_seconds=LIMIT_SECONDS)
-    return Ended(code, program.output, program.errors.read_text())
+    return program.end(limit_seconds=LIMIT_SECONDS)
 
 
 def wait(process: subprocess.Popen[str]) -> Ended:

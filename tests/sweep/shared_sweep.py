@@ -1,13 +1,15 @@
 """One sweep for all launchers of clusters: jobs on the same features, and what must be true when it is over."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.sweep.conftest import Desk
+from tests.sweep.faults import HELD_EPOCH, HOLD
 
 EPOCHS = 12
 RATES = ("lr=1e-3,1e-2", f"epochs={EPOCHS}")  # beside TINY; jobs 0 and 1 have the first seed
+HELD = ("strategy._target_=faults.Held", "allow_targets=[faults.]", *RATES)
 
 
 def require_once(desk: Desk, *, finished: int, failed: int = 0) -> None:
@@ -40,7 +42,15 @@ def writers(desk: Desk) -> Iterator[tuple[int, int]]:
                 yield int(process.name), int(log.parent.name)
 
 
+@contextmanager
+def held(desk: Desk) -> Iterator[None]:
+    """Keep the jobs that begin in here in their middle, until it is left."""
+    (desk.folder / HOLD).touch()
+    yield
+    (desk.folder / HOLD).unlink()
+
+
 def in_the_middle(desk: Desk, job: int) -> bool:
-    """Whether a job has trained some epochs, and some are left."""
+    """Whether a job that is held has come so far."""
     logs = desk.folder.glob(f"outputs/sweeps/*/{job}/metrics.jsonl")
-    return 2 <= sum(len(log.read_text().splitlines()) for log in logs) < EPOCHS - 3
+    return sum(len(log.read_text().splitlines()) for log in logs) == HELD_EPOCH - 1

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.faults.scorecard import count
-from tests.sweep.conftest import FAULTY, Desk, end_of, processes_in
+from tests.sweep.conftest import Desk, end_of, processes_in
 from tests.sweep.faults import RAISES
 from tests.sweep.ray_nodes import Cluster, members
-from tests.sweep.shared_sweep import RATES, in_the_middle, require_once, writers
+from tests.sweep.shared_sweep import HELD, held, in_the_middle, require_once, writers
 from tests.sweep.test_isolation import trains, wait_for
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep.ray_cluster import RayCluster
@@ -53,10 +53,11 @@ def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_one_that_fail
 ) -> None:
     desk = make_desk("two-nodes")
     seeds = ",".join(map(str, (*range(SEEDS), RAISES)))
-    program = desk.begin(*FAULTY, f"seed={seeds}", *RATES, RAY, logs=tmp_path)
-    wait_for(lambda: program.ended or job_on(cluster, desk, "worker") is not None)
-    killed = job_on(cluster, desk, "worker")
-    cluster.kill("worker")
+    with held(desk):
+        program = desk.begin(f"seed={seeds}", *HELD, "sweep.max_heads=1", RAY, logs=tmp_path)
+        wait_for(lambda: program.ended or job_on(cluster, desk, "worker") is not None)
+        killed = job_on(cluster, desk, "worker")
+        cluster.kill("worker")
     ended = end_of(program)
     assert ended.code == 1, ended.err
     assert killed is not None, ended.out

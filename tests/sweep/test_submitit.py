@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.scorecard import count
 from tests.sweep.conftest import Desk, end_of, processes_in
-from tests.sweep.shared_sweep import RATES, digests, in_the_middle, require_once, writers
+from tests.sweep.shared_sweep import HELD, digests, held, in_the_middle, require_once, writers
 from tests.sweep.test_isolation import wait_for
 
 if find_spec("submitit") is None:
@@ -25,15 +25,16 @@ def test_a_pre_empted_process_is_queued_again_and_comes_to_the_bits_of_an_undist
     make_desk: Callable[[str], Desk], tmp_path: Path
 ) -> None:
     undisturbed = make_desk("undisturbed")
-    assert undisturbed.sweep(*RATES, "seed=0").code == 0
+    assert undisturbed.sweep(*HELD, "seed=0").code == 0
     desk = make_desk("pre-empted")
     seeds = ",".join(map(str, range(SEEDS)))
     together = ("sweep.max_heads=2", "hydra/launcher=submitit_local")
-    program = desk.begin(f"seed={seeds}", *RATES, *together, logs=tmp_path)
-    wait_for(lambda: program.ended or in_the_middle(desk, 0))
-    for pid, job in writers(desk):
-        if job == 0:
-            os.kill(pid, signal.SIGUSR2)  # submitit's signal, by which Slurm warns
+    with held(desk):
+        program = desk.begin(f"seed={seeds}", *HELD, *together, logs=tmp_path)
+        wait_for(lambda: program.ended or in_the_middle(desk, 0))
+        for pid, job in writers(desk):
+            if job == 0:
+                os.kill(pid, signal.SIGUSR2)  # submitit's signal, by which Slurm warns
     ended = end_of(program)
     assert ended.code == 0, ended.err
     require_once(desk, finished=2 * SEEDS)

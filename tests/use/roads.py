@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from tl_experiments.data.transforms import centre_crop, draw
 from tl_experiments.inference.description import Description
 from tl_experiments.inference.image_list import list_images
 from tl_experiments.models.mirrors import mean_logits
-from tl_experiments.tracking.address import absolute_uri
+from tl_experiments.tracking.address import VARIABLE, absolute_uri
 from tl_experiments.tracking.named_run import model_folder, run_folder
 
 AT_ONCE = 20  # images of a request
@@ -124,7 +125,6 @@ class Roads:
         return answer.raise_for_status().json()["predictions"]
 
     def mlflow(self) -> np.ndarray:
-        mlflow.set_tracking_uri(absolute_uri(None))
         run_id = json.loads((run_folder(self.run) / "result.json").read_text())["run_id"]
         count = len(self.description.class_names)
         images = pd.DataFrame({"image": [path.read_bytes() for path in self.paths]})
@@ -192,6 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("run")
     parser.add_argument("images")
     typed = parser.parse_args()
+    os.environ[VARIABLE] = absolute_uri(None)  # MLflow's own default is another
     with tempfile.TemporaryDirectory() as desk:
         roads = Roads(typed.run, typed.images, Path(desk))
         precision, tested = roads.own_test()

@@ -17,6 +17,7 @@ from tl_experiments.data.source import Dataset
 from tl_experiments.engine.schedulers import Schedule
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.head_kinds import HeadKind
+from tl_experiments.runtime.importing import importing
 from tl_experiments.strategies.base import Strategy
 from tl_experiments.tracking.tracker import Tracker
 
@@ -50,7 +51,9 @@ def instantiate_group(member: Member, group: str, *, offered: Mapping[str, Any] 
 
 def _wanted(node: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        parameters = inspect.signature(get_object(node["_target_"])).parameters
+        with importing():
+            target = get_object(node["_target_"])
+        parameters = inspect.signature(target).parameters
     except (ImportError, AttributeError, ValueError, TypeError):  # which is told of when it is checked
         return {}
     return {name: value for name, value in offered.items() if name in parameters}
@@ -82,7 +85,8 @@ def _check(node: Mapping[str, Any], group: str, *, allow_targets: Sequence[str],
     """
     target = node["_target_"]
     try:
-        found = get_object(target)
+        with importing():
+            found = get_object(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{group}._target_={target}: there is no such thing to call") from error
     home = f"{getattr(found, '__module__', None)}."

@@ -3,14 +3,17 @@
 
 import gc
 
-import sklearn.metrics
-import sqlalchemy.dialects.sqlite
+from tl_experiments.runtime.importing import importing
 
-import tl_experiments.data.digits
-import tl_experiments.experiment
-import tl_experiments.models.efficientnet_lite0
-import tl_experiments.sweep.process
-import tl_experiments.tracking.mlflow_tracker
+with importing():  # a job's collector leaves all these objects alone, so that their memory stays shared
+    import mlflow.store.tracking.sqlalchemy_store
+    import sklearn.metrics
+    import sqlalchemy.dialects.sqlite
 
-gc.collect()
-gc.freeze()  # a job's collector leaves these objects alone, so that their memory stays shared
+    import tl_experiments.data.digits
+    import tl_experiments.experiment
+    import tl_experiments.models.efficientnet_lite0
+    import tl_experiments.sweep.process
+    import tl_experiments.tracking.mlflow_tracker
+
+    gc.collect()

@@ -23,6 +23,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, plain
 from tl_experiments.runtime.files import publish_text
 from tl_experiments.runtime.full_error import given_back
+from tl_experiments.runtime.importing import importing
 from tl_experiments.runtime.signals import terminable
 from tl_experiments.sweep.causes import MENDABLE
 from tl_experiments.sweep.folder import claimed, find_sweep, require_unplanned
@@ -79,7 +80,8 @@ class PlannedSweeper(Sweeper):
         require_unplanned(folder)
         plan, configs = self._make_plan(typed, settings, folder=folder)
         launcher = None if settings["dry_run"] else self._launcher(folder)  # it imports while the plan is checked
-        from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
+        with importing():
+            from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
 
         plan, configs = self._settle(plan, configs, folder=folder)
         if launcher is None:
@@ -158,7 +160,8 @@ class PlannedSweeper(Sweeper):
             return []
         with claimed(folder):
             launcher = self._launcher(folder)
-            from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
+            with importing():
+                from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
 
             changed = [*changed_code(plan, code_version()), *forgotten(plan, self._config.hydra.overrides.hydra)]
             if plan.search is not None:

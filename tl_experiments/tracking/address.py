@@ -9,7 +9,8 @@ from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.links import SQLITE, is_server
 
 DEFAULT_URI = "sqlite:///outputs/mlflow.db"
-SCHEMES = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+DATABASES = ("postgresql", "mysql", "mssql")
+SCHEMES = ("http://", "https://", *DATABASES, "databricks")
 VARIABLE = "MLFLOW_TRACKING_URI"
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 HIDDEN = "***"

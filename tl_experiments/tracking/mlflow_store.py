@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tl_experiments.runtime.errors import SettingError
-from tl_experiments.tracking.address import CREDENTIALS, VARIABLE, holds_secret, redacted, shown
+from tl_experiments.runtime.importing import importing
+from tl_experiments.tracking.address import CREDENTIALS, DATABASES, VARIABLE, holds_secret, redacted, shown
 from tl_experiments.tracking.links import SQLITE, is_server
 from tl_experiments.tracking.patience import limited
 
@@ -119,8 +121,22 @@ def _make_database(database: Path) -> None:
     unfinished.replace(database)
 
 
+def _client(address: str) -> MlflowClient:
+    """Return a client of a store; a database is asked once before, as MLflow would ask ten times, for 102 s."""
+    if address.startswith((SQLITE, *DATABASES)):
+        with importing():
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401, PLC0415 - it would be imported by the client
+    if address.startswith(DATABASES):
+        engine = create_engine(address)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    return MlflowClient(tracking_uri=address, registry_uri=address)
+
+
 def _connect(address: str, experiment_name: str, *, artifacts: Path | None) -> Store:
-    client = MlflowClient(tracking_uri=address, registry_uri=address)
+    client = _client(address)
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment is None:
         location = artifacts.as_uri() if artifacts else None
@@ -172,7 +188,7 @@ def existing_client(address: str) -> Iterator[MlflowClient]:
         raise SettingError(f"{address}: no such database; expected the store that the runs were tracked in")
     with limited(ANSWER_SECONDS):
         try:
-            yield MlflowClient(tracking_uri=address, registry_uri=address)
+            yield _client(address)
         except (OSError, ImportError, MlflowException, SQLAlchemyError) as error:
             if getattr(error, "error_code", None) == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
