@@ -1,7 +1,8 @@
 """The real program, run hundreds of times: every run is a process of its own, forked from one that has imported.
 
 The process dies, or signals its group, at a place of its story that a test names: `Strike`. As a program this file is
-the server of forks; it gets requests on the socket whose number it is given.
+the server of forks, one for all processes of pytest; it listens on the socket whose name it is given, and ends when
+nobody is connected any more.
 """
 
 import atexit
@@ -110,16 +111,10 @@ class Program:
 
 
 class Server:
-    """The process that forks."""
+    """The process that forks, as seen from one that asks it to."""
 
     def __init__(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = os.environ | {"PYTHONPATH": PATHS}
-        program = [sys.executable, "-m", "tests.faults.processes", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            program, pass_fds=[theirs.fileno()], cwd=ROOT, env=environment, preexec_fn=take_signals
-        )
-        theirs.close()
+        self._control = _connected(f"tl_forks_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}")
         self._count = 0
         self._lock = threading.Lock()
 
@@ -160,7 +155,6 @@ class Server:
 
     def close(self) -> None:
         self._control.close()
-        self._process.wait()
 
     def request(self, request: object) -> dict[str, Any]:
         with self._lock:
@@ -168,9 +162,29 @@ class Server:
             return json.loads(self._control.recv(MOST_BYTES))
 
 
+def _connected(name: str) -> socket.socket:
+    """Connect to the server of a name, which is started where there is none; of several the first alone listens."""
+    started: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with suppress(OSError):
+            control.connect(f"\0{name}")
+            control.send(json.dumps({"poll": None}).encode())
+            if control.recv(MOST_BYTES):  # else it was about to end
+                return control
+        control.close()
+        if started is None or started.poll() is not None:
+            program = [sys.executable, "-m", "tests.faults.processes", name]
+            environment = os.environ | {"PYTHONPATH": PATHS}
+            started = subprocess.Popen(program, cwd=ROOT, env=environment, preexec_fn=take_signals)
+        time.sleep(0.05)
+    raise TimeoutError(f"the server of forks does not answer within {LIMIT_SECONDS} s")
+
+
 @functools.cache
 def server() -> Server:
-    """The one server, which ends with this process."""
+    """The one server."""
     started = Server()
     atexit.register(started.close)
     return started
@@ -209,23 +223,48 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
-def _serve(control: socket.socket) -> None:
+def _serve(listening: socket.socket) -> None:
     """Fork a process for each request; returns in such a process, which is the program from then on."""
-    while content := control.recv(MOST_BYTES):
-        request = json.loads(content)
-        if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            code = os.waitstatus_to_exitcode(status) if pid else None
-            control.send(json.dumps({"code": code}).encode())
-            continue
-        child = os.fork()
-        if child == 0:
-            control.close()
-            _become(request)
-            return
-        with suppress(OSError):  # it has done so itself
-            os.setpgid(child, child)
-        control.send(json.dumps({"pid": child}).encode())
+    clients: list[socket.socket] = []
+    while True:
+        for ready in select.select([listening, *clients], [], [])[0]:
+            if ready is listening:
+                clients.append(listening.accept()[0])
+            elif content := _received(ready):
+                request = json.loads(content)
+                child = os.fork() if "program" in request else None
+                if child == 0:
+                    for descriptor in (listening, *clients):
+                        descriptor.close()
+                    _become(request)
+                    return
+                with suppress(OSError):  # of a client that has died
+                    ready.send(json.dumps(_code_of(request["poll"]) if child is None else _led(child)).encode())
+            else:
+                clients.remove(ready)
+                ready.close()
+                if not clients:
+                    return
+
+
+def _received(client: socket.socket) -> bytes:
+    try:
+        return client.recv(MOST_BYTES)
+    except OSError:  # it has died
+        return b""
+
+
+def _code_of(pid: int | None) -> dict[str, int | None]:
+    """Return the exit code of a child that has ended."""
+    ended, status = (0, 0) if pid is None else os.waitpid(pid, os.WNOHANG)
+    return {"code": os.waitstatus_to_exitcode(status) if ended else None}
+
+
+def _led(child: int) -> dict[str, int]:
+    """Return the number of a child that leads a group of its own."""
+    with suppress(OSError):  # it has done so itself
+        os.setpgid(child, child)
+    return {"pid": child}
 
 
 def _become(request: Mapping[str, Any]) -> None:
@@ -403,10 +442,17 @@ def _make_schema_once(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listening.bind(f"\0{sys.argv[1]}")
+    except OSError:
+        sys.exit()  # another was faster
+    listening.listen(64)
+
     import tl_experiments.sweep.preloaded  # noqa: F401
 
     schema, serving = Path(tempfile.mkdtemp()), os.getpid()
     _make_schema_once(schema)
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(listening)
     if os.getpid() == serving:
         shutil.rmtree(schema)

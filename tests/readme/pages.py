@@ -12,6 +12,7 @@ from tests.faults.processes import server
 ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = "README.md", "docs/guide.md"
 LITTLE = ("dataset.train_size=40", "epochs=1", "backbone.image_size=32", "runtime.threads=1")
+SMALL_BACKBONE = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 ENDED = ("the run has finished: ", "IDENTICAL: ", "journals delivered to ")
 OF_VERBS = (
     " GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=",
@@ -52,7 +53,7 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
     if program == "torchrun":
         arguments = [str(ROOT / argument) if argument == "run.py" else argument for argument in arguments] + [*LITTLE]
     if program == "tlx" and "lr-find" in arguments:
-        arguments += [*LITTLE, "batch_size=8"]  # of a hundred steps
+        arguments += [*LITTLE, *SMALL_BACKBONE, "batch_size=8"]  # of a hundred steps
     if program == "tlx" and arguments[0] == "extract":
         arguments[1:1] = LITTLE
     fewer = "3" if "sweep.resume=latest" in arguments else "2"

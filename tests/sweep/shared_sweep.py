@@ -20,6 +20,7 @@ def require_once(desk: Desk, *, finished: int, failed: int = 0) -> None:
     assert [run.info.status for run in runs] == states
     assert len({run.data.tags["tl.uid"] for run in runs}) == len(states)
     assert desk.parent().info.status == states[-1]
+    assert (desk.sweep_folder / "report.html").exists()
     assert {entry["job"]: entry["state"] for entry in desk.ledger()} == dict(enumerate(states))
     for run in runs[:finished]:
         history = desk.client.get_metric_history(run.info.run_id, "val/acc")

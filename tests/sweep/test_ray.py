@@ -24,7 +24,7 @@ if find_spec("ray") is None:
     pytest.skip("ray is not installed", allow_module_level=True)
 
 RAY = "hydra/launcher=ray"
-SEEDS = count(ordinary=2, full=8)  # each with two rates
+SEEDS = count(ordinary=1, full=8)  # each with two rates
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A team's server, MLflow on PostgreSQL: told by 32 jobs at once, both killed in the middle, and nothing is lost."""
+"""A team's server, MLflow on PostgreSQL: told by many jobs at once, both killed in the middle, and nothing is lost."""
 
 import json
 import subprocess
@@ -6,14 +6,16 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from tests.faults.faulty_server import free_port, real_server
+from tests.faults.scorecard import count
 from tests.tracking.postgres import Postgres, postgres, programs
 from tests.tracking.team_jobs import ENOUGH, EXPERIMENT, METRICS, SWEEP, uid_of
 from tl_experiments.runtime.errors import SettingError
@@ -24,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (apt install postgresql)"),
 ]
-NUM_JOBS = 32
+NUM_JOBS = count(ordinary=8, full=32)
 CREDENTIALS = ("team", "a long enough password")
 ROOT = Path(__file__).parents[2]
 
@@ -90,13 +92,17 @@ def make_tracker(team: TeamServer, folder: Path, *, uid: str, uri: str | None = 
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 120) -> None:
+    """Wait for what a server says, which may be too busy to answer at once."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+    while time.monotonic() < deadline:
+        with suppress(MlflowException):
+            if condition():
+                return
         time.sleep(0.2)
+    raise TimeoutError(f"not within {seconds} s: {what}")
 
 
-def test_32_jobs_lose_and_double_nothing_though_server_and_database_are_killed_meanwhile(
+def test_jobs_lose_and_double_nothing_though_server_and_database_are_killed_meanwhile(
     team: TeamServer, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "sweep"
