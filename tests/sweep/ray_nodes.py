@@ -21,6 +21,7 @@ QUICK = {  # a node that is gone is known to be so in seconds
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "4",
+    "RAY_worker_niceness": "0",  # else other tests have the processor
 }
 
 

@@ -255,6 +255,7 @@ def test_ray_runs_the_parts_and_tries_those_of_a_dead_process_again(
 ) -> None:
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other tests have the processor
     (tmp_path / "deadly.py").write_text(DEADLY, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
