@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,7 +18,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-import tl_experiments
+from tests.commands import Ended
+from tests.faults import processes
 from tests.faults.faulty_server import (
     GARBAGE,
     HANG,
@@ -704,23 +703,19 @@ def test_a_journal_that_made_room_is_delivered_to_its_own_run(
 def test_a_whole_run_goes_on_without_its_server_and_is_delivered_by_the_command(
     server: FaultyServer, client: MlflowClient, tmp_path: Path
 ) -> None:
-    root = Path(tl_experiments.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
     server.mode = HANG
     settings = ("dataset.train_size=100", "epochs=3", "backbone.image_size=32", "runtime.device=cpu")
     where = ("hydra.run.dir=run", f"tracking.uri={server.uri}", f"tracking.experiment_name={EXPERIMENT}")
 
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+    def command(program: str, *arguments: str) -> Ended:
+        return processes.server().start(*arguments, cwd=tmp_path, logs=tmp_path, program=program).end()
 
-    ended = command(str(root / "run.py"), *settings, *where)
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"note: \d+ entries were not delivered to .*; deliver by: tlx sync .*/run\n", ended.stdout)
+    ended = command("run.py", *settings, *where)
+    assert ended.code == 0, ended.err
+    assert re.search(r"note: \d+ entries were not delivered to .*; deliver by: tlx sync .*/run\n", ended.out)
     server.mode = PASS
-    delivered = command("-m", "tl_experiments", "sync", "run")
-    assert delivered.returncode == 0, delivered.stderr
+    delivered = command("tlx", "sync", "run")
+    assert delivered.code == 0, delivered.err
     uid = re.search(r'"uid": "(\w+)"', (tmp_path / "run" / "result.json").read_text())
     assert uid is not None
     [run] = runs_of(client, uid[1])
