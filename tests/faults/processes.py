@@ -132,7 +132,7 @@ class Server:
         logs: Path | None = None,
         program: str = "run.py",
     ) -> Program:
-        """Type `python run.py ARGUMENTS`, or `tlx ARGUMENTS`, in a folder.
+        """Type `python PROGRAM ARGUMENTS`, or `tlx ARGUMENTS`, in a folder.
 
         Args:
             arguments: of the program.
@@ -140,7 +140,7 @@ class Server:
             strike: that befalls it.
             environment: variables beside this process's own.
             logs: folder for what it says, its output and its errors apart; None is one file of both in `cwd`.
-            program: run.py or tlx.
+            program: run.py, tlx, or the path of another.
         """
         with self._lock:
             self._count += 1
@@ -229,7 +229,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Be `python run.py`, or `tlx`."""
+    """Be `python run.py`, `tlx`, or another program."""
     with suppress(OSError):
         os.setpgid(0, 0)
     os.chdir(request["cwd"])
@@ -252,7 +252,7 @@ def _become(request: Mapping[str, Any]) -> None:
     if request["program"] == "tlx":
         runpy.run_module("tl_experiments", run_name="__main__")
     else:
-        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / request["program"]), run_name="__main__")
 
 
 def _fork_in_place_of_spawn(spawn: Callable[..., int], path: str, args: Sequence[str], descriptors: list[int]) -> int:
