@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import socketserver
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -652,6 +654,22 @@ def test_one_journal_that_cannot_be_delivered_stops_no_other(
     assert f"{away} cannot be opened: connection refused; 2 of 7 journals are left for later" in out
     for told in ("ftp://x", "fifo/tracking.jsonl: cannot be read", "locked/tracking.jsonl: cannot be delivered"):
         assert told in out
+
+
+def test_a_database_that_is_away_is_asked_once() -> None:
+    pytest.importorskip("psycopg2")
+    asked: list[object] = []
+    with socketserver.TCPServer(("127.0.0.1", 0), lambda *caller: asked.append(caller)) as away:  # it hangs up
+        thread = threading.Thread(target=away.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        where = f"x@127.0.0.1:{away.server_address[1]}/y?sslmode=disable&gssencmode=disable"
+        try:
+            with pytest.raises(mlflow_store.StoreAway):
+                mlflow_store.open_store(f"postgresql+psycopg2://{where}", experiment_name="e")
+        finally:
+            away.shutdown()
+            thread.join()
+    assert len(asked) == 1
 
 
 def test_the_true_error_is_told_where_progress_cannot_be_kept(
