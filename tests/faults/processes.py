@@ -235,6 +235,8 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    paths = map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep))
+    sys.path[:0] = [path for path in paths if path not in sys.path]
     time.tzset()
     appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     for descriptor, (name, flags) in enumerate(
