@@ -60,7 +60,8 @@ def test_serve_answers(images: Path, desk: Path):
                 assert json.load(answer)["predictions"][0]["label"] in ("cat", "dog")
         finally:
             service.terminate()
-    assert service.returncode == 0
+            rest, _ = service.communicate(timeout=20)
+    assert (service.returncode, rest) == (0, "stopped\n")
 
 
 @pytest.mark.slow
