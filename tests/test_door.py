@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.commands import Ended, take_signals
+from tests.faults.processes import Program, server
 
 ROOT = Path(__file__).parent.parent
 TINY = ("dataset.train_size=100", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1")
@@ -82,7 +82,7 @@ def program(tmp_path: Path) -> Callable[..., Ended]:
 
 @dataclass(frozen=True)
 class Runs:
-    """Real runs that share a store, started side by side."""
+    """Runs that share a store, started side by side."""
 
     folder: Path
     ended: Mapping[str, Ended]
@@ -95,25 +95,26 @@ class Runs:
         return client.get_run(self.result(name)["run_id"]).info.status
 
 
-def stop_when_it_trains(process: subprocess.Popen[str], folder: Path, number: signal.Signals) -> None:
+def stop_when_it_trains(program: Program, folder: Path, number: signal.Signals) -> None:
     """Send a signal once the first epoch is on record."""
     limit = time.monotonic() + LIMIT_SECONDS
     while not (folder / "metrics.jsonl").exists():
-        assert process.poll() is None, process.communicate()
+        assert not program.ended, program.end()
         assert time.monotonic() < limit, "no epoch was recorded in time"
         time.sleep(0.1)
-    process.send_signal(number)
+    program.signal(number, alone=True)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """One run that is terminated, one that is interrupted and one that diverges."""
     folder = tmp_path_factory.mktemp("door")
-    started: dict[str, subprocess.Popen[str]] = {}
+    started: dict[str, Program] = {}
 
-    def begin(name: str, *arguments: str) -> subprocess.Popen[str]:
+    def begin(name: str, *arguments: str) -> Program:
         where = (f"hydra.run.dir={folder / name}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}")
-        started[name] = start(folder, str(ROOT / "run.py"), *arguments, *TINY, *where)
+        without = {"HYDRA_FULL_ERROR": "0"}
+        started[name] = server().start(*arguments, *TINY, *where, cwd=folder, environment=without, logs=folder)
         return started[name]
 
     try:
@@ -122,11 +123,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         stop_when_it_trains(terminated, folder / "terminated", signal.SIGTERM)
         stop_when_it_trains(interrupted, folder / "interrupted", signal.SIGINT)
         begin("diverged", "optimizer=sgd", "scheduler=constant", "lr=1e38", "epochs=1")
-        yield Runs(folder, {name: wait(process) for name, process in started.items()})
+        yield Runs(folder, {name: program.end(limit_seconds=LIMIT_SECONDS) for name, program in started.items()})
     finally:
-        for process in started.values():
-            with suppress(ProcessLookupError):
-                process.kill()
+        for program in started.values():
+            if not program.ended:
+                program.signal(signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 import errno
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors import safe_open
 
+from tests.faults.processes import server
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
 from tl_experiments.inference import saved_model
 from tl_experiments.runtime.errors import RunFailed
 
-ROOT = Path(__file__).parent.parent
 SMALL = ("dataset.train_size=100", "epochs=2", "backbone.image_size=32")
 FILES = {
     "config.yaml", "metrics.jsonl", "result.json", "learning_curves.png", "confusion_matrix.png", "per_class.csv",
@@ -31,9 +29,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a sweep of two jobs, whose images were decoded by two workers; its store lies beside it."""
     folder = tmp_path_factory.mktemp("sweep")
     where = [f"hydra.sweep.dir={folder / 'jobs'}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"]
-    command = [sys.executable, str(ROOT / "run.py"), "-m", "strategy=feature,finetune", "runtime.workers=2", *SMALL]
-    done = subprocess.run([*command, *where], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
+    command = ("-m", "strategy=feature,finetune", "runtime.workers=2", *SMALL)
+    done = server().start(*command, *where, cwd=folder, logs=folder).end(limit_seconds=300)
+    assert done.code == 0, done.err
     return folder
 
 

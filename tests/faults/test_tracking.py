@@ -6,9 +6,9 @@ import json
 import os
 import re
 import shutil
+import socketserver
 import sqlite3
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,7 +20,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-import tl_experiments
+from tests.commands import Ended
+from tests.faults import processes
 from tests.faults.faulty_server import (
     GARBAGE,
     HANG,
@@ -655,6 +656,22 @@ def test_one_journal_that_cannot_be_delivered_stops_no_other(
         assert told in out
 
 
+def test_a_database_that_is_away_is_asked_once() -> None:
+    pytest.importorskip("psycopg2")
+    asked: list[object] = []
+    with socketserver.TCPServer(("127.0.0.1", 0), lambda *caller: asked.append(caller)) as away:  # it hangs up
+        thread = threading.Thread(target=away.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        where = f"x@127.0.0.1:{away.server_address[1]}/y?sslmode=disable&gssencmode=disable"
+        try:
+            with pytest.raises(mlflow_store.StoreAway):
+                mlflow_store.open_store(f"postgresql+psycopg2://{where}", experiment_name="e")
+        finally:
+            away.shutdown()
+            thread.join()
+    assert len(asked) == 1
+
+
 def test_the_true_error_is_told_where_progress_cannot_be_kept(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -704,23 +721,19 @@ def test_a_journal_that_made_room_is_delivered_to_its_own_run(
 def test_a_whole_run_goes_on_without_its_server_and_is_delivered_by_the_command(
     server: FaultyServer, client: MlflowClient, tmp_path: Path
 ) -> None:
-    root = Path(tl_experiments.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
     server.mode = HANG
     settings = ("dataset.train_size=100", "epochs=3", "backbone.image_size=32", "runtime.device=cpu")
     where = ("hydra.run.dir=run", f"tracking.uri={server.uri}", f"tracking.experiment_name={EXPERIMENT}")
 
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+    def command(program: str, *arguments: str) -> Ended:
+        return processes.server().start(*arguments, cwd=tmp_path, logs=tmp_path, program=program).end()
 
-    ended = command(str(root / "run.py"), *settings, *where)
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"note: \d+ entries were not delivered to .*; deliver by: tlx sync .*/run\n", ended.stdout)
+    ended = command("run.py", *settings, *where)
+    assert ended.code == 0, ended.err
+    assert re.search(r"note: \d+ entries were not delivered to .*; deliver by: tlx sync .*/run\n", ended.out)
     server.mode = PASS
-    delivered = command("-m", "tl_experiments", "sync", "run")
-    assert delivered.returncode == 0, delivered.stderr
+    delivered = command("tlx", "sync", "run")
+    assert delivered.code == 0, delivered.err
     uid = re.search(r'"uid": "(\w+)"', (tmp_path / "run" / "result.json").read_text())
     assert uid is not None
     [run] = runs_of(client, uid[1])

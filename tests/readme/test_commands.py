@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.readme.pages import GUIDE, README, ROOT, SERVE, UI, commands, runs, shows_its_end, type_on_little
-from tests.use.roads import serving
 
 # What `.ci/run` does itself, before and while this test runs.
 INSTALLATION = ["pip install -e .", 'pip install -e ".[dev]"', "pytest"]
@@ -48,15 +47,21 @@ def test_run(command: str, images: Path, desk: Path):
 
 
 @pytest.mark.slow
-def test_serve_answers(images: Path, desk: Path, monkeypatch: pytest.MonkeyPatch):
-    """With what the commands above have left."""
-    monkeypatch.chdir(desk)
-    with serving(SERVE.removeprefix("tlx serve ")) as address:
-        assert "<title>" in _page(f"{address}/", seconds=10)
-        content = (images / "cat" / "0.png").read_bytes()
-        asked = urllib.request.Request(f"{address}/predict", content, {"Content-Type": "image/png"})
-        with urllib.request.urlopen(asked, timeout=20) as answer:
-            assert json.load(answer)["predictions"][0]["label"] in ("cat", "dog")
+def test_serve_answers(images: Path, desk: Path):
+    """With what the commands above have left; in a process that imports what it needs."""
+    command = [sys.executable, "-m", "tl_experiments", *shlex.split(SERVE)[1:], "--port", "0"]
+    with subprocess.Popen(command, cwd=desk, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            address = next(found[0] for line in service.stdout if (found := re.search(r"http://[\d.]+:\d+", line)))
+            assert "<title>" in _page(f"{address}/", seconds=10)
+            content = (images / "cat" / "0.png").read_bytes()
+            asked = urllib.request.Request(f"{address}/predict", content, {"Content-Type": "image/png"})
+            with urllib.request.urlopen(asked, timeout=20) as answer:
+                assert json.load(answer)["predictions"][0]["label"] in ("cat", "dog")
+        finally:
+            service.terminate()
+            rest, _ = service.communicate(timeout=20)
+    assert (service.returncode, rest) == (0, "stopped\n")
 
 
 @pytest.mark.slow

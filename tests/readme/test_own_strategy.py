@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.faults.processes import server
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
 from tl_experiments.runtime.errors import RunFailed
@@ -73,12 +75,13 @@ def test_outside_the_repository_it_needs_no_schema_and_goes_on_when_it_is_allowe
     assert ended.returncode == 0, ended.stderr
     before = trained_by(tmp_path / "out")
     (tmp_path / "out" / "result.json").unlink()  # as if it had died in the test
-    refused = run(tmp_path, paths, str(ROOT / "run.py"), "resume=out")
-    assert refused.returncode == 2
-    assert "not an allowed target" in refused.stderr
-    again = run(tmp_path, paths, str(ROOT / "run.py"), "resume=out", command[-1])
-    assert again.returncode == 0, again.stderr
-    assert "goes on after epoch 1" in again.stdout
+    forked = partial(server().start, "resume=out", cwd=tmp_path, environment={"PYTHONPATH": paths}, logs=tmp_path)
+    refused = forked().end()
+    assert refused.code == 2
+    assert "not an allowed target" in refused.err
+    again = forked(command[-1]).end()
+    assert again.code == 0, again.err
+    assert "goes on after epoch 1" in again.out
     assert trained_by(tmp_path / "out")["weights_sha256"] == before["weights_sha256"]
 
 

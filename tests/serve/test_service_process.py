@@ -3,40 +3,20 @@
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.commands import take_signals
+from tests.commands import Ended
+from tests.faults.processes import Program
 from tests.serve.conftest import RUN, Expected
+from tests.serve.forked import serving
 from tl_experiments.cli.verbs import main
 from tl_experiments.serve.service import bind
 
-
-@contextmanager
-def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
-    """Start the service; yields the process, its URL and what it has said."""
-    command = [sys.executable, "-m", "tl_experiments", "serve", str(RUN), "--port", "0", "--device", "cpu", *options]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=take_signals
-    ) as process:
-        assert process.stdout
-        said: list[str] = []
-        try:
-            for line in process.stdout:
-                said.append(line)
-                if found := re.match(r"serving (\S+)", line):
-                    yield process, found[1], said
-                    return
-            pytest.fail("".join(said))
-        finally:
-            process.kill()
+TYPED = (str(RUN), "--device", "cpu")
 
 
 def connect(url: str) -> socket.socket:
@@ -59,41 +39,45 @@ def is_alive(url: str) -> bool:
     return answer.json() == {"status": "alive"}
 
 
-def stopped(process: subprocess.Popen[str], url: str, number: signal.Signals, expected: Expected) -> tuple[int, str]:
-    """Ask the service to stop while it has half of a request; returns its exit code and last words."""
+def stopped(service: Program, url: str, number: signal.Signals, expected: Expected) -> Ended:
+    """Ask the service to stop while it has half of a request; returns how it ended."""
     image = expected.files[0]
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     with connect(url) as begun:
         begun.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image[:10])
         assert is_alive(url)
-        process.send_signal(number)
+        service.signal(number, alone=True)
         while is_alive(url):  # until it takes no more requests
             time.sleep(0.02)
         begun.sendall(image[10:])
         start = time.monotonic()
         assert f'"label":"{expected.labels[0]}"'.encode() in b"".join(iter(lambda: begun.recv(10_000), b""))
-        rest = process.communicate(timeout=20)[0]
+        ended = service.end(limit_seconds=20)
         assert time.monotonic() - start < 10
-    return process.returncode, rest
+    return ended
 
 
 @pytest.mark.slow
 def test_asked_to_stop_it_finishes_what_it_has_begun(expected: Expected) -> None:
-    with started() as (process, url, said):
-        assert stopped(process, url, signal.SIGTERM, expected) == (0, "stopped\n")
-    assert said[0].startswith("model   timm backbone.name=test_efficientnet")
-    assert said[0].endswith("(10 classes, cpu (1 threads), fp32)\n")
-    assert said[1:] == [f"serving {url}  (Ctrl-C stops it)\n"]
+    with serving(*TYPED) as (service, url):
+        ended = stopped(service, url, signal.SIGTERM, expected)
+    assert (ended.code, ended.err) == (0, "")
+    model, *said = ended.out.splitlines()
+    assert model.startswith("model   timm backbone.name=test_efficientnet")
+    assert model.endswith("(10 classes, cpu (1 threads), fp32)")
+    assert said == [f"serving {url}  (Ctrl-C stops it)", "stopped"]
 
 
 @pytest.mark.slow
 def test_other_machines_are_warned_of_and_ctrl_c_is_no_error(expected: Expected) -> None:
-    with started("--host", "0.0.0.0") as (process, url, said):
-        assert said[0] == "warning: 0.0.0.0 is reached from other machines, and nobody is asked for a password\n"
+    with serving(*TYPED, "--host", "0.0.0.0") as (service, url):
+        warning, *_ = service.output.splitlines()
+        assert warning == "warning: 0.0.0.0 is reached from other machines, and nobody is asked for a password"
         here = url.replace("0.0.0.0", "127.0.0.1")
         connect(here).close()
         assert httpx.get(f"{here}/health", headers={"Host": "any.name"}, trust_env=False).status_code == 200
-        assert stopped(process, here, signal.SIGINT, expected) == (0, "stopped\n")
+        ended = stopped(service, here, signal.SIGINT, expected)
+    assert (ended.code, ended.out.splitlines()[-1], ended.err) == (0, "stopped", "")
 
 
 def test_a_port_in_use_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,5 @@
 """A run that was stopped is continued under its uid: one run in MLflow, every point once, its end told anew."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-import tl_experiments
+from tests.faults.processes import server
 from tl_experiments.runtime.signals import Terminated
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 
@@ -73,9 +70,11 @@ with tracker:
 def test_a_run_may_be_closed_for_a_process_that_died_and_what_it_had_not_sent_is_sent(
     make_tracker: Callable[..., MlflowTracker], client: MlflowClient, store_uri: str, tmp_path: Path
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(tl_experiments.__file__).parents[1])}
-    command = [sys.executable, "-c", DIES, store_uri, str(tmp_path)]
-    run_id = subprocess.run(command, check=False, env=environment, stdout=subprocess.PIPE, text=True).stdout.strip()
+    (tmp_path / "dies.py").write_text(DIES)
+    dies = server().start(store_uri, str(tmp_path), cwd=tmp_path, logs=tmp_path, program=str(tmp_path / "dies.py"))
+    ended = dies.end()
+    assert ended.code == -9, ended.err
+    run_id = ended.out.strip()
     with (tmp_path / "tracking.jsonl").open("a") as file:
         file.write('{"kind": "metrics", "st')  # as a process leaves it that is killed while it writes
     assert client.get_run(run_id).info.status == "RUNNING"

@@ -14,20 +14,29 @@ from tl_experiments.tracking.address import absolute_uri
 from tl_experiments.tracking.mlflow_store import open_store
 from tl_experiments.tracking.patience import limited
 
-STARTS_WITH_THE_OTHERS = """
-import sys, time
+START_TOGETHER = """
+import multiprocessing
 from pathlib import Path
+import mlflow.store.tracking.sqlalchemy_store
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
-Path(f"ready-{sys.argv[1]}").touch()
-while not Path("go").exists():
-    time.sleep(0.001)
-name = sys.argv[1]
-tracker = MlflowTracker(
-    uri=None, experiment_name="e", run_name=name, uid=name, parent_uid=None, folder=Path(name), tags={}
-)
-with tracker:
-    for epoch in range(5):
-        tracker.log_metrics({"val/acc": epoch / 10, "train/loss": 1.0}, step=epoch)
+
+def track(name, start):
+    start.wait(60)
+    tracker = MlflowTracker(
+        uri=None, experiment_name="e", run_name=name, uid=name, parent_uid=None, folder=Path(name), tags={}
+    )
+    with tracker:
+        for epoch in range(5):
+            tracker.log_metrics({"val/acc": epoch / 10, "train/loss": 1.0}, step=epoch)
+
+fork = multiprocessing.get_context("fork")
+start = fork.Barrier(4)
+processes = [fork.Process(target=track, args=(str(number), start)) for number in range(4)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+assert [process.exitcode for process in processes] == [0, 0, 0, 0]
 """
 
 
@@ -36,19 +45,11 @@ def test_four_processes_that_start_together_on_a_fresh_store_all_succeed_quietly
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(tl_experiments.__file__).parents[1]))
-    command = [sys.executable, "-c", STARTS_WITH_THE_OTHERS]
-    processes = [
-        subprocess.Popen([*command, str(i)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for i in range(4)
-    ]
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("ready-*"))) < 4 and time.monotonic() < deadline:
-        assert not any(process.poll() for process in processes), "a process ended before the start"
-        time.sleep(0.01)
-    (tmp_path / "go").touch()
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0, 0], outputs
-    assert outputs == ["", "", "", ""]
+    command = [sys.executable, "-c", START_TOGETHER]
+    ended = subprocess.run(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/outputs/mlflow.db")
     experiment = client.get_experiment_by_name("e")

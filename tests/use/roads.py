@@ -12,12 +12,8 @@ import csv
 import json
 import math
 import os
-import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +27,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.serve.forked import serving
 from tl_experiments.cli.verbs import main
 from tl_experiments.data.decoding import decode
 from tl_experiments.data.transforms import centre_crop, draw
@@ -115,7 +112,7 @@ class Roads:
         return config["runtime"]["infer_precision"], found
 
     def http(self) -> np.ndarray:
-        with serving(self.run) as address, httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+        with serving(self.run) as (_, address), httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
             told = [answer for start in range(0, len(self.paths), AT_ONCE) for answer in self._post(client, start)]
         return self._in_order([{row["label"]: row["prob"] for row in answer["top"]} for answer in told])
 
@@ -136,25 +133,6 @@ class Roads:
 
     def _in_order(self, answers: list[dict[str, float]]) -> np.ndarray:
         return np.array([[answer[name] for name in self.description.class_names] for answer in answers], np.float32)
-
-
-@contextmanager
-def serving(run: str) -> Iterator[str]:
-    """Yield the address of a service of its own process."""
-    command = [sys.executable, "-m", "tl_experiments", "serve", run, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as service:
-        assert service.stdout is not None
-        told = []
-        for line in service.stdout:
-            told.append(line)
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                break
-        else:
-            raise AssertionError("".join(told))
-        try:
-            yield found[0]
-        finally:
-            service.terminate()
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +14,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.conftest import compose_test_member
+from tests.faults.processes import server
 from tl_experiments.cli.verbs import main
 from tl_experiments.experiment import run_experiments
 from tl_experiments.verify.recorded import read_recorded
 from tl_experiments.verify.reproduce import FILE, reproduce
 from tl_experiments.verify.verdict import Verdict, Word
 
-ROOT = Path(__file__).parent.parent.parent
 TINY = ("dataset=image_folder", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1", "epochs=2")
 NUM_CLASSES, PER_CLASS = 3, 12
 LIMIT_SECONDS = 240
@@ -255,21 +253,20 @@ def test_a_result_that_was_cut_short_is_refused(job: Path, refused: Callable[...
 
 @pytest.mark.slow
 def test_a_job_of_a_tracked_sweep_is_done_again_by_its_id(first: Path, tmp_path: Path) -> None:
-    def type_it(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def type_it(program: str, *arguments: str) -> str:
+        started = server().start(*arguments, cwd=tmp_path, logs=tmp_path, program=program)
+        done = started.end(limit_seconds=LIMIT_SECONDS)
+        assert done.code == 0, done.err
+        return done.out
 
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     where = (f"dataset.root={first / 'images'}", f"hydra.sweep.dir={tmp_path / 'jobs'}", f"tracking.uri={store}")
-    out = type_it(str(ROOT / "run.py"), "-m", *TINY, "lr=1e-3,1e-2", *where)
+    out = type_it("run.py", "-m", *TINY, "lr=1e-3,1e-2", *where)
     assert "2 heads together" in out
     before = json.loads((tmp_path / "jobs" / "1" / "result.json").read_text(encoding="utf-8"))
     keep = tmp_path / "again"
     named = (before["run_id"], "--tracking-uri", store)
-    out = type_it("-m", "tl_experiments", "reproduce", *named, "--keep", str(keep))
+    out = type_it("tlx", "reproduce", *named, "--keep", str(keep))
     assert out.splitlines()[-1].startswith("IDENTICAL: ")
     after = json.loads((keep / "result.json").read_text(encoding="utf-8"))
     assert (after["weights_sha256"], after["run_id"]) == (before["weights_sha256"], None)
