@@ -1,15 +1,18 @@
 """Runs of several processes: under torchrun, as a user starts them, or forked with what torchrun would tell them."""
 
 import os
-import socket
+import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.faults.processes import Program, server
+from torch.distributed import TCPStore
+
+from tests.faults.processes import Program, Strike, server
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -21,28 +24,67 @@ TINY = (
 FINETUNE = ("strategy=finetune", "strategy.batchnorm=eval")
 
 
+class Agent:
+    """Starts processes as torchrun does; the store where those of all attempts meet is gone when it is."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self._run_id = uuid.uuid4().hex
+
+    def start(
+        self,
+        count: int,
+        *arguments: str,
+        attempt: int = 0,
+        of_last: Mapping[str, str] | None = None,
+        hold_first: str | None = None,
+    ) -> list[Program]:
+        """Start processes that are forked from one that has imported.
+
+        Args:
+            count: of processes.
+            arguments: of each.
+            attempt: from 0.
+            of_last: variables that the last one alone has.
+            hold_first: the place, as `Strike` has it, where the first one stops until SIGCONT.
+        """
+        shared = {"WORLD_SIZE": count, "MASTER_ADDR": self._store.host, "MASTER_PORT": self._store.port}
+        shared |= {"TORCHELASTIC_RUN_ID": self._run_id, "TORCHELASTIC_RESTART_COUNT": attempt}
+        shared |= {"TORCHELASTIC_USE_AGENT_STORE": True, "OMP_NUM_THREADS": 1}
+        shared |= {"TL_CACHE_DIR": self._folder.parent / "cache"}
+        strikes = [Strike(hold_first, signal.SIGSTOP, whom="process") if hold_first else None, *[None] * (count - 1)]
+        processes = []
+        for rank, strike in enumerate(strikes):
+            own = (of_last or {}) if rank == count - 1 else {}
+            environment = {
+                key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank, **own}.items()
+            }
+            processes.append(server().start(*arguments, cwd=self._folder, environment=environment, strike=strike))
+        return processes
+
+
 def ranks(count: int, *arguments: str, folder: Path) -> Path:
-    """Have so many processes train one run, and return its folder."""
-    for process in start_ranks(count, *arguments, folder=folder):
+    """Have so many processes train one run, which is not tracked, and return its folder."""
+    agent = Agent(folder)
+    for process in agent.start(count, *TINY, "tracking=none", *arguments):
         assert process.wait() == 0, process.output
+    return run_in(folder)
+
+
+def run_in(folder: Path) -> Path:
+    """Return the one run of a folder."""
     [run] = (folder / "outputs" / "runs").iterdir()
     return run
 
 
-def start_ranks(count: int, *arguments: str, folder: Path, of_last: Mapping[str, str] | None = None) -> list[Program]:
-    """Start processes that are forked from one that has imported; the last has variables of its own."""
-    folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": folder.name}
-    shared |= {"TORCHELASTIC_RESTART_COUNT": 0, "TL_CACHE_DIR": folder.parent / "cache", "OMP_NUM_THREADS": 1}
-    processes = []
-    for rank in range(count):
-        own = (of_last or {}) if rank == count - 1 else {}
-        environment = {key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank, **own}.items()}
-        processes.append(server().start(*TINY, *arguments, cwd=folder, environment=environment))
-    return processes
+def wait_until_held(process: Program) -> None:
+    """Wait until a process has stopped at its place."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+        assert not process.ended, process.output
+        time.sleep(0.01)
 
 
 def torchrun(count: int, *arguments: str, folder: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:

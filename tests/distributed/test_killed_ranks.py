@@ -8,28 +8,53 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.launched import FINETUNE, TINY, rank_processes, told, torchrun, wait_for
+from tests.distributed.launched import (
+    FINETUNE,
+    TINY,
+    Agent,
+    rank_processes,
+    ranks,
+    run_in,
+    told,
+    torchrun,
+    wait_for,
+    wait_until_held,
+)
 from tests.faults.processes import Truth
-from tests.faults.scorecard import count, record
+from tests.faults.scorecard import FULL, count, record
 
-RUN = (*TINY, *FINETUNE, "epochs=24")
+RUN = (*TINY, *FINETUNE, f"epochs={count(ordinary=4, full=24)}")
 BEGUN = "reading"  # images: the first thing that a run says of its work
-NUM_KILLS = count(ordinary=1, full=10)
+NUM_KILLS = 10
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """What a run of two processes comes to."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = torchrun(2, *RUN, folder=folder)
-    assert process.wait(timeout=180) == 0, told(folder)
-    [run] = (folder / "outputs" / "runs").iterdir()
-    return Truth.of(run)
+    return Truth.of(ranks(2, *RUN, folder=tmp_path_factory.mktemp("undisturbed")))
 
 
 @pytest.mark.slow
+def test_a_killed_rank_costs_no_bit(undisturbed: Truth, tmp_path: Path) -> None:
+    """Each of the two once, in the midst of an epoch; the other one ends by itself, before torchrun would end it."""
+    agent = Agent(tmp_path)
+    for lost, place in enumerate(("train 2 3", "train 3 2")):
+        attempt = agent.start(2, *RUN, attempt=lost, hold_first=place)
+        wait_until_held(attempt[0])
+        attempt[lost].signal(signal.SIGKILL, alone=True)
+        attempt[0].signal(signal.SIGCONT, alone=True)
+        assert attempt[lost].wait() == -signal.SIGKILL
+        assert attempt[1 - lost].wait() == 1, attempt[1 - lost].output
+    first, last = agent.start(2, *RUN, attempt=2)
+    assert (first.wait(), last.wait()) == (0, 0), first.output + last.output
+    assert "goes on after epoch 2, step 10" in first.output
+    assert Truth.of(run_in(tmp_path)) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL, reason="for the sake of time; above, the processes of the attempts are forked")
 @pytest.mark.parametrize("number", range(NUM_KILLS))
-def test_a_killed_rank_costs_no_bit(number: int, undisturbed: Truth, tmp_path: Path) -> None:
+def test_torchrun_begins_again(number: int, undisturbed: Truth, tmp_path: Path) -> None:
     chance = random.Random(number)
     rank, epochs, delay = chance.randrange(2), chance.randrange(22), chance.uniform(0.0, 0.5)
     process = torchrun(2, *RUN, folder=tmp_path, options=("--max-restarts=1",))
@@ -40,6 +65,5 @@ def test_a_killed_rank_costs_no_bit(number: int, undisturbed: Truth, tmp_path: P
     wait_for(tmp_path, BEGUN, count=2)
     detected = time.monotonic() - killed
     assert process.wait(timeout=180) == 0, told(tmp_path)
-    [run] = (tmp_path / "outputs" / "runs").iterdir()
     record(f"rank killed: {rank}", after_epoch=epochs, began_again_after=round(detected, 1))
-    assert Truth.of(run) == undisturbed
+    assert Truth.of(run_in(tmp_path)) == undisturbed

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from timm.layers.norm_act import SyncBatchNormAct
 
-from tests.distributed.launched import FINETUNE, ranks, start_ranks
+from tests.distributed.launched import FINETUNE, TINY, Agent, ranks
 from tests.faults.processes import Truth
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.engine.synchronised import convert_norms
@@ -94,7 +94,8 @@ def test_a_model_in_shares_is_the_same_model(one: Path, home: Path) -> None:
 
 @pytest.mark.slow
 def test_what_goes_wrong_on_one_rank_is_told_by_it_and_ends_the_others(home: Path) -> None:
-    first, last = start_ranks(2, *FINETUNE, folder=home / "wrong", of_last={"TL_CACHE_LIMIT_GB": "much"})
+    agent = Agent(home / "wrong")
+    first, last = agent.start(2, *TINY, *FINETUNE, of_last={"TL_CACHE_LIMIT_GB": "much"})
     assert (first.wait(), last.wait()) == (1, 2)
     assert "error: rank 1: TL_CACHE_LIMIT_GB=much" in last.output
     assert "error: another process of this run does not answer" in first.output
