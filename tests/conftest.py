@@ -1,5 +1,6 @@
 """What several rooms share: a member as the door would make it, folders of images, one thread for each process."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +15,14 @@ from tl_experiments.config.member import Member
 # Tests run side by side, and so do the commands that they type: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.disable()  # while test files and libraries are imported: they stay, and would be searched again and again
+
 CONF = Path(__file__).parent.parent / "conf"
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

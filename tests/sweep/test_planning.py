@@ -14,6 +14,7 @@ from hydra.types import RunMode
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.register import register
+from tl_experiments.sweep.composer import Composer
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.plan_text import plan_lines
 from tl_experiments.sweep.planning import make_plan
@@ -37,7 +38,7 @@ def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
             parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
             made, configs = make_plan(
                 sort_overrides(parsed),
-                compose=lambda overrides: loader.load_sweep_config(master, overrides),
+                compose=Composer(loader, master),
                 folder=folder,
                 hydra_overrides=(),
                 settings={"on_error": "continue", "max_heads": 64},

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tl_experiments.runtime.full_error import given_back
 from tl_experiments.runtime.importing import importing
 from tl_experiments.runtime.signals import terminable
 from tl_experiments.sweep.causes import MENDABLE
+from tl_experiments.sweep.composer import Composer
 from tl_experiments.sweep.folder import claimed, find_sweep, require_unplanned
 from tl_experiments.sweep.hydra_files import write_hydra_files
 from tl_experiments.sweep.plan import Plan
@@ -114,8 +116,9 @@ class PlannedSweeper(Sweeper):
 
         return settle_plan(plan, folder), configs
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
-        return self._hydra_context.config_loader.load_sweep_config(self._config, overrides)
+    @cached_property
+    def _compose(self) -> Composer:
+        return Composer(self._hydra_context.config_loader, self._config)
 
     def _asker(self, plan: Plan, settings: Mapping[str, Any], *, folder: Path) -> Asker:
         """Make what finds the next jobs of a search."""
