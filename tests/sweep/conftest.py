@@ -109,8 +109,8 @@ def processes_in(folder: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
-            if (process / "cwd").readlink() == folder and "zombie" not in (process / "status").read_text():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            if (process / "cwd").readlink() == folder and (line := (process / "cmdline").read_bytes()):
+                found.append(line.replace(b"\0", b" ").decode())  # a process that is ending has none
     return found
 
 

@@ -36,7 +36,7 @@ def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
         def plan(*typed: str) -> Plan:
             master = loader.load_configuration("config", list(typed), RunMode.MULTIRUN)
             parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
-            made, configs = make_plan(
+            made, files = make_plan(
                 sort_overrides(parsed),
                 compose=Composer(loader, master),
                 folder=folder,
@@ -44,7 +44,9 @@ def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
                 settings={"on_error": "continue", "max_heads": 64},
                 on_progress=lambda *_: None,
             )
-            assert sorted(configs) == [job.index for job in made.jobs]
+            assert sorted(files) == sorted(
+                f"{job.folder}/.hydra/{name}.yaml" for job in made.jobs for name in ("config", "hydra", "overrides")
+            )
             assert not folder.exists()
             return made
 

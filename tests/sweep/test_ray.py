@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.faults.scorecard import count
 from tests.sweep.conftest import Desk, end_of, processes_in
@@ -18,6 +19,7 @@ from tests.sweep.ray_nodes import Cluster, members
 from tests.sweep.shared_sweep import HELD, held, in_the_middle, require_once, writers
 from tests.sweep.test_isolation import trains, wait_for
 from tl_experiments.runtime.errors import SettingError
+from tl_experiments.sweep import ray_node
 from tl_experiments.sweep.ray_cluster import RayCluster
 
 if find_spec("ray") is None:
@@ -90,6 +92,18 @@ def test_ctrl_c_ends_the_running_jobs_with_true_states_and_starts_no_other(
     assert {job: result["status"] for job, result in desk.results().items()} == {0: "KILLED"}
     assert [run.info.status for run in desk.runs("run")] == ["KILLED"]
     assert processes_in(desk.folder) == []
+
+
+def test_a_job_that_reaches_a_node_after_its_sweep_was_stopped_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path), "subdir": "0"}}})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray_node, "load_job", lambda *_, **__: (None, None, config, {}))
+    (tmp_path / ray_node.STOPPED).touch()
+    with pytest.raises(KeyboardInterrupt):
+        ray_node.run_on_node(b"", override="", number=0, told="", timeout=None, cwd=str(tmp_path), node_id="")
+    assert not (tmp_path / "0").exists()
 
 
 @pytest.mark.slow

@@ -6,26 +6,32 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from tl_experiments.runtime.files import publish_text
-from tl_experiments.sweep.plan import Plan
+
+HydraFiles = dict[str, str]  # path below the folder of a sweep → text; a hundredth of the memory of what Hydra composed
 
 
-def write_hydra_files(plan: Plan, configs: Mapping[int, DictConfig], *, folder: Path) -> None:
-    """Write for each job what Hydra writes for a run: `.hydra/config.yaml`, `hydra.yaml`, `overrides.yaml`.
+def hydra_files(config: DictConfig, *, folder: Path, job_folder: str) -> HydraFiles:
+    """Return what Hydra would write for a run: `.hydra/config.yaml`, `hydra.yaml`, `overrides.yaml`.
 
     Args:
-        plan: of the sweep.
-        configs: index of a job → what Hydra composed for it.
-        folder: of the sweep.
+        config: as Hydra composed it.
+        folder: of the sweep, absolute.
+        job_folder: of the job, below it.
     """
-    for index, config in configs.items():
-        place = folder / plan.jobs[index].folder
-        with flag_override(config, ["struct", "readonly"], [False, False]):
-            config.hydra.runtime.output_dir = str(place)
-        if config.hydra.output_subdir is None:
-            continue
-        target = place / str(config.hydra.output_subdir)
-        target.mkdir(parents=True, exist_ok=True)
-        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        hydra = OmegaConf.masked_copy(config, ["hydra"])
-        for name, node in (("config", task), ("hydra", hydra), ("overrides", config.hydra.overrides.task)):
-            publish_text(target / f"{name}.yaml", OmegaConf.to_yaml(node))
+    with flag_override(config, ["struct", "readonly"], [False, False]):
+        config.hydra.runtime.output_dir = str(folder / job_folder)
+    if config.hydra.output_subdir is None:
+        return {}
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    hydra = OmegaConf.masked_copy(config, ["hydra"])
+    nodes = {"config": task, "hydra": hydra, "overrides": config.hydra.overrides.task}
+    place = Path(job_folder, str(config.hydra.output_subdir))
+    return {str(place / f"{name}.yaml"): OmegaConf.to_yaml(node) for name, node in nodes.items()}
+
+
+def write_hydra_files(files: Mapping[str, str], *, folder: Path) -> None:
+    """Write such files into the folder of their sweep."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish_text(path, text)

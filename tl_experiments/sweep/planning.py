@@ -20,6 +20,7 @@ from tl_experiments.config.member import checked, chosen_options, make_uid, run_
 from tl_experiments.runtime.errors import UserError
 from tl_experiments.runtime.fingerprint import fingerprint, git_commit, versions
 from tl_experiments.runtime.typed_path import lasting_place
+from tl_experiments.sweep.hydra_files import HydraFiles, hydra_files
 from tl_experiments.sweep.plan import Plan, PlannedJob
 from tl_experiments.sweep.typed import Typed
 from tl_experiments.tracking.address import lasting_uri
@@ -37,7 +38,7 @@ class _Candidate:
 
     overrides: tuple[str, ...]
     values: dict[str, str]
-    hydra: Any
+    choices: dict[str, str]
     config: dict[str, Any]
     digest: str
     folder: str
@@ -51,7 +52,7 @@ def make_plan(
     hydra_overrides: Sequence[str],
     settings: Mapping[str, Any],
     on_progress: Callable[[int, int], None],
-) -> tuple[Plan, dict[int, DictConfig]]:
+) -> tuple[Plan, HydraFiles]:
     """Compose and check every combination.
 
     Args:
@@ -63,13 +64,12 @@ def make_plan(
         on_progress: called with (combinations done, all).
 
     Returns:
-        The plan, and for each job what Hydra composed.
+        The plan, and what Hydra would write for its jobs.
 
     Raises:
         ConfigError: a line for each problem, with the jobs that have it.
     """
-    found, dropped = _compose_all(typed, compose=compose, folder=folder, on_progress=on_progress)
-    candidates = [candidate for candidate, _ in found]
+    candidates, files, dropped = _compose_all(typed, compose=compose, folder=folder, on_progress=on_progress)
     require_one_place(candidates)
     plan = replace(
         empty_plan(typed, folder=folder, hydra_overrides=hydra_overrides, settings=settings),
@@ -77,7 +77,7 @@ def make_plan(
         groups=tuple((index,) for index in range(len(candidates))),  # until it is known which go together
         dropped=tuple(f"{number} × {what}" for what, number in dropped.items()),
     )
-    return plan, dict(enumerate(config for _, config in found))
+    return plan, files
 
 
 def empty_plan(typed: Typed, *, folder: Path, hydra_overrides: Sequence[str], settings: Mapping[str, Any]) -> Plan:
@@ -97,7 +97,7 @@ def empty_plan(typed: Typed, *, folder: Path, hydra_overrides: Sequence[str], se
 
 def make_job(
     overrides: Sequence[str], *, compose: Compose, index: int, folder: Path, swept: Mapping[str, Sequence[str]]
-) -> tuple[PlannedJob, DictConfig]:
+) -> tuple[PlannedJob, HydraFiles]:
     """Compose and check one combination.
 
     Args:
@@ -108,14 +108,15 @@ def make_job(
         swept: the keys that vary, with their values.
 
     Returns:
-        The job, and what Hydra composed.
+        The job, and what Hydra would write for it.
 
     Raises:
         ConfigError: a line for each problem.
     """
     try:
         config = compose(list(overrides))
-        return _job(_candidate(overrides, config, index=index, folder=folder, swept=swept), index), config
+        candidate = _candidate(overrides, config, index=index, folder=folder, swept=swept)
+        return _job(candidate, index), hydra_files(config, folder=folder, job_folder=candidate.folder)
     except ConfigError:
         raise
     except WRONG as error:
@@ -124,12 +125,13 @@ def make_job(
 
 def _compose_all(
     typed: Typed, *, compose: Compose, folder: Path, on_progress: Callable[[int, int], None]
-) -> tuple[list[tuple[_Candidate, DictConfig]], Counter[str]]:
-    """Return every combination that is not the same as another, and how often what was left out."""
+) -> tuple[list[_Candidate], HydraFiles, Counter[str]]:
+    """Return every combination that is not the same as another, their files, and how often what was left out."""
     combinations = BasicSweeper.split_arguments(list(typed.run), None)[0]
     problems: dict[str, list[str]] = {}
     dropped: Counter[str] = Counter()
-    found: dict[str, tuple[_Candidate, DictConfig]] = {}
+    found: dict[str, _Candidate] = {}
+    files: HydraFiles = {}
     for number, combination in enumerate(combinations):
         kept = list(_without_foreign_keys(combination, typed.swept, dropped))
         try:
@@ -140,12 +142,15 @@ def _compose_all(
             for line in str(error).splitlines() if isinstance(error, ConfigError | UserError) else [explain(error)]:
                 problems.setdefault(line, []).append(run_name(values, index=number))
         else:
-            dropped["the same configuration as another"] += candidate.digest in found
-            found.setdefault(candidate.digest, (candidate, config))
+            if candidate.digest in found:
+                dropped["the same configuration as another"] += 1
+            else:
+                found[candidate.digest] = candidate
+                files |= hydra_files(config, folder=folder, job_folder=candidate.folder)
         on_progress(number + 1, len(combinations))
     if problems:
         raise ConfigError("\n".join(_told(line, names, len(combinations)) for line, names in problems.items()))
-    return list(found.values()), +dropped
+    return list(found.values()), files, dropped
 
 
 def code_version() -> dict[str, str]:
@@ -187,7 +192,7 @@ def _candidate(
     return _Candidate(
         overrides=tuple(overrides),
         values=dict(line.split("=", 1) for line in overrides if line.partition("=")[0] in swept),
-        hydra=config.hydra,
+        choices=chosen_options(config.hydra),
         config=values,
         digest=fingerprint(values),
         folder=subdir,
@@ -220,7 +225,7 @@ def _job(candidate: _Candidate, index: int) -> PlannedJob:
         overrides=candidate.overrides,
         values=candidate.values,
         config=candidate.config,
-        choices=chosen_options(candidate.hydra),
+        choices=candidate.choices,
         uid=make_uid(),
         folder=candidate.folder,
         digest=candidate.digest,

@@ -20,7 +20,7 @@ from tl_experiments.sweep.cluster import ClusterJob, ClusterLauncher, Ticket
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.process import as_job_return, failed
 from tl_experiments.sweep.ray_cluster import RayCluster
-from tl_experiments.sweep.ray_node import run_on_node
+from tl_experiments.sweep.ray_node import STOPPED, run_on_node
 
 
 class RayLauncher(ClusterLauncher):
@@ -69,6 +69,8 @@ class RayLauncher(ClusterLauncher):
     def open(self, plan: Plan, folder: Path) -> None:
         from tl_experiments.sweep.ray_places import FeaturePlaces  # noqa: PLC0415 - Hydra imports plugins even for --help
 
+        self._stopped = folder / STOPPED
+        self._stopped.unlink(missing_ok=True)
         self._packed = self._cluster.put(self.packed())
         self._places = FeaturePlaces.of(plan, folder, alive=self._cluster.alive())
         self._task = self._cluster.task(
@@ -94,6 +96,8 @@ class RayLauncher(ClusterLauncher):
         return _RayTicket(self._cluster, started)
 
     def cancel(self, tickets: Sequence["_RayTicket"]) -> None:
+        if tickets:
+            self._stopped.touch()
         for ticket in reversed(tickets):  # those that wait come last, and would begin where one that runs has ended
             self._cluster.cancel(ticket.reference)
 

@@ -17,6 +17,7 @@ from tl_experiments.sweep.process import GRACE_SECONDS, LOG, JobProcess, as_plai
 
 POLL_SECONDS = 0.2
 PLACE = ".ray_node"  # in the folder of a job: the id of the node that ran it last
+STOPPED = ".ray_stopped"  # in the folder of a sweep whose jobs were told to end
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -35,13 +36,16 @@ def run_on_node(
         node_id: of this node, for the launcher.
 
     Raises:
-        KeyboardInterrupt: the launcher cancelled it; the job has ended.
+        KeyboardInterrupt: the launcher cancelled it; the job has ended, or was not begun.
     """
     with suppress(OSError):
         os.chdir(cwd)
     hydra_context, task_function, config, _ = load_job(packed, override=override, number=number)
     subdir = str(config.hydra.sweep.subdir)
-    folder = Path(config.hydra.sweep.dir) / subdir
+    sweep_folder = Path(config.hydra.sweep.dir)
+    folder = sweep_folder / subdir
+    if (sweep_folder / STOPPED).exists():  # Ray takes tasks for cancelled that are on their way to a node
+        raise KeyboardInterrupt
     folder.mkdir(parents=True, exist_ok=True)
     publish_text(folder / PLACE, node_id)
     environment = {GPUS: os.environ[GPUS]} if GPUS in os.environ else {}

@@ -29,7 +29,7 @@ from tl_experiments.runtime.signals import terminable
 from tl_experiments.sweep.causes import MENDABLE
 from tl_experiments.sweep.composer import Composer
 from tl_experiments.sweep.folder import claimed, find_sweep, require_unplanned
-from tl_experiments.sweep.hydra_files import write_hydra_files
+from tl_experiments.sweep.hydra_files import HydraFiles, write_hydra_files
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planned_configs import PlannedConfigs
 from tl_experiments.sweep.planning import code_version, make_plan
@@ -80,24 +80,24 @@ class PlannedSweeper(Sweeper):
         """Plan and check all jobs; only then is anything written."""
         folder = Path(self._config.hydra.sweep.dir).absolute()
         require_unplanned(folder)
-        plan, configs = self._make_plan(typed, settings, folder=folder)
+        plan, files = self._make_plan(typed, settings, folder=folder)
         launcher = None if settings["dry_run"] else self._launcher(folder)  # it imports while the plan is checked
         with importing():
             from tl_experiments.sweep.conduct import conduct  # noqa: PLC0415 - errors so far were quick
 
-        plan, configs = self._settle(plan, configs, folder=folder)
+        plan, files = self._settle(plan, files, folder=folder)
         if launcher is None:
             return []
         with claimed(folder):
             require_unplanned(folder)
-            write_hydra_files(plan, configs, folder=folder)
+            write_hydra_files(files, folder=folder)
             publish_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
             plan.save(folder)
             extend = self._extension(plan, settings, folder=folder)
             return conduct(plan, folder, launcher=launcher, n_jobs=settings["n_jobs"], start=start, extend=extend)
 
-    def _make_plan(self, typed: Typed, settings: dict[str, Any], *, folder: Path) -> tuple[Plan, dict[int, DictConfig]]:
-        """Return the plan as far as it can be made quickly, and for each job what Hydra composed."""
+    def _make_plan(self, typed: Typed, settings: dict[str, Any], *, folder: Path) -> tuple[Plan, HydraFiles]:
+        """Return the plan as far as it can be made quickly, and what Hydra would write for its jobs."""
         with _planning_bar() as on_progress:
             return make_plan(
                 typed,
@@ -108,13 +108,11 @@ class PlannedSweeper(Sweeper):
                 on_progress=on_progress,
             )
 
-    def _settle(
-        self, plan: Plan, configs: dict[int, DictConfig], *, folder: Path
-    ) -> tuple[Plan, dict[int, DictConfig]]:
+    def _settle(self, plan: Plan, files: HydraFiles, *, folder: Path) -> tuple[Plan, HydraFiles]:
         """Check and decide what needs heavy libraries, and print the plan."""
         from tl_experiments.sweep.conduct import settle_plan  # noqa: PLC0415 - errors so far were quick
 
-        return settle_plan(plan, folder), configs
+        return settle_plan(plan, folder), files
 
     @cached_property
     def _compose(self) -> Composer:

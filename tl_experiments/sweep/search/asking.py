@@ -13,7 +13,7 @@ from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, label
 from tl_experiments.config.ranges import lookup
 from tl_experiments.runtime.fingerprint import fingerprint
-from tl_experiments.sweep.hydra_files import write_hydra_files
+from tl_experiments.sweep.hydra_files import HydraFiles, write_hydra_files
 from tl_experiments.sweep.ledger import RUNNING
 from tl_experiments.sweep.outcome import read_outcomes
 from tl_experiments.sweep.plan import Plan, PlannedJob
@@ -72,24 +72,24 @@ class Asker:
         for values in corners(search.space, swept=search.choices):
             yield plan.member(self._make(values, search, index=0)[0], folder=self.folder)
 
-    def ask(self, plan: Plan) -> tuple[Plan, dict[int, DictConfig]]:
-        """Return the plan with one more batch of jobs, and what Hydra composed for them; nothing is written.
+    def ask(self, plan: Plan) -> tuple[Plan, HydraFiles]:
+        """Return the plan with one more batch of jobs, and what Hydra would write for them; nothing is written.
 
         The plan of a search that has no other configuration is whole with the jobs that it has.
         """
         search = plan.searched
         number = len(plan.jobs)
         trials = read_trials(plan, self.folder, number=number)
-        configs: dict[int, DictConfig] = {}
+        files: HydraFiles = {}
         search = replace(search, starts=(*search.starts, number))
         plan = replace(plan, search=search)
         for _ in range(min(self.n_jobs, search.num_trials - number)):
-            job, plan = self._next(plan, trials, configs)
+            job, plan = self._next(plan, trials, files)
             if job is None:
                 search = replace(search, num_trials=len(plan.jobs))
-                return replace(plan, search=search, dropped=(*plan.dropped, EXHAUSTED)), configs
+                return replace(plan, search=search, dropped=(*plan.dropped, EXHAUSTED)), files
             trials.append(Trial(index=job.index, values=job.values, state=RUNNING))
-        return plan, configs
+        return plan, files
 
     def extend(self, plan: Plan) -> Plan | None:
         """Return the plan with one more batch, written; None where the search is over.
@@ -101,14 +101,12 @@ class Asker:
         if plan.is_whole or (self.stops and failed):
             return None
         self._require_same(plan)
-        longer, configs = self.ask(plan)
-        write_hydra_files(longer, configs, folder=self.folder)
+        longer, files = self.ask(plan)
+        write_hydra_files(files, folder=self.folder)
         longer.save(self.folder)
-        return longer if configs else None
+        return longer if len(longer.jobs) > len(plan.jobs) else None
 
-    def _next(
-        self, plan: Plan, trials: Sequence[Trial], configs: dict[int, DictConfig]
-    ) -> tuple[PlannedJob | None, Plan]:
+    def _next(self, plan: Plan, trials: Sequence[Trial], files: HydraFiles) -> tuple[PlannedJob | None, Plan]:
         """Return the next job, None where none was found, and the plan with it, or with why others were left out."""
         from tl_experiments.sweep.search.study import propose  # noqa: PLC0415 - Optuna is optional
 
@@ -120,18 +118,18 @@ class Asker:
                 continue
             tried.append(values)
             try:
-                job, config = self._make(values, search, index=index)
+                job, own_files = self._make(values, search, index=index)
                 longer = replace(plan, jobs=(*plan.jobs, job), groups=(*plan.groups, (index,)))
                 self.check(longer.member(job, folder=self.folder))
             except ConfigError as error:
                 line = f"{_label(values)}: {str(error).splitlines()[0]}"
                 plan = replace(plan, dropped=(*plan.dropped, line))
             else:
-                configs[index] = config
+                files |= own_files
                 return job, longer
         return None, plan
 
-    def _make(self, values: Mapping[str, str], search: Search, *, index: int) -> tuple[PlannedJob, DictConfig]:
+    def _make(self, values: Mapping[str, str], search: Search, *, index: int) -> tuple[PlannedJob, HydraFiles]:
         return make_job(
             list(self._lines(values, search)),
             compose=self.compose,

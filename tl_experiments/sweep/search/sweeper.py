@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.schema import Pruner, SearchSampler
+from tl_experiments.sweep.hydra_files import HydraFiles
 from tl_experiments.sweep.plan import Plan
 from tl_experiments.sweep.planning import empty_plan
 from tl_experiments.sweep.search.settings import Search
@@ -49,7 +49,7 @@ class OptunaSweeper(PlannedSweeper):
             seed=seed,
         )
 
-    def _make_plan(self, typed: Typed, settings: dict[str, Any], *, folder: Path) -> tuple[Plan, dict[int, DictConfig]]:
+    def _make_plan(self, typed: Typed, settings: dict[str, Any], *, folder: Path) -> tuple[Plan, HydraFiles]:
         """Return a plan without jobs, once the ends of the space are known to be usable."""
         from tl_experiments.sweep.search import study  # noqa: F401, PLC0415 - it says at once if Optuna is missing
 
@@ -59,16 +59,14 @@ class OptunaSweeper(PlannedSweeper):
         max_epochs = self._asker(plan, settings, folder=folder).check_ends(search)
         return replace(plan, search=replace(search, max_epochs=max_epochs)), {}
 
-    def _settle(
-        self, plan: Plan, configs: dict[int, DictConfig], *, folder: Path
-    ) -> tuple[Plan, dict[int, DictConfig]]:
+    def _settle(self, plan: Plan, files: HydraFiles, *, folder: Path) -> tuple[Plan, HydraFiles]:
         """Ask for the first batch."""
         from tl_experiments.sweep.conduct import require_buildable  # noqa: PLC0415 - errors so far were quick
 
         asker = self._asker(plan, plan.settings, folder=folder)
         require_buildable(list(asker.members_at_ends(plan)))
-        plan, configs = asker.ask(plan)
-        return super()._settle(plan, configs, folder=folder)
+        plan, files = asker.ask(plan)
+        return super()._settle(plan, files, folder=folder)
 
     def _continued(self, plan: Plan) -> Plan:
         """Take a new number of trials; every other setting is the plan's, and must agree where it was typed."""
