@@ -46,6 +46,12 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
         desk: where it is typed.
         in_a_fork: of a process that has imported what `run.py` needs, which takes the most of a short run.
     """
+    program, arguments = on_little(command, images=images)
+    return _typed(program, arguments, desk, in_a_fork=in_a_fork)
+
+
+def on_little(command: str, *, images: Path) -> tuple[str, list[str]]:
+    """Return the program and the arguments of a command, on little data and without the network."""
     typed = command.removeprefix("python ").replace("TABLE", str(images)).replace("PATH", str(images))
     program, *arguments = shlex.split(typed)
     if program == "run.py" and "--help" not in arguments:
@@ -53,7 +59,7 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
     if program == "torchrun":
         arguments = [str(ROOT / argument) if argument == "run.py" else argument for argument in arguments] + [*LITTLE]
     if program == "tlx" and "lr-find" in arguments:
-        arguments += [*LITTLE, *SMALL_BACKBONE, "batch_size=8"]  # of a hundred steps
+        arguments += [*LITTLE, "batch_size=8"]  # of a hundred steps
     if program == "tlx" and arguments[0] == "extract":
         arguments[1:1] = LITTLE
     fewer = "3" if "sweep.resume=latest" in arguments else "2"
@@ -70,7 +76,9 @@ def type_on_little(command: str, *, images: Path, desk: Path, in_a_fork: bool = 
         arguments += ["backbone.weights=null"]
     if any("cifar10" in argument for argument in arguments):
         arguments += ["dataset=image_folder", f"dataset.root={images}"]
-    return _typed(program, arguments, desk, in_a_fork=in_a_fork)
+    if "strategy=finetune" in arguments and not any("backbone=" in argument for argument in arguments):
+        arguments += SMALL_BACKBONE
+    return program, arguments
 
 
 def shows_its_end(told: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torchvision.models import vision_transformer
 
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.timm_backbone import timm_backbone
@@ -21,6 +22,13 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "vit_tiny_patch16_224": timm_backbone,  # where they are linear layers
 }
 NAMES = ["efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", pytest.param("vit_b_16", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(autouse=True)
+def shallow_vit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two layers of torchvision's ViT show what twelve do."""
+    whole = vision_transformer._vision_transformer
+    monkeypatch.setattr(vision_transformer, "_vision_transformer", lambda **given: whole(**{**given, "num_layers": 2}))
 
 
 def lora(**changes: object) -> Lora:
