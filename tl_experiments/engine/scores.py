@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from tl_experiments.engine.calibration import reliability
-from tl_experiments.runtime.importing import importing
 
 TOP = 5
 
@@ -54,8 +53,7 @@ def score(logits: torch.Tensor, labels: torch.Tensor, *, temperature: float) -> 
         labels: (N,) int64.
         temperature: fitted on another split.
     """
-    with importing():
-        from sklearn import metrics  # noqa: PLC0415 - a second that a plan must not wait for
+    from sklearn import metrics  # noqa: PLC0415 - a second that a plan must not wait for
 
     logits = logits.double().contiguous()
     true, predicted = labels.numpy(), logits.argmax(dim=1).numpy()

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ class PlannedSweeper(Sweeper):
         with _planning_bar() as on_progress:
             return make_plan(
                 typed,
-                compose=self._compose,
+                compose=Composer(self._hydra_context.config_loader, self._config),
                 folder=folder,
                 hydra_overrides=self._config.hydra.overrides.hydra,
                 settings=settings,
@@ -114,9 +113,8 @@ class PlannedSweeper(Sweeper):
 
         return settle_plan(plan, folder), files
 
-    @cached_property
-    def _compose(self) -> Composer:
-        return Composer(self._hydra_context.config_loader, self._config)
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        return self._hydra_context.config_loader.load_sweep_config(self._config, overrides)
 
     def _asker(self, plan: Plan, settings: Mapping[str, Any], *, folder: Path) -> Asker:
         """Make what finds the next jobs of a search."""
