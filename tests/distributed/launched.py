@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-from tests.faults.processes import Program, Strike, server
+from tests.faults.processes import LIMIT_SECONDS, Program, Strike, server
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -81,9 +81,10 @@ def run_in(folder: Path) -> Path:
 
 def wait_until_held(process: Program) -> None:
     """Wait until a process has stopped at its place."""
-    stat = Path(f"/proc/{process.pid}/stat")
+    stat, deadline = Path(f"/proc/{process.pid}/stat"), time.monotonic() + LIMIT_SECONDS
     while stat.read_text().rpartition(")")[2].split()[0] != "T":
         assert not process.ended, process.output
+        assert time.monotonic() < deadline, process.output
         time.sleep(0.01)
 
 

@@ -65,5 +65,5 @@ def test_torchrun_begins_again(number: int, undisturbed: Truth, tmp_path: Path) 
     wait_for(tmp_path, BEGUN, count=2)
     detected = time.monotonic() - killed
     assert process.wait(timeout=180) == 0, told(tmp_path)
-    record(f"rank killed: {rank}", after_epoch=epochs, began_again_after=round(detected, 1))
+    record("rank killed", tried=f"rank {rank}", after_epoch=epochs, began_again_after=round(detected, 1))
     assert Truth.of(run_in(tmp_path)) == undisturbed

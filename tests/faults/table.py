@@ -17,6 +17,11 @@ from rich.table import Table
 from tests.faults.scorecard import FILE, ROWS
 
 HERE = Path(__file__).parent
+TESTS = HERE.parent
+BESIDE = [  # tests that have a full scale too
+    *(TESTS / "distributed", TESTS / "sweep" / "test_ray.py", TESTS / "sweep" / "test_submitit.py"),
+    *(TESTS / "tracking" / "test_team_server.py", TESTS / "readme" / "test_guide.py"),
+]
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -33,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.jsonl"
         environment = {**os.environ, FILE: str(figures), "TL_FAULTS": "" if own.ordinary else "full"}
-        command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-n0", *others]
-        code = subprocess.run(command, cwd=HERE.parent.parent, env=environment, check=False).returncode
+        command = [sys.executable, "-m", "pytest", *map(str, (HERE, *BESIDE)), "-q", "-n0", *others]
+        code = subprocess.run(command, cwd=TESTS.parent, env=environment, check=False).returncode
         lines = [json.loads(line) for line in figures.read_text().splitlines()] if figures.exists() else []
     counts = "counts of the ordinary suite" if own.ordinary else "full counts"
     title = f"Faults: {counts}, {(time.monotonic() - start) / 60:.1f} min on {os.cpu_count()} cores"

@@ -76,7 +76,8 @@ def on_little(command: str, *, images: Path) -> tuple[str, list[str]]:
         arguments += ["backbone.weights=null"]
     if any("cifar10" in argument for argument in arguments):
         arguments += ["dataset=image_folder", f"dataset.root={images}"]
-    if "strategy=finetune" in arguments and not any("backbone=" in argument for argument in arguments):
+    chooses = any(argument.startswith(("backbone=", "experiment=")) for argument in arguments)
+    if "strategy=finetune" in arguments and not chooses:  # sweeps fine-tune the embedded one
         arguments += SMALL_BACKBONE
     return program, arguments
 

@@ -50,7 +50,7 @@ def test_run(command: str, images: Path, desk: Path):
 def test_serve_answers(images: Path, desk: Path):
     """With what the commands above have left; in a process that imports what it needs."""
     command = [sys.executable, "-m", "tl_experiments", *shlex.split(SERVE)[1:], "--port", "0"]
-    with subprocess.Popen(command, cwd=desk, stdout=subprocess.PIPE, text=True) as service:
+    with subprocess.Popen(command, cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as service:
         try:
             address = next(found[0] for line in service.stdout if (found := re.search(r"http://[\d.]+:\d+", line)))
             assert "<title>" in _page(f"{address}/", seconds=10)

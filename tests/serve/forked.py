@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.processes import Program, server
+from tests.faults.processes import LIMIT_SECONDS, Program, server
 
 
 @contextmanager
@@ -18,8 +18,10 @@ def serving(*arguments: str) -> Iterator[tuple[Program, str]]:
         typed = ("serve", *arguments, "--port", "0")
         service = server().start(*typed, cwd=Path.cwd(), logs=Path(logs), program="tlx")
         try:
+            deadline = time.monotonic() + LIMIT_SECONDS
             while not (found := re.search(r"^serving (\S+)  .*\n", service.output, re.MULTILINE)):
                 assert not service.ended, service.end()
+                assert time.monotonic() < deadline, service.output
                 time.sleep(0.02)
             yield service, found[1]
         finally:

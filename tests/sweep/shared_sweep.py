@@ -47,8 +47,10 @@ def writers(desk: Desk) -> Iterator[tuple[int, int]]:
 def held(desk: Desk) -> Iterator[None]:
     """Keep the jobs that begin in here in their middle, until it is left."""
     (desk.folder / HOLD).touch()
-    yield
-    (desk.folder / HOLD).unlink()
+    try:
+        yield
+    finally:
+        (desk.folder / HOLD).unlink()
 
 
 def in_the_middle(desk: Desk, job: int) -> bool:

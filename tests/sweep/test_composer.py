@@ -1,5 +1,6 @@
 """What a sweep's jobs are composed of is what Hydra composes, whatever was composed before."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ TYPED = (
     ("augmentation=standard", "lr=auto", "head.init=zero"),
     ("tracking=none", "dataset={seed:5}", "dataset.train_size=null"),
     ("lr=1", "lr=2"),
+    ("early_stopping.patience=3", "early_stopping={patience: 5}"),
+    ("dataset.train_size=3", "dataset={train_size: 5}", "dataset.seed=1"),
     ("+strategy.extra=1", "strategy.extra=2", "seed=1"),
     ("~scheduler.warmup_epochs",),
     ("class_weights='a: {b}, c'",),
@@ -77,6 +80,13 @@ def test_what_is_wrong_is_told_as_hydra_tells_it(
     with pytest.raises(HydraException) as found:
         Composer(loader, sweep)(list(typed))
     assert str(found.value) == str(expected.value)
+
+
+def test_a_value_that_only_the_jobs_have_is_not_asked_for(loaded: tuple[ConfigLoader, DictConfig]) -> None:
+    loader, sweep = loaded
+    lacking = copy.deepcopy(sweep)
+    lacking.lr = "${oc.env:TL_NO_SUCH_RATE}"
+    assert Composer(loader, lacking)(["lr=1e-3"]).lr == 1e-3
 
 
 def test_options_are_composed_once(loaded: tuple[ConfigLoader, DictConfig], monkeypatch: pytest.MonkeyPatch) -> None:

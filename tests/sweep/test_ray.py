@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from synthetic_sweep import make_plan
 
 from tests.faults.scorecard import count
 from tests.sweep.conftest import Desk, end_of, processes_in
@@ -21,6 +22,7 @@ from tests.sweep.test_isolation import trains, wait_for
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep import ray_node
 from tl_experiments.sweep.ray_cluster import RayCluster
+from tl_experiments.sweep.ray_launcher import RayLauncher, _RayTicket
 
 if find_spec("ray") is None:
     pytest.skip("ray is not installed", allow_module_level=True)
@@ -104,6 +106,26 @@ def test_a_job_that_reaches_a_node_after_its_sweep_was_stopped_is_not_begun(
     with pytest.raises(KeyboardInterrupt):
         ray_node.run_on_node(b"", override="", number=0, told="", timeout=None, cwd=str(tmp_path), node_id="")
     assert not (tmp_path / "0").exists()
+
+
+def test_a_sweep_that_goes_on_begins_jobs_again(tmp_path: Path) -> None:
+    cancelled: list[str] = []
+    fake: Any = SimpleNamespace(
+        put=lambda content: content, task=lambda *_, **__: None, alive=frozenset, cancel=cancelled.append
+    )
+    launcher = RayLauncher(
+        num_cpus=1, num_gpus=0, memory_gb=None, max_retries=0, autoscales=False, timeout=None, runtime_env={}
+    )
+    launcher._cluster, launcher._needs = fake, {"CPU": 1, "GPU": 0, "memory": 0}
+    launcher.packed = lambda: b""  # type: ignore[method-assign]
+    stopped, plan = tmp_path / ray_node.STOPPED, make_plan(2, folder=tmp_path)
+    launcher.open(plan, tmp_path)
+    launcher.cancel([])
+    assert not stopped.exists()
+    launcher.cancel([_RayTicket(fake, "a"), _RayTicket(fake, "b")])
+    assert (stopped.exists(), cancelled) == (True, ["b", "a"])
+    launcher.open(plan, tmp_path)
+    assert not stopped.exists()
 
 
 @pytest.mark.slow

@@ -24,10 +24,10 @@ class Composer:
     def __call__(self, overrides: list[str]) -> DictConfig:
         """Compose one job's configuration; raises what Hydra raises."""
         parsed = OverridesParser.create().parse_overrides(overrides)
-        if any(item.is_add() or item.is_force_add() or item.is_delete() or item.is_hydra_override() for item in parsed):
+        if not all(map(_is_plain, parsed)):
             return self._loader.load_sweep_config(self._sweep, overrides)  # their order matters
-        options = tuple(str(item.input_line) for item in parsed if self._chooses(item))
         try:
+            options = tuple(str(item.input_line) for item in parsed if self._chooses(item))
             if options not in self._chosen:
                 self._chosen[options] = self._loader.load_sweep_config(self._sweep, list(options))
             config = copy.deepcopy(self._chosen[options])
@@ -44,8 +44,16 @@ class Composer:
         return config
 
     def _chooses(self, override: Override) -> bool:
-        """Whether an override may say more than one value: an option of a group, or all of a node."""
+        """Whether an override may say more than one value: an option of a group."""
         key = override.key_or_group
         if "/" in key or override.package is not None:
             return True
-        return "." not in key and (key not in self._sweep or OmegaConf.is_dict(self._sweep[key]))
+        if "." in key or OmegaConf.is_interpolation(self._sweep, key):
+            return False
+        return key not in self._sweep or OmegaConf.is_dict(self._sweep[key])
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether an override chooses an option or sets a value of the run, and merges nothing."""
+    changes_more = override.is_add() or override.is_force_add() or override.is_delete() or override.is_hydra_override()
+    return not (changes_more or isinstance(override.value(), dict))

@@ -6,6 +6,7 @@ of where features are, and runs jobs in the processes of Ray itself.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class RayLauncher(ClusterLauncher):
 
     def cancel(self, tickets: Sequence["_RayTicket"]) -> None:
         if tickets:
-            self._stopped.touch()
+            with suppress(OSError):  # a full disk keeps no job running
+                self._stopped.touch()
         for ticket in reversed(tickets):  # those that wait come last, and would begin where one that runs has ended
             self._cluster.cancel(ticket.reference)
 

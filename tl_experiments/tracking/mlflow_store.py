@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tl_experiments.runtime.errors import SettingError
@@ -127,7 +126,9 @@ def _client(address: str) -> MlflowClient:
         with importing():
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401, PLC0415 - it would be imported by the client
     if address.startswith(DATABASES):
-        engine = create_engine(address)
+        from mlflow.store.db.utils import create_sqlalchemy_engine  # noqa: PLC0415 - as above
+
+        engine = create_sqlalchemy_engine(address)  # with MLflow's settings, such as certificates
         try:
             engine.connect().close()
         finally:
