@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tl_experiments.engine.calibration import reliability
+from tl_experiments.runtime.importing import importing
 
 TOP = 5
 
@@ -53,7 +54,8 @@ def score(logits: torch.Tensor, labels: torch.Tensor, *, temperature: float) -> 
         labels: (N,) int64.
         temperature: fitted on another split.
     """
-    from sklearn import metrics  # noqa: PLC0415 - a second that a plan must not wait for
+    with importing():
+        from sklearn import metrics  # noqa: PLC0415 - a second that a plan must not wait for
 
     logits = logits.double().contiguous()
     true, predicted = labels.numpy(), logits.argmax(dim=1).numpy()

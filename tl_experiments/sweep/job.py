@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from tl_experiments.config.member import Member, current_member
 from tl_experiments.config.schema import OnError
 from tl_experiments.runtime.errors import RunFailed
-from tl_experiments.runtime.importing import importing_for_good
+from tl_experiments.runtime.importing import importing
 from tl_experiments.runtime.run_lock import alone_in
 from tl_experiments.runtime.signals import Preempted, Terminated
 from tl_experiments.sweep.causes import NOT_STARTED, NotStarted, cause_of
@@ -46,7 +46,7 @@ class Job:
 
     def run(self) -> float:
         """Train the members, each alone in its folder, and return the best val/acc of the first."""
-        with importing_for_good():  # here, since a config error must not wait for torch
+        with importing():  # here, since a config error must not wait for torch
             from tl_experiments.experiment import run_experiments  # noqa: PLC0415
             from tl_experiments.sweep.dead import close_what_died  # noqa: PLC0415
 

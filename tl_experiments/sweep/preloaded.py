@@ -3,9 +3,9 @@
 
 import gc
 
-from tl_experiments.runtime.importing import importing_for_good
+from tl_experiments.runtime.importing import importing
 
-with importing_for_good():  # a job's collector leaves all these objects alone, so that their memory stays shared
+with importing():  # a job's collector leaves all these objects alone, so that their memory stays shared
     import mlflow.store.tracking.sqlalchemy_store
     import sklearn.metrics
     import sqlalchemy.dialects.sqlite

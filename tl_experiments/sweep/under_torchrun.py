@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import from_plain
 from tl_experiments.runtime.errors import RankLost
-from tl_experiments.runtime.importing import importing_for_good
+from tl_experiments.runtime.importing import importing
 from tl_experiments.runtime.signals import StoppedTogether, Terminated, terminable
 from tl_experiments.runtime.torchrun import Launch
 from tl_experiments.sweep.resumed import KEY, is_resume
@@ -68,7 +68,7 @@ def follow_first(launch: Launch) -> int:
         with terminable():
             task = launch.task()
             if task is not None:
-                with importing_for_good():
+                with importing():
                     from tl_experiments.experiment import follow_experiment  # noqa: PLC0415 - not before there is a task
 
                 follow_experiment(from_plain(task))
