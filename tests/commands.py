@@ -1,6 +1,8 @@
-"""Commands in real processes: how they ended, and the signals that a shell would let them have."""
+"""Commands in real processes: how they ended, what is waited for, and the signals that a shell would let them have."""
 
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -21,3 +23,16 @@ class Ended:
 def take_signals() -> None:
     """A shell's background jobs ignore Ctrl-C, and so would their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for(
+    condition: Callable[[], object],
+    told: Callable[[], str] = lambda: "it did not happen in time",
+    *,
+    seconds: float = 120,
+) -> None:
+    """Wait until something is so; after so many seconds an error says what was `told`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.05)

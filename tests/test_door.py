@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.commands import Ended, take_signals
+from tests.commands import Ended, take_signals, wait_for
 from tests.faults.processes import Program, server
 
 ROOT = Path(__file__).parent.parent
@@ -97,11 +96,9 @@ class Runs:
 
 def stop_when_it_trains(program: Program, folder: Path, number: signal.Signals) -> None:
     """Send a signal once the first epoch is on record."""
-    limit = time.monotonic() + LIMIT_SECONDS
-    while not (folder / "metrics.jsonl").exists():
-        assert not program.ended, program.end()
-        assert time.monotonic() < limit, "no epoch was recorded in time"
-        time.sleep(0.1)
+    epochs = folder / "metrics.jsonl"
+    wait_for(lambda: program.ended or epochs.exists(), lambda: program.output, seconds=LIMIT_SECONDS)
+    assert epochs.exists(), program.end()
     program.signal(number, alone=True)
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-from tests.faults.processes import LIMIT_SECONDS, Program, Strike, server
+from tests.commands import wait_for
+from tests.faults.processes import Program, Strike, server
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -81,11 +81,13 @@ def run_in(folder: Path) -> Path:
 
 def wait_until_held(process: Program) -> None:
     """Wait until a process has stopped at its place."""
-    stat, deadline = Path(f"/proc/{process.pid}/stat"), time.monotonic() + LIMIT_SECONDS
-    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+    stat = Path(f"/proc/{process.pid}/stat")
+
+    def is_held() -> bool:
         assert not process.ended, process.output
-        assert time.monotonic() < deadline, process.output
-        time.sleep(0.01)
+        return stat.read_text().rpartition(")")[2].split()[0] == "T"
+
+    wait_for(is_held, lambda: process.output)
 
 
 def torchrun(count: int, *arguments: str, folder: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -118,12 +120,9 @@ def rank_processes(launcher: int) -> dict[int, int]:
     return found
 
 
-def wait_for(folder: Path, text: str, *, count: int = 1, seconds: float = 90) -> None:
+def wait_until_told(folder: Path, text: str, *, count: int = 1) -> None:
     """Wait until a run has printed a text so often."""
-    until = time.monotonic() + seconds
-    while told(folder).count(text) < count:
-        assert time.monotonic() < until, told(folder)
-        time.sleep(0.05)
+    wait_for(lambda: told(folder).count(text) >= count, lambda: told(folder), seconds=90)
 
 
 def told(folder: Path) -> str:

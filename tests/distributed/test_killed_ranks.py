@@ -17,8 +17,8 @@ from tests.distributed.launched import (
     run_in,
     told,
     torchrun,
-    wait_for,
     wait_until_held,
+    wait_until_told,
 )
 from tests.faults.processes import Truth
 from tests.faults.scorecard import FULL, count, record
@@ -58,11 +58,11 @@ def test_torchrun_begins_again(number: int, undisturbed: Truth, tmp_path: Path) 
     chance = random.Random(number)
     rank, epochs, delay = chance.randrange(2), chance.randrange(22), chance.uniform(0.0, 0.5)
     process = torchrun(2, *RUN, folder=tmp_path, options=("--max-restarts=1",))
-    wait_for(tmp_path, f"epoch {epochs:2}/24" if epochs else BEGUN)
+    wait_until_told(tmp_path, f"epoch {epochs:2}/24" if epochs else BEGUN)
     time.sleep(delay)
     os.kill(rank_processes(process.pid)[rank], signal.SIGKILL)
     killed = time.monotonic()
-    wait_for(tmp_path, BEGUN, count=2)
+    wait_until_told(tmp_path, BEGUN, count=2)
     detected = time.monotonic() - killed
     assert process.wait(timeout=180) == 0, told(tmp_path)
     record("rank killed", tried=f"rank {rank}", after_epoch=epochs, began_again_after=round(detected, 1))

@@ -16,8 +16,8 @@ from tests.distributed.launched import (
     run_in,
     told,
     torchrun,
-    wait_for,
     wait_until_held,
+    wait_until_told,
 )
 from tests.faults.scorecard import FULL
 
@@ -55,7 +55,7 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_chec
 @pytest.mark.skipif(not FULL, reason="for the sake of time; above, the processes are forked")
 def test_torchrun_need_not_kill_what_stops_together(tmp_path: Path) -> None:
     process = torchrun(2, *TINY, *FINETUNE, "epochs=40", folder=tmp_path)
-    wait_for(tmp_path, " 2/40")
+    wait_until_told(tmp_path, " 2/40")
     os.kill(rank_processes(process.pid)[1], signal.SIGTERM)
     assert process.wait(timeout=60) == 1
     assert "exitcode  : 143" in told(tmp_path)

@@ -3,12 +3,12 @@
 import re
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.processes import LIMIT_SECONDS, Program, server
+from tests.commands import wait_for
+from tests.faults.processes import Program, server
 
 
 @contextmanager
@@ -18,13 +18,15 @@ def serving(*arguments: str) -> Iterator[tuple[Program, str]]:
         typed = ("serve", *arguments, "--port", "0")
         service = server().start(*typed, cwd=Path.cwd(), logs=Path(logs), program="tlx")
         try:
-            deadline = time.monotonic() + LIMIT_SECONDS
-            while not (found := re.search(r"^serving (\S+)  .*\n", service.output, re.MULTILINE)):
-                assert not service.ended, service.end()
-                assert time.monotonic() < deadline, service.output
-                time.sleep(0.02)
-            yield service, found[1]
+            wait_for(lambda: service.ended or _urls(service), lambda: service.output)
+            assert not service.ended, service.end()
+            yield service, _urls(service)[0]
         finally:
             if not service.ended:
                 service.signal(signal.SIGTERM)
                 service.wait()
+
+
+def _urls(service: Program) -> list[str]:
+    """What it says that it serves."""
+    return re.findall(r"^serving (\S+)  .*\n", service.output, re.MULTILINE)

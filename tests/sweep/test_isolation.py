@@ -2,14 +2,13 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Ended
+from tests.commands import Ended, wait_for
 from tests.sweep.conftest import FAULTY, Desk, end_of, processes_in
 from tests.sweep.faults import CRASHES, EXITS, HANGS, IS_KILLED, RAISES
 
@@ -86,13 +85,6 @@ def test_with_on_error_stop_no_further_job_starts(desk: Desk) -> None:
     assert "jobs 1-2 were not started" in ended.errors
     assert desk.results().keys() == {0}
     assert [run.info.status for run in desk.runs("run")] == ["FAILED"]
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def trains(desk: Desk, job: int) -> bool:

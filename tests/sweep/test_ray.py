@@ -13,12 +13,13 @@ import pytest
 from omegaconf import OmegaConf
 from synthetic_sweep import make_plan
 
+from tests.commands import wait_for
 from tests.faults.scorecard import count
 from tests.sweep.conftest import Desk, end_of, processes_in
 from tests.sweep.faults import RAISES
 from tests.sweep.ray_nodes import Cluster, members
 from tests.sweep.shared_sweep import HELD, held, in_the_middle, require_once, writers
-from tests.sweep.test_isolation import trains, wait_for
+from tests.sweep.test_isolation import trains
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.sweep import ray_node
 from tl_experiments.sweep.ray_cluster import RayCluster

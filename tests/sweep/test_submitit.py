@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import wait_for
 from tests.faults.scorecard import count
 from tests.sweep.conftest import Desk, end_of, processes_in
 from tests.sweep.shared_sweep import HELD, digests, held, in_the_middle, require_once, writers
-from tests.sweep.test_isolation import wait_for
 
 if find_spec("submitit") is None:
     pytest.skip("submitit is not installed", allow_module_level=True)

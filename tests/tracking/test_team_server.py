@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from tests.commands import wait_for
 from tests.faults.faulty_server import free_port, real_server
 from tests.faults.scorecard import count
 from tests.tracking.postgres import Postgres, postgres, programs
@@ -91,15 +92,11 @@ def make_tracker(team: TeamServer, folder: Path, *, uid: str, uri: str | None = 
     )
 
 
-def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 120) -> None:
-    """Wait for what a server says, which may be too busy to answer at once."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(MlflowException):
-            if condition():
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"not within {seconds} s: {what}")
+def all_track(team: TeamServer) -> bool:
+    """Whether each job has told an epoch; no answer of a busy server is none."""
+    with suppress(MlflowException):
+        return sum("val/acc" in run.data.metrics for run in team.runs()) == NUM_JOBS
+    return False
 
 
 def test_jobs_lose_and_double_nothing_though_server_and_database_are_killed_meanwhile(
@@ -110,7 +107,7 @@ def test_jobs_lose_and_double_nothing_though_server_and_database_are_killed_mean
         command = [sys.executable, "-m", "tests.tracking.team_jobs", team.uri, str(sweep), str(NUM_JOBS)]
         jobs = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            wait_for(lambda: sum("val/acc" in run.data.metrics for run in team.runs()) == NUM_JOBS, "all jobs track")
+            wait_for(lambda: all_track(team))
             team.kill()
             team.database.crash()
             time.sleep(2)  # in which every job makes points
