@@ -6,20 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.commands import take_signals
+from tests.commands import take_signals, wait_for
 from tests.faults.processes import PATHS
 
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
-LIMIT_SECONDS = 60
-QUICK = {  # a node that is gone is known to be so in seconds
+STARTED = "Ray runtime started."  # it says, when the cluster knows the node
+QUICK = {  # a node that is gone is known to be so in seconds, one that is only slow is not given up
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_timeout_ms": "30000",
     "RAY_health_check_failure_threshold": "4",
     "RAY_worker_niceness": "0",  # else other tests have the processor
 }
@@ -30,13 +29,14 @@ class Cluster:
     """Nodes with one CPU each, and a cache of their own.
 
     Attributes:
-        folder: for what Ray writes and for the caches of the nodes.
+        folder: for what Ray writes and for the caches of the nodes; a short path, since sockets have at most 107 bytes.
         sessions: name of a node → the session that its processes belong to.
     """
 
     folder: Path
     sessions: dict[str, int] = field(default_factory=dict)
     _port: int = 0
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _token: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -52,14 +52,14 @@ class Cluster:
             self._port = free.getsockname()[1]
         head = ("--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder / 'ray'}")
         self._start("head", f"--node-ip-address={HEAD}", *head)
-        self._wait_for_head()
         self._start("worker", f"--node-ip-address={WORKER}", f"--address={HEAD}:{self._port}")
 
     def _start(self, name: str, *options: str) -> None:
         common = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
         environment = os.environ | self.environment | QUICK
         del environment["RAY_ADDRESS"]
-        with (self.folder / f"{name}.log").open("w") as log:
+        path = self.folder / f"{name}.log"
+        with path.open("w") as log:
             process = subprocess.Popen(
                 [str(Path(sys.executable).with_name("ray")), "start", *options, *common],
                 cwd=self.folder,
@@ -71,19 +71,11 @@ class Cluster:
             )
         self.sessions[name] = process.pid
         self._processes.append(process)
-
-    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+        wait_for(lambda: STARTED in path.read_text() or process.poll() is not None, path.read_text)
+        assert process.poll() is None, path.read_text()
 
     def cache(self, name: str) -> Path:
         return self.folder / f"cache-{name}"
-
-    def _wait_for_head(self) -> None:
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection((HEAD, self._port), timeout=1):
-                return
-            time.sleep(0.1)
-        raise TimeoutError((self.folder / "head.log").read_text())
 
     def kill(self, name: str) -> None:
         """Kill all processes of a node at once."""

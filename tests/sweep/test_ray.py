@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,16 +34,17 @@ SEEDS = count(ordinary=1, full=8)  # each with two rates
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    started = Cluster(tmp_path_factory.mktemp("r"))  # paths of sockets must be short
-    try:
-        started.start()
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in started.environment.items():
-                patch.setenv(key, value)
-            yield started
-    finally:
-        started.stop()
+def cluster() -> Iterator[Cluster]:
+    with TemporaryDirectory(dir="/tmp") as folder:  # paths of sockets must be short
+        started = Cluster(Path(folder))
+        try:
+            started.start()
+            with pytest.MonkeyPatch.context() as patch:
+                for key, value in started.environment.items():
+                    patch.setenv(key, value)
+                yield started
+        finally:
+            started.stop()
 
 
 def job_on(cluster: Cluster, desk: Desk, node: str) -> int | None:
@@ -77,7 +79,7 @@ def test_a_node_that_dies_costs_its_jobs_which_go_on_elsewhere_and_one_that_fail
     assert "goes on after epoch" in log
     logs = "".join(path.read_text() for path in desk.sweep_folder.glob("*/job.log"))
     assert logs.count("extracting features of 100 train images") <= 2, "once per node"
-    assert processes_in(desk.folder) == []
+    wait_for(lambda: not processes_in(desk.folder), lambda: str(processes_in(desk.folder)))
 
 
 @pytest.mark.slow
@@ -94,7 +96,7 @@ def test_ctrl_c_ends_the_running_jobs_with_true_states_and_starts_no_other(
     assert f"to go on: python run.py -m sweep.resume={desk.sweep_folder}" in ended.out
     assert {job: result["status"] for job, result in desk.results().items()} == {0: "KILLED"}
     assert [run.info.status for run in desk.runs("run")] == ["KILLED"]
-    assert processes_in(desk.folder) == []
+    wait_for(lambda: not processes_in(desk.folder), lambda: str(processes_in(desk.folder)))
 
 
 def test_a_job_that_reaches_a_node_after_its_sweep_was_stopped_is_not_begun(
