@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
 from tests.commands import wait_for
@@ -22,6 +23,7 @@ TINY = (
     *("optimizer=sgd", "lr=1e-2"),
 )
 FINETUNE = ("strategy=finetune", "strategy.batchnorm=eval")
+CLOSE = 1e-6  # what the order of additions may change of a parameter in 20 steps
 
 
 class Agent:
@@ -77,6 +79,12 @@ def run_in(folder: Path) -> Path:
     """Return the one run of a folder."""
     [run] = (folder / "outputs" / "runs").iterdir()
     return run
+
+
+def distance(one: Path, other: Path) -> float:
+    """Return by how much the parameters of two runs differ at most."""
+    own, theirs = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    return max(float((tensor - theirs[name]).abs().max()) for name, tensor in own.items())
 
 
 def wait_until_held(process: Program) -> None:

@@ -24,6 +24,7 @@ from tests.faults.processes import Truth
 from tests.faults.scorecard import FULL, count, record
 
 RUN = (*TINY, *FINETUNE, f"epochs={count(ordinary=4, full=24)}")
+SHARES = ("runtime=fsdp", "optimizer=adamw")  # which keeps two moments in shares
 BEGUN = "reading"  # images: the first thing that a run says of its work
 NUM_KILLS = 10
 
@@ -34,21 +35,32 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Truth:
     return Truth.of(ranks(2, *RUN, folder=tmp_path_factory.mktemp("undisturbed")))
 
 
+@pytest.fixture(scope="module")
+def undisturbed_in_shares(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    return Truth.of(ranks(2, *RUN, *SHARES, folder=tmp_path_factory.mktemp("shares")))
+
+
 @pytest.mark.slow
-def test_a_killed_rank_costs_no_bit(undisturbed: Truth, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "truth"),
+    [pytest.param((), "undisturbed", id="copies"), pytest.param(SHARES, "undisturbed_in_shares", id="shares")],
+)
+def test_a_killed_rank_costs_no_bit(
+    arguments: tuple[str, ...], truth: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Each of the two once, in the midst of an epoch; the other one ends by itself, before torchrun would end it."""
     agent = Agent(tmp_path)
     for lost, place in enumerate(("train 2 3", "train 3 2")):
-        attempt = agent.start(2, *RUN, attempt=lost, hold_first=place)
+        attempt = agent.start(2, *RUN, *arguments, attempt=lost, hold_first=place)
         wait_until_held(attempt[0])
         attempt[lost].signal(signal.SIGKILL, alone=True)
         attempt[0].signal(signal.SIGCONT, alone=True)
         assert attempt[lost].wait() == -signal.SIGKILL
         assert attempt[1 - lost].wait() == 1, attempt[1 - lost].output
-    first, last = agent.start(2, *RUN, attempt=2)
+    first, last = agent.start(2, *RUN, *arguments, attempt=2)
     assert (first.wait(), last.wait()) == (0, 0), first.output + last.output
     assert "goes on after epoch 2, step 10" in first.output
-    assert Truth.of(run_in(tmp_path)) == undisturbed
+    assert Truth.of(run_in(tmp_path)) == request.getfixturevalue(truth)
 
 
 @pytest.mark.slow

@@ -7,24 +7,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from timm.layers.norm_act import SyncBatchNormAct
 
-from tests.distributed.launched import FINETUNE, TINY, Agent, ranks
+from tests.distributed.launched import CLOSE, FINETUNE, TINY, Agent, distance, ranks
 from tests.faults.processes import Truth
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.engine.synchronised import convert_norms
 from tl_experiments.runtime.torchrun import Launch
 from tl_experiments.strategies.base import batchnorm_modules
 from tl_experiments.sweep.under_torchrun import arguments_now
-
-CLOSE = 1e-6
-
-
-def distance(one: Path, other: Path) -> float:
-    own, theirs = (load_file(run / "model" / "model.safetensors") for run in (one, other))
-    return max(float((tensor - theirs[name]).abs().max()) for name, tensor in own.items())
 
 
 @pytest.fixture(scope="module")

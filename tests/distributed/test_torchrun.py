@@ -9,10 +9,13 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.distributed.launched import (
+    CLOSE,
     FINETUNE,
     TINY,
     Agent,
+    distance,
     rank_processes,
+    ranks,
     run_in,
     told,
     torchrun,
@@ -24,11 +27,20 @@ from tests.faults.scorecard import FULL
 STOPPED = ("KILLED", "StoppedTogether: a process of this run was told to stop")
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that nobody stops."""
+    return ranks(1, *FINETUNE, folder=tmp_path_factory.mktemp("alone"))
+
+
 @pytest.mark.slow
-def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["ddp", "fsdp"])
+def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_checkpoint(
+    runtime: str, alone: Path, tmp_path: Path
+) -> None:
     """And another number of processes goes on from there to the end, as one run with one record."""
     agent = Agent(tmp_path)
-    first, last = agent.start(2, *TINY, *FINETUNE, hold_first="train 2 2")
+    first, last = agent.start(2, *TINY, *FINETUNE, f"runtime={runtime}", hold_first="train 2 2")
     wait_until_held(first)
     last.signal(signal.SIGTERM, alone=True)
     first.signal(signal.SIGCONT, alone=True)
@@ -39,9 +51,10 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_chec
     newest = sorted((run / "checkpoints").glob("epoch-*"))[-1].name
 
     agent = Agent(tmp_path)  # of another launch
-    [alone] = agent.start(1, f"resume={run}")
-    assert alone.wait() == 0, alone.output
-    assert f"goes on after epoch {int(newest[6:10])}, step {int(newest[16:])}" in alone.output
+    [resumed] = agent.start(1, f"resume={run}")
+    assert resumed.wait() == 0, resumed.output
+    assert f"goes on after epoch {int(newest[6:10])}, step {int(newest[16:])}" in resumed.output
+    assert distance(run, alone) < CLOSE
     client = MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
     found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert [run.data.tags["tl.uid"] for run in found] == [result["uid"]]
