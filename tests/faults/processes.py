@@ -465,6 +465,8 @@ if __name__ == "__main__":
         sys.exit()  # another was faster
     listening.listen(64)
 
+    import hydra_plugins.tl_experiments_sweep  # noqa: F401
+    import tl_experiments.door
     import tl_experiments.sweep.preloaded  # noqa: F401
 
     schema, serving = Path(tempfile.mkdtemp()), os.getpid()
