@@ -11,6 +11,8 @@ from tl_experiments.config.schema import OF_HYDRA, SCHEMAS
 def register() -> None:
     """Make `/schema/...` and `${tl_stamp:}` known to Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
+    if "schema" in store.repo:
+        return
     for path, schema in (SCHEMAS | OF_HYDRA).items():
         group, _, name = f"schema/{path}".rpartition("/")
         store.store(group=group, name=name, node=schema)
