@@ -47,7 +47,8 @@ def run_experiments(members: Sequence[Member], *, prunes: Prunes | None = None) 
         images, dataset, backbone = ground.images, ground.dataset, ground.backbone
 
         for member, log in zip(members, logs, strict=True):
-            log.begin(build.resolved_config(member, ground), device=f"{describe_device(place.device)}{ranks.told}")
+            resolved = build.resolved_config(member, ground)
+            log.begin(resolved, device=describe_device(place.device), num_processes=ranks.count)
             stack.enter_context(log)  # from here on the run exists, and ends with its true status
             log.dataset(name=dataset.name, source=build.data_source(member), images=images)
         stack.enter_context(told_how(logs, console=console))

@@ -17,6 +17,8 @@ from tl_experiments.engine.synchronised import convert_norms
 from tl_experiments.runtime.torchrun import Launch
 from tl_experiments.strategies.base import batchnorm_modules
 from tl_experiments.sweep.under_torchrun import arguments_now
+from tl_experiments.verify.reproduce import reproduce
+from tl_experiments.verify.verdict import Difference, Word
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,13 @@ def test_parameters_are_those_of_one_process(one: Path, two: Path, four: Path) -
 @pytest.mark.slow
 def test_the_same_run_has_the_same_bits(two: Path, home: Path) -> None:
     assert Truth.of(two) == Truth.of(ranks(2, *FINETUNE, folder=home / "again"))
+
+
+@pytest.mark.slow
+def test_one_process_does_it_again_and_is_named(two: Path, tmp_path: Path) -> None:
+    verdict = reproduce(str(two), keep=tmp_path / "again")
+    assert verdict.word is Word.CLOSE
+    assert Difference("processes", then="2", now="1") in verdict.circumstances
 
 
 @pytest.mark.slow

@@ -45,11 +45,12 @@ def test_versions_and_machine_are_those_of_this_process() -> None:
     assert told["torch"] == version("torch")
     assert told["python"] == platform.python_version()
     assert {"torchvision", "timm", "numpy", "pillow"} <= told.keys()
-    assert machine("cpu") == {
+    assert machine("cpu", num_processes=2) == {
         "host": platform.node(),
         "processor": processor_name(),
         "device": "cpu",
         "threads": str(torch.get_num_threads()),
+        "processes": "2",
     }
 
 

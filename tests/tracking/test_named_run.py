@@ -119,7 +119,8 @@ def test_a_run_that_takes_the_folder_of_another_takes_no_model_over(desk: Path) 
     for uid, has_model in (("first", True), ("second", False)):  # the first goes on
         record = RunRecord(uid=uid, name=uid, choices=dict.fromkeys(GROUPS, "x"), sweep_id=None, began="2026")
         tracker = NullTracker(run_name=uid, uid=uid, parent_uid=None, folder=folder, tags={})
-        RunLog(record=record, folder=folder, member=0, num_members=1, tracker=tracker).begin({}, device="cpu")
+        log = RunLog(record=record, folder=folder, member=0, num_members=1, tracker=tracker)
+        log.begin({}, device="cpu", num_processes=1)
         assert (folder / "predictions.csv").exists() is has_model
         assert (folder / "model").exists() is has_model
     with pytest.raises(SettingError, match="there is no trained model"):

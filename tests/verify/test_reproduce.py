@@ -95,7 +95,7 @@ def test_one_head_of_a_bank_alone_has_the_same_bits_and_its_verdict_is_written_d
         "IDENTICAL: same bits in weights, metrics and predictions; what differs between then and now: nothing that is "
         "on record; of the code no record says whether it does"
     )
-    assert "data, weights to begin with, host, processor, device, threads, runtime.train_precision" in same
+    assert "data, weights to begin with, host, processor, device, threads, processes, runtime.train_precision" in same
     [folder] = (Path.cwd() / "outputs" / "reproductions").iterdir()
     assert folder.name.startswith("sweep_1_")
     assert files == f"files   {folder}"

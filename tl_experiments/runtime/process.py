@@ -70,14 +70,15 @@ def processor_digest() -> str:
     return ""
 
 
-def machine(device: str) -> dict[str, str]:
+def machine(device: str, *, num_processes: int) -> dict[str, str]:
     """Return where the run is.
 
     Args:
         device: as `describe_device` names it.
+        num_processes: that train it together.
     """
-    threads = str(torch.get_num_threads())
-    return {"host": platform.node(), "processor": processor_name(), "device": device, "threads": threads}
+    computes = {"device": device, "threads": str(torch.get_num_threads()), "processes": str(num_processes)}
+    return {"host": platform.node(), "processor": processor_name(), **computes}
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class RunLog:
         self._num_members = num_members
         self._start = time.perf_counter()
         self._config: Mapping[str, Any] = {}
-        self._device = ""
+        self._device, self._num_processes = "", 1
         self._dataset = self._test = self._weights = ""
         self._num_train_images = 0
         self._identity: Mapping[str, Any] = {}
@@ -138,14 +138,15 @@ class RunLog:
         with suppress(OSError):
             self._write_result(status=status, error=f"{type(error).__name__}: {error}")
 
-    def begin(self, config: Mapping[str, Any], *, device: str) -> None:
+    def begin(self, config: Mapping[str, Any], *, device: str, num_processes: int) -> None:
         """Write what the run is, before it is entered; of one that goes on it is written already.
 
         Args:
             config: resolved, plain values.
             device: as people call it.
+            num_processes: that train it together.
         """
-        self._config, self._device = config, device
+        self._config, self._device, self._num_processes = config, device, num_processes
         remove_unfinished(self.folder)
         (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder, or an attempt
         if not self._record.is_saved(self.folder):
@@ -235,7 +236,8 @@ class RunLog:
             "num_train_images": self._num_train_images,
         }
         facts = {key: str(value) for key, value in self._identity.items()}
-        self.tracker.set_tags(run_tags(folder=self.folder, device=self._device, facts=facts))
+        tags = run_tags(folder=self.folder, device=self._device, num_processes=self._num_processes, facts=facts)
+        self.tracker.set_tags(tags)
 
     def plan(self, plan: TrainingPlan) -> None:
         """Keep what is going to be trained.
@@ -374,7 +376,8 @@ class RunLog:
     def _write_result(self, *, status: str, **fields: Any) -> Path:
         path = self.folder / "result.json"
         ids = {"status": status, "name": self.name, "uid": self.uid, "run_id": self.tracker.run_id}
-        place = {**machine(self._device), "git_commit": git_commit(), "versions": versions()}
+        where = machine(self._device, num_processes=self._num_processes)
+        place = {**where, "git_commit": git_commit(), "versions": versions()}
         changed = {"resumed_with": list(self._changed)} if self._changed else {}
         stopped = {"stopped_early": self._stopped.epoch} if self._stopped else {}  # the last epoch that it trained
         result = {**ids, **fields, **stopped, **self._identity, **changed, "seconds": self._seconds(), **place}

@@ -58,19 +58,20 @@ def with_effect(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_tags(*, folder: Path, device: str, facts: Mapping[str, str]) -> dict[str, str]:
+def run_tags(*, folder: Path, device: str, num_processes: int, facts: Mapping[str, str]) -> dict[str, str]:
     """Return the tags of a run.
 
     Args:
         folder: of its files.
         device: as people call it.
+        num_processes: that train the run together.
         facts: what else is known of it, such as its fingerprint.
     """
     facts = {
         "run_dir": str(folder),
         **facts,
         "git_commit": git_commit() or "none",
-        **machine(device),
+        **machine(device, num_processes=num_processes),
         **{f"version.{package}": number for package, number in versions().items()},
     }
     return {f"tl.{key}": value for key, value in facts.items()}

@@ -6,8 +6,8 @@ promise.
 
 WITHIN TOLERANCE: configuration, data and weights to begin with are the same, so that order and augmentation are; the
 learning rates and losses of the first epoch agree within 1e-3, relative, best val/acc and test/acc within 0.5 points.
-This is what rounding may do: other threads, another processor, device, precision or version. Later losses are not
-compared, since training magnifies what rounding began.
+This is what rounding may do: other threads or processes, another processor, device, precision or version. Later losses
+are not compared, since training magnifies what rounding began.
 
 DIFFERENT: anything else.
 """
