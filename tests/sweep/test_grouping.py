@@ -19,7 +19,9 @@ BASE = ("optimizer=sgd", "augmentation=light", "strategy.views=2")  # with views
 def make_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
     """Compose a configuration from overrides, once: they are only looked at here."""
     folder = tmp_path_factory.mktemp("members")
-    return functools.cache(lambda *overrides: compose_test_member(folder / str(len(list(folder.iterdir()))), *overrides))
+    return functools.cache(
+        lambda *overrides: compose_test_member(folder / str(len(list(folder.iterdir()))), *overrides)
+    )
 
 
 def own_optimizer(params: Any, *, momentum: float, nesterov: bool, **settings: Any) -> Optimizer:  # noqa: ARG001

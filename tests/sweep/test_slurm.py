@@ -71,6 +71,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("slurm")
     install(folder)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())))
     return folder
 
 
