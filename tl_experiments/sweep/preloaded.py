@@ -1,8 +1,6 @@
 """What every job needs, imported once in the process that jobs are forked from, and nowhere else."""
 # ruff: noqa: F401 - the imports are what it is for
 
-import gc
-
 from tl_experiments.runtime.importing import importing
 
 with importing():  # a job's collector leaves all these objects alone, so that their memory stays shared
@@ -22,5 +20,3 @@ with importing():  # a job's collector leaves all these objects alone, so that t
     import tl_experiments.sweep.process
     import tl_experiments.tracking.last_words
     import tl_experiments.tracking.mlflow_tracker
-
-    gc.collect()
