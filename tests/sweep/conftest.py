@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -115,14 +114,6 @@ def processes_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without runs: its schema takes seconds, which only the test of a fresh store is willing to wait."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture(scope="session")
 def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Ended]:
     """Four jobs at once, each in a process of its own, on a store that nobody has touched."""
     desk = Desk(tmp_path_factory.mktemp("several"))
@@ -130,23 +121,11 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Ended]:
 
 
 @pytest.fixture
-def empty_desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-@pytest.fixture
-def desk(tmp_path: Path, database: Path) -> Desk:
-    """A desk with a store."""
-    return _with_store(tmp_path, database)
-
-
 @pytest.fixture(scope="module")
-def make_desk(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Callable[[str], Desk]:
-    """Make a desk with a store."""
-    return lambda name: _with_store(tmp_path_factory.mktemp(name), database)
-
-
-def _with_store(folder: Path, database: Path) -> Desk:
-    (folder / "outputs").mkdir()
-    shutil.copy(database, folder / "outputs" / "mlflow.db")
-    return Desk(folder)
+def make_desk(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Desk]:
+    """Make a desk of a name."""
+    return lambda name: Desk(tmp_path_factory.mktemp(name))

@@ -1,4 +1,7 @@
-"""Slurm as far as submitit asks for it, on this machine: `install` puts its commands into a folder for PATH."""
+"""Slurm as far as submitit asks for it, on this machine: `install` puts its commands into a folder for PATH.
+
+Its jobs are forks of a process that has imported, which takes the most of a short one.
+"""
 
 import sys
 from pathlib import Path
@@ -18,7 +21,9 @@ for index in range(int(array.group(1)) + 1) if array else [None]:
 print("Submitted batch job 77")
 """
 SRUN = r"""
-import os, pathlib, sys
+import os, pathlib, signal, sys
+from submitit.core import _submit
+from tests.faults.processes import server
 arguments = sys.argv[1:]
 while arguments[0].startswith("--"):
     if arguments[0] == "--output":
@@ -26,12 +31,14 @@ while arguments[0].startswith("--"):
         path = arguments[1]
         for pattern, name in names.items():
             path = path.replace(pattern, name)
-        pathlib.Path(path).parent.mkdir(exist_ok=True)
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        log = pathlib.Path(path)
+        log.with_suffix("").mkdir(parents=True, exist_ok=True)
     arguments = arguments[1 if arguments[0] == "--unbuffered" else 2:]
-os.execvp(arguments[0], arguments)
+assert arguments[1:-1] == ["-u", "-m", "submitit.core._submit"]
+job = server().start(arguments[-1], cwd=pathlib.Path.cwd(), logs=log.with_suffix(""), program=_submit.__file__)
+log.symlink_to(job.log)
+signal.signal(signal.SIGINT, lambda number, _: job.signal(number))
+sys.exit(job.wait())
 """
 SACCT = r"""
 import os, pathlib

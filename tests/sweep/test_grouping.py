@@ -1,16 +1,27 @@
 """Jobs share a process where one pass of the backbone serves their heads, and nowhere else."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from torch.optim import SGD, Adam, Optimizer
 
+from tests.conftest import compose_test_member
 from tl_experiments.config.member import Member
 from tl_experiments.sweep.grouping import group_jobs
 
 MakeMember = Callable[..., Member]
 BASE = ("optimizer=sgd", "augmentation=light", "strategy.views=2")  # with views, so that theirs may differ
+
+
+@pytest.fixture(scope="module")
+def make_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
+    """Compose a configuration from overrides, once: they are only looked at here."""
+    folder = tmp_path_factory.mktemp("members")
+    return functools.cache(
+        lambda *overrides: compose_test_member(folder / str(len(list(folder.iterdir()))), *overrides)
+    )
 
 
 def own_optimizer(params: Any, *, momentum: float, nesterov: bool, **settings: Any) -> Optimizer:  # noqa: ARG001

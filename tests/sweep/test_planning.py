@@ -1,5 +1,6 @@
 """A command line becomes a plan before anything starts: what is run, what is left out, what is refused."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,12 +28,13 @@ Planner = Callable[..., Plan]
 
 @pytest.fixture(scope="module")
 def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
-    """Plan a command line; nothing is written."""
+    """Plan a command line, each once; nothing is written."""
     folder = tmp_path_factory.mktemp("plans") / "sweep"
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
 
+        @functools.cache
         def plan(*typed: str) -> Plan:
             master = loader.load_configuration("config", list(typed), RunMode.MULTIRUN)
             parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
@@ -245,7 +247,7 @@ def test_one_value_for_a_key_of_some_swept_options_is_left_to_the_sweeper(argume
 
 
 @pytest.mark.parametrize(
-    "line", ["strategy=glob(*)", "seed=shuffle(range(0,5))", "seed=range(0,3)", "optimizer.betas=[0.8,0.9]"]
+    "line", ["strategy=glob(f*)", "seed=shuffle(range(0,5))", "seed=range(0,3)", "optimizer.betas=[0.8,0.9]"]
 )
 def test_the_same_line_agrees_with_itself(line: str, plan_of: Planner) -> None:
     assert disagreements(plan_of(line), sort_overrides(parse([line])), parse=parse) == []

@@ -132,8 +132,8 @@ def test_a_sweep_that_goes_on_begins_jobs_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_no_node_has_is_refused_before_anything_is_made(cluster: Cluster, empty_desk: Desk) -> None:
-    ended = empty_desk.sweep("seed=0,1", RAY, "hydra.launcher.num_gpus=2")
+def test_what_no_node_has_is_refused_before_anything_is_made(cluster: Cluster, desk: Desk) -> None:
+    ended = desk.sweep("seed=0,1", RAY, "hydra.launcher.num_gpus=2")
     assert ended.code == 2
     [error] = ended.errors
     address = cluster.environment["RAY_ADDRESS"]
@@ -141,7 +141,7 @@ def test_what_no_node_has_is_refused_before_anything_is_made(cluster: Cluster, e
         f"hydra.launcher.num_cpus=1 hydra.launcher.num_gpus=2: no node of the Ray cluster at {address} has so much"
     )
     assert "the largest have 1 CPU, 0 GPU" in error
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(

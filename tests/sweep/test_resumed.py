@@ -129,18 +129,7 @@ def test_flags_are_hydras(desk: Path) -> None:
     assert "without flags" in _errors(refused)[0]
 
 
-def test_a_job_of_a_sweep_goes_on_with_its_sweep(desk: Path) -> None:
-    sweep = _type(desk, "-m", *TINY, "seed=5", "hydra.sweep.dir=outputs/sweeps/s")
-    assert sweep.code == 0, sweep.output
-    program = _type(desk, "resume=outputs/sweeps/s/0")
-    assert program.code == 2
-    assert "goes on by: python run.py -m sweep.resume=" in _errors(program)[0]
-    both = _type(desk, "-m", "resume=outputs/sweeps/s/0")
-    assert both.code == 2
-    assert "a sweep goes on by -m sweep.resume=FOLDER" in _errors(both)[0]
-
-
-def test_a_sweep_that_died_is_marked_by_the_next_start_too(desk: Path) -> None:
+def test_a_sweep_that_died_is_marked_by_the_next_start_too_and_a_job_of_it_goes_on_with_it(desk: Path) -> None:
     died = _type(
         desk,
         "-m",
@@ -150,8 +139,14 @@ def test_a_sweep_that_died_is_marked_by_the_next_start_too(desk: Path) -> None:
         strike=Strike("epoch 2", signal.SIGKILL, whom="sweep"),
     )
     assert died.code != 0
-    _type(desk, *TINY, "hydra.run.dir=outputs/runs/third", "seed=8")
+    _type(desk, *TINY, "hydra.run.dir=outputs/runs/third", "seed=8", "epochs=1")
     assert "RUNNING" not in _status(desk).values()
+    alone = _type(desk, "resume=outputs/sweeps/d/0")
+    assert alone.code == 2
+    assert "goes on by: python run.py -m sweep.resume=" in _errors(alone)[0]
+    both = _type(desk, "-m", "resume=outputs/sweeps/d/0")
+    assert both.code == 2
+    assert "a sweep goes on by -m sweep.resume=FOLDER" in _errors(both)[0]
     resumed = _type(desk, "-m", "sweep.resume=outputs/sweeps/d")
     assert resumed.code == 0, resumed.output
     assert set(_status(desk).values()) == {"FINISHED"}

@@ -18,7 +18,7 @@ pytest.importorskip("optuna")
 
 SEARCH = (
     *("-m", "hydra/sweeper=optuna", "lr=tag(log, interval(1e-5,1e-1))", "optimizer.weight_decay=choice(0,1e-2)"),
-    *("hydra.sweeper.num_trials=6", "hydra.sweeper.min_trials=2", "hydra.sweeper.n_startup_trials=3"),
+    *("hydra.sweeper.num_trials=5", "hydra.sweeper.min_trials=2", "hydra.sweeper.n_startup_trials=3"),
 )
 TINY = (
     *("dataset.train_size=100", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1", "epochs=4"),
@@ -67,8 +67,8 @@ def test_a_pruned_job_ends_well_keeps_its_epochs_and_is_not_tested(searched: tup
     desk, program = searched
     ended = results(desk.folder / "sweep")
     pruned = {job for job, result in ended.items() if result["status"] == "PRUNED"}
-    assert len(ended) == 6
-    assert 1 <= len(pruned) <= 4
+    assert len(ended) == 5
+    assert 1 <= len(pruned) <= 3
     for job in pruned:
         folder = desk.folder / "sweep" / str(job)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -85,7 +85,7 @@ def test_a_pruned_job_ends_well_keeps_its_epochs_and_is_not_tested(searched: tup
         assert (run.data.tags.get("tl.pruned") == "true") == (job in pruned)
         assert run.data.metrics["val/acc_best"] == result["val/acc_best"]
         assert ("test/acc" in run.data.metrics) == (job not in pruned)
-    assert f"6 jobs, {len(pruned)} pruned: " in program.output
+    assert f"5 jobs, {len(pruned)} pruned: " in program.output
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_the_sweeps_run_says_what_was_searched_and_the_report_how(searched: tupl
     assert parent.data.metrics["val/acc_best"] == max(finished)
     page = (desk.folder / "sweep" / "report.html").read_text()
     assert 'data-plot="search"' in page
-    assert page.count('<span class="state pruned">') == 6 - len(finished)
+    assert page.count('<span class="state pruned">') == 5 - len(finished)
     assert "Not finished" not in page
     assert (desk.folder / "sweep" / "study.journal").stat().st_size > 0
 
@@ -113,7 +113,7 @@ def test_the_sweeps_run_says_what_was_searched_and_the_report_how(searched: tupl
 def test_a_search_that_is_killed_twice_ends_with_the_same_bits(searched: tuple[Desk, Program], tmp_path: Path) -> None:
     desk, _ = searched
     command = (*SEARCH, *TINY, "tracking=none")
-    for job in (1, 4):
+    for job in (1, 3):
         program = server().start(*command, cwd=tmp_path)
         while not (tmp_path / "sweep" / str(job) / "config.yaml").exists():
             assert not program.ended, program.output
@@ -121,14 +121,14 @@ def test_a_search_that_is_killed_twice_ends_with_the_same_bits(searched: tuple[D
         program.signal(signal.SIGKILL)
         program.wait()
         command = ("-m", f"sweep.resume={tmp_path / 'sweep'}")  # the sweep is what its folder says
-    ended = {job: tmp_path / "sweep" / str(job) / "result.json" for job in range(4)}
+    ended = {job: tmp_path / "sweep" / str(job) / "result.json" for job in range(3)}
     done = {job: path.stat().st_mtime_ns for job, path in ended.items() if path.exists()}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     program = typed(elsewhere, *command)
     assert program.code == 0, program.output
     assert bits(tmp_path / "sweep") == bits(desk.folder / "sweep")
-    assert len(done) == 4
+    assert len(done) == 3
     assert {job: path.stat().st_mtime_ns for job, path in ended.items()} == done
 
 
@@ -137,16 +137,16 @@ def test_a_search_that_has_ended_goes_on_with_more_trials(searched: tuple[Desk, 
     desk, _ = searched
     before = bits(desk.folder / "sweep")
     more = ("-m", "hydra/sweeper=optuna", f"sweep.resume={desk.folder / 'sweep'}")
-    program = typed(desk.folder, *more, "hydra.sweeper.num_trials=7", "hydra.sweeper.seed=3")
+    program = typed(desk.folder, *more, "hydra.sweeper.num_trials=6", "hydra.sweeper.seed=3")
     assert errors(program) == ["hydra.sweeper.seed=3: the plan of sweep has 0; leave it out, or search anew"]
     elsewhere = desk.folder / "elsewhere"  # its runs are tracked where they were
     elsewhere.mkdir()
-    program = typed(elsewhere, *more, "hydra.sweeper.num_trials=7")
+    program = typed(elsewhere, *more, "hydra.sweeper.num_trials=6")
     assert program.code == 0, program.output
     after = bits(desk.folder / "sweep")
-    assert len(after) == 7
+    assert len(after) == 6
     assert {job: after[job] for job in before} == before
-    assert len(desk.runs("run")) == 7
+    assert len(desk.runs("run")) == 6
     assert desk.parent().info.status == "FINISHED"
 
 
@@ -168,7 +168,7 @@ def test_a_dry_run_prints_the_space_and_a_first_batch_and_makes_nothing(tmp_path
     program = typed(tmp_path, *SEARCH, *space, "sweep.dry_run=true")
     assert program.code == 0, program.output
     lines = program.output.splitlines()
-    assert "  search    6 jobs: sampler tpe, 3 random first, pruner median, seed 0" in lines
+    assert "  search    5 jobs: sampler tpe, 3 random first, pruner median, seed 0" in lines
     assert "  space     lr: 1e-05 to 0.1, logarithmic" in lines
     firsts = [line for line in lines if line.startswith("  first ")]
     assert len(firsts) == 3

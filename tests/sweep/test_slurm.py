@@ -71,6 +71,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("slurm")
     install(folder)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())))
     return folder
 
 
@@ -198,10 +199,10 @@ def test_sigterm_from_slurm_queues_a_job_again_only_where_the_node_is_taken(
     assert handled == [signal.SIGUSR2] * is_taken, "submitit's handler, which queues again"
 
 
-def test_without_slurm_it_is_one_line_and_nothing_is_made(empty_desk: Desk) -> None:
-    ended = empty_desk.sweep("seed=0,1", SLURM)
+def test_without_slurm_it_is_one_line_and_nothing_is_made(desk: Desk) -> None:
+    ended = desk.sweep("seed=0,1", SLURM)
     assert ended.code == 2
     [error] = ended.errors
     assert error.startswith("hydra/launcher=submitit_slurm: ")
     assert "srun" in error
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []

@@ -93,39 +93,39 @@ def test_the_report_is_made_again_by_any_name_of_the_sweep(
     ],
 )
 def test_a_report_of_nothing_is_one_line(
-    named: str, error: str, empty_desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    named: str, error: str, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(empty_desk.folder)
+    monkeypatch.chdir(desk.folder)
     assert main(["report", named]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert error in line
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []
 
 
-def test_a_typo_in_one_value_of_twenty_is_told_at_once_and_nothing_is_made(empty_desk: Desk) -> None:
+def test_a_typo_in_one_value_of_twenty_is_told_at_once_and_nothing_is_made(desk: Desk) -> None:
     values = ",".join([f"{number}e-4" for number in range(1, 20)] + ["1e-l"])
-    ended = empty_desk.sweep(f"lr={values}", tiny=False)
+    ended = desk.sweep(f"lr={values}", tiny=False)
     assert ended.code == 2
     assert ended.errors == ["job 19 lr=1e-l: lr=1e-l: expected a number above 0, or auto"]
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []
 
 
-def test_a_dry_run_prints_the_plan_and_makes_nothing(empty_desk: Desk) -> None:
-    ended = empty_desk.sweep("strategy=feature,finetune", "lr=1e-3,1e-4", "sweep.dry_run=true", tiny=False)
+def test_a_dry_run_prints_the_plan_and_makes_nothing(desk: Desk) -> None:
+    ended = desk.sweep("strategy=feature,finetune", "lr=1e-3,1e-4", "sweep.dry_run=true", tiny=False)
     assert ended.code == 0, ended.err
     assert "job       3 finetune lr=0.0001" in ended.out
     assert "together  jobs 0-1: one pass of the backbone, 2 heads side by side" in ended.out
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []
 
 
-def test_a_target_that_is_not_there_is_found_before_any_job_starts(empty_desk: Desk) -> None:
-    ended = empty_desk.sweep("optimizer._target_=torch.optim.AdamW,torch.optim.AdamX", tiny=False)
+def test_a_target_that_is_not_there_is_found_before_any_job_starts(desk: Desk) -> None:
+    ended = desk.sweep("optimizer._target_=torch.optim.AdamW,torch.optim.AdamX", tiny=False)
     assert ended.code == 2
     [error] = ended.errors
     assert error.startswith("job 1 optimizer._target_=torch.optim.AdamX: ")
     assert "there is no such thing to call" in error
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -179,14 +179,12 @@ def test_a_library_of_a_cluster_that_is_not_installed_names_its_extra(
         made.setup(hydra_context=None, task_function=None, config=None)
 
 
-def test_a_launcher_that_is_not_installed_names_its_extra(
-    empty_desk: Desk, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_launcher_that_is_not_installed_names_its_extra(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> None:
     package, extra = "hydra_joblib_launcher", "joblib"
     conf = tmp_path_factory.mktemp("conf")
     (conf / "hydra" / "launcher").mkdir(parents=True)
     (conf / "hydra" / "launcher" / "mine.yaml").write_text(f"_target_: hydra_plugins.{package}.nowhere.Launcher\n")
-    ended = empty_desk.sweep("seed=0,1", f"hydra.searchpath=[file://{conf}]", "hydra/launcher=mine")
+    ended = desk.sweep("seed=0,1", f"hydra.searchpath=[file://{conf}]", "hydra/launcher=mine")
     assert ended.code == 2
     assert f"pip install -e '.[{extra}]'" in ended.errors[0]
-    assert list(empty_desk.folder.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []

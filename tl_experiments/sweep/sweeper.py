@@ -100,7 +100,7 @@ class PlannedSweeper(Sweeper):
         with _planning_bar() as on_progress:
             return make_plan(
                 typed,
-                compose=Composer(self._hydra_context.config_loader, self._config),
+                compose=self._composer(),
                 folder=folder,
                 hydra_overrides=self._config.hydra.overrides.hydra,
                 settings=settings,
@@ -113,14 +113,15 @@ class PlannedSweeper(Sweeper):
 
         return settle_plan(plan, folder), files
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
-        return self._hydra_context.config_loader.load_sweep_config(self._config, overrides)
+    def _composer(self) -> Composer:
+        """Make what composes jobs from the configuration files as they are now."""
+        return Composer(self._hydra_context.config_loader, self._config)
 
     def _asker(self, plan: Plan, settings: Mapping[str, Any], *, folder: Path) -> Asker:
         """Make what finds the next jobs of a search."""
         return Asker(
             overrides=tuple(self._parse(list(plan.overrides))),
-            compose=self._compose,
+            compose=self._composer(),
             folder=folder,
             n_jobs=settings["n_jobs"],
             stops=settings["on_error"] == "stop",
@@ -133,8 +134,12 @@ class PlannedSweeper(Sweeper):
         """Return what makes a plan longer when its jobs have ended; None where it is whole from the beginning."""
         if plan.search is None:
             return None
-        asker = self._asker(plan, settings, folder=folder)
-        return replace(asker, compose=at_home(asker.compose, plan)).extend
+
+        def extend(plan: Plan) -> Plan | None:
+            asker = self._asker(plan, settings, folder=folder)  # another each time: files may have changed
+            return replace(asker, compose=at_home(asker.compose, plan)).extend(plan)
+
+        return extend
 
     def _go_on(self, named: str, typed: Typed, settings: dict[str, Any], *, start: float) -> Sequence[JobReturn]:
         """Do what is left of a plan that was made before; its configuration files are not read again."""
