@@ -22,6 +22,7 @@ from tl_experiments.sweep.composer import Composer
 
 # Tests run side by side, and so do the commands that they type: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor do those that are asked for spin while they wait
 
 gc.disable()  # while test files and libraries are imported: they stay, and would be searched again and again
 
