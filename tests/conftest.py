@@ -1,5 +1,6 @@
 """What several rooms share: a member as the door would make it, folders of images, one thread for each process."""
 
+import functools
 import gc
 import os
 from collections import Counter
@@ -8,17 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from PIL import Image
 
-from tl_experiments.config.compose import compose_member
+from tl_experiments.config.command_line import require_values
+from tl_experiments.config.compose import CONF, composed_member
 from tl_experiments.config.member import Member
+from tl_experiments.config.register import register
+from tl_experiments.sweep.composer import Composer
 
 # Tests run side by side, and so do the commands that they type: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor do those that are asked for spin while they wait
 
 gc.disable()  # while test files and libraries are imported: they stay, and would be searched again and again
-
-CONF = Path(__file__).parent.parent / "conf"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,4 +70,16 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 def compose_test_member(folder: Path, *overrides: str) -> Member:
     """Compose and check a configuration from overrides; untracked, in a folder that is made."""
     folder.mkdir(parents=True)
-    return replace(compose_member(["tracking=none", *overrides], folder=folder), name="test")
+    typed = ["tracking=none", *overrides]
+    require_values(typed)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = composer()(typed)
+    return replace(composed_member(config, typed, folder=folder), name="test")
+
+
+@functools.cache
+def composer() -> Composer:
+    """As a sweep composes its jobs: each choice of options once in a process, which takes a tenth of a second."""
+    register()
+    loader = GlobalHydra.instance().config_loader()
+    return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))

@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.faults.processes import server
 from tl_experiments.config.member import Member
 from tl_experiments.experiment import run_experiments
 from tl_experiments.runtime.errors import DataError
 
 ROOT = Path(__file__).parent.parent
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    where = [f"hydra.run.dir={cwd / 'run'}", f"tracking.uri=sqlite:///{cwd / 'mlflow.db'}"]
-    command = [sys.executable, str(ROOT / "run.py"), *arguments, *where]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +43,15 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_one_line_names_the_key_and_nothing_is_written(override: str, told: str, tmp_path: Path):
-    done = run(override, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"error: {told}")
-    assert len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    folder, logs = tmp_path / "here", tmp_path / "logs"
+    folder.mkdir()
+    logs.mkdir()
+    where = [f"hydra.run.dir={folder / 'run'}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"]
+    done = server().start(override, *where, cwd=folder, logs=logs).end()
+    assert done.code == 2, done.err
+    assert done.err.startswith(f"error: {told}")
+    assert len(done.err.splitlines()) == 1
+    assert list(folder.iterdir()) == []
 
 
 def test_a_password_in_an_address_is_refused_before_it_is_written_anywhere(tmp_path: Path):
@@ -66,7 +65,8 @@ def test_a_password_in_an_address_is_refused_before_it_is_written_anywhere(tmp_p
 
 def test_with_full_error_a_bad_value_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    done = run("lr=-1", cwd=tmp_path)
+    command = [sys.executable, str(ROOT / "run.py"), "lr=-1", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("ConfigError: lr=-1: expected a number above 0, or auto")
     assert "callback" not in done.stderr.lower()

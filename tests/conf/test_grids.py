@@ -56,6 +56,14 @@ def test_every_recipe_is_a_plan_over_three_seeds(grid: str, jobs: Jobs) -> None:
     assert len(named) == len(set(named))
 
 
+def test_a_recipe_is_composed_once_for_all_its_values(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, composed = GlobalHydra.instance().config_loader(), []
+    load = loader.load_sweep_config
+    monkeypatch.setattr(loader, "load_sweep_config", lambda *given: (composed.append(given), load(*given))[1])
+    assert len(jobs("grid=lr_grid")) == 18
+    assert len(composed) == 1
+
+
 def test_all_strategies_are_compared_and_no_other_place_lists_them(jobs: Jobs) -> None:
     assert jobs("grid=strategies", "seed=0") == STRATEGIES
     assert jobs("grid=label_efficiency", "seed=0", "dataset.train_size=0.5") == STRATEGIES
@@ -80,4 +88,4 @@ def test_a_key_of_one_of_the_recipes_options_may_be_typed(jobs: Jobs) -> None:
     typed = ("grid=strategies", "strategy=feature,partial", "seed=0", "strategy.num_stages=2")
     assert jobs(*typed, constant="strategy.num_stages=2") == ["feature", "partial"]
     with pytest.raises(ConfigError, match=r"strategy\.num_stages: the chosen strategy has no such key"):
-        jobs("grid=lr_grid", "strategy.num_stages=2")
+        jobs("grid=lr_grid", "lr=1", "seed=0", "strategy.num_stages=2")

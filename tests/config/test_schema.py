@@ -1,5 +1,6 @@
 """Schema, YAML and signature are one list: a group accepts what its target takes, and each value lives in conf."""
 
+import copy
 import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING as NO_DEFAULT
@@ -144,3 +145,10 @@ def test_registering_twice_changes_nothing() -> None:
     groups = ConfigStore.instance().list("schema")
     register()
     assert ConfigStore.instance().list("schema") == groups
+
+
+def test_hydra_copies_its_sources_without_all_schemas() -> None:
+    register()
+    store = ConfigStore.instance()
+    assert copy.deepcopy([store])[0] is store
+    assert store.load("schema/run.yaml").node is not store.load("schema/run.yaml").node, "what is loaded is one's own"

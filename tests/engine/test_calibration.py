@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tl_experiments.engine.calibration import MOST_TEMPERATURE, PRIOR_SAMPLES, fit_temperature, reliability
 
@@ -60,6 +59,8 @@ def test_samples_that_are_not_finite_are_left_out() -> None:
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
 def test_the_error_is_that_of_torchmetrics(temperature: float) -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error  # it takes half a second
+
     logits, labels = drawn(2_000, temperature=temperature)
     probabilities = logits.double().softmax(dim=1)
     expected = multiclass_calibration_error(probabilities, labels, num_classes=7, n_bins=15, norm="l1")

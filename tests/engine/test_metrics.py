@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torchmetrics.classification import MulticlassAccuracy
 
 from tl_experiments.data.batches import Batch
 from tl_experiments.engine.metrics import Sums, batch_sums, member_losses
@@ -47,6 +46,8 @@ def test_losses_of_half_precision_are_computed_in_float32() -> None:
 
 
 def test_means_are_those_of_torchmetrics_over_batches_of_unequal_size() -> None:
+    from torchmetrics.classification import MulticlassAccuracy  # it takes half a second
+
     batches = make_batches((8, 8, 3))
     sums = Sums(num_members=NUM_MEMBERS, device=CPU)
     for logits, labels in batches:

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from tl_experiments.engine.scores import Scores, score
 
@@ -19,6 +18,9 @@ def scores_of(*, num_classes: int, num_true: int | None = None) -> tuple[Scores,
 
 
 def test_they_are_those_of_torchmetrics() -> None:
+    # Here, because it takes half a second.
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
     scores, logits, labels = scores_of(num_classes=8)
     expected = {
         "test/acc_top5": multiclass_accuracy(logits, labels, 8, top_k=5, average="micro"),

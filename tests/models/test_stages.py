@@ -1,10 +1,12 @@
 """A backbone cut between its stages is the same network in two pieces."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models import vision_transformer
 
 from tl_experiments.models.backbone import Backbone
 from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
@@ -28,6 +30,14 @@ def build(name: str) -> Backbone:
     return timm_backbone(name=name, image_size=None, **settings)
 
 
+@pytest.fixture(autouse=True)
+def narrow_vit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow layers of torchvision's ViT are cut as wide ones are."""
+    whole = vision_transformer._vision_transformer
+    narrow = {"hidden_dim": 48, "mlp_dim": 96}
+    monkeypatch.setattr(vision_transformer, "_vision_transformer", lambda **given: whole(**{**given, **narrow}))
+
+
 def images_for(backbone: Backbone) -> torch.Tensor:
     size = backbone.input_spec.size
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -35,8 +45,10 @@ def images_for(backbone: Backbone) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "name",
-    ["efficientnet_lite0", "resnet18", "inception_v3", "mobilenet_v3_large", "test_convnext"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "vit_b_16", "resnet50")],
+    [
+        *("efficientnet_lite0", "inception_v3", "mobilenet_v3_large", "resnet18", "resnet50", "test_convnext", "vgg16"),
+        "vit_b_16",
+    ],
 )
 @torch.no_grad()
 def test_the_halves_after_each_other_are_the_backbone_wherever_it_is_cut(name: str) -> None:
@@ -57,8 +69,15 @@ def test_the_halves_after_each_other_are_the_backbone_wherever_it_is_cut(name: s
 
 @pytest.mark.parametrize(
     "name",
-    ["efficientnet_lite0", "resnet18", "inception_v3", "mobilenet_v3_large", "test_convnext", "test_resnet"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "vit_b_16")],
+    [
+        "efficientnet_lite0",
+        "resnet18",
+        "inception_v3",
+        "mobilenet_v3_large",
+        "test_convnext",
+        "test_resnet",
+        "vit_b_16",
+    ],
 )
 def test_the_stage_of_a_parameter_is_that_in_which_a_cut_puts_it(name: str) -> None:
     backbone = build(name)
@@ -101,9 +120,11 @@ def test_the_halves_share_their_weights_with_the_backbone() -> None:
 
 def test_dropout_in_a_trained_stage_follows_its_mode() -> None:
     """Tracing sees one mode; what it must not do is to keep it."""
-    backbone = build("vgg16")
-    suffix = cut(backbone, num_trained=1).suffix
-    activations = torch.randn(1, 512, 1, 1, generator=torch.Generator().manual_seed(0))
+    second = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5))
+    body = nn.Sequential(OrderedDict(first=nn.Conv2d(3, 3, 1), second=second, flat=nn.Flatten()))
+    settings = {"name": "plain", "feature_dim": 8 * 8 * 8, "input_spec": SPEC, "weights_id": "none"}
+    suffix = cut(Backbone(body, stages=("first", "second"), **settings), num_trained=1).suffix
+    activations = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(suffix.eval()(activations), suffix(activations))
     assert not torch.equal(suffix.train()(activations), suffix(activations))
 

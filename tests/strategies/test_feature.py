@@ -40,7 +40,7 @@ def test_nothing_of_the_backbone_moves(
     frozen, whole = workload.frozen_sha256(), workload.weights_sha256(0)
     assert moved(workload, lambda: train(workload)) == HEAD
     assert workload.trained == HEAD
-    assert len(statistics(workload)) > 100
+    assert len(statistics(workload)) > 30
     assert workload.frozen_sha256() == frozen
     assert workload.weights_sha256(0) != whole
 
@@ -169,7 +169,7 @@ def test_no_gradient_reaches_the_backbone(materialise: Callable[..., Materials],
 
 def test_a_head_begins_as_its_seed_says(materialise: Callable[..., Materials]) -> None:
     workload = Feature("eval", None).prepare(materialise(seeds=(4,)))
-    expected = linear_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
+    expected = linear_head(feature_dim=256, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(workload.deployables[0].head.weight, expected.weight)
     assert torch.equal(workload.deployables[0].head.bias, expected.bias)
 
@@ -244,7 +244,7 @@ def test_features_of_views_are_kept_and_nothing_runs_in_an_epoch(
     assert len(extracted) == 4
     assert all(isinstance(split, FeatureBatches) for split in (batches.train, batches.val))
     views = features_of(batches.train)
-    assert views.shape == (VIEWS, 20, 1280)
+    assert views.shape == (VIEWS, 20, 256)
     assert not any(torch.equal(views[a], views[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     frozen, begin = workload.frozen_sha256(), workload.weights_sha256(0)
     workload = replace(workload, phases=(replace(phase, open=lambda: batches),))

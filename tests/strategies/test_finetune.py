@@ -38,7 +38,7 @@ def test_statistics_that_are_kept_stay_while_weights_move(
     frozen = workload.frozen_sha256()
     every = set(workload.deployables[0].state_dict())
     assert moved(workload, lambda: train(workload)) == workload.trained == every - statistics(workload)
-    assert len(statistics(workload)) > 100
+    assert len(statistics(workload)) > 30
     assert workload.frozen_sha256() == frozen
 
 
@@ -118,7 +118,7 @@ def test_a_phase_sees_images_and_yields_logits_with_a_member_axis(materialise: C
 def test_the_head_begins_as_under_feature_extraction(materialise: Callable[..., Materials]) -> None:
     tuned = finetune("train", 1.0).prepare(materialise(seeds=(4,))).deployables[0]
     probed = Feature("eval", None).prepare(materialise(seeds=(4,))).deployables[0]
-    expected = linear_head(feature_dim=1280, num_classes=10, seed=derive_seed(4, "head"))
+    expected = linear_head(feature_dim=256, num_classes=10, seed=derive_seed(4, "head"))
     assert torch.equal(tuned.head.weight, expected.weight)
     assert torch.equal(tuned.head.weight, probed.head.weight)
     assert tuned.backbone.body.conv_stem.weight.equal(probed.backbone.body.conv_stem.weight)

@@ -22,8 +22,8 @@ from tl_experiments.strategies.materials import Materials
 Materialise = Callable[..., Materials]
 HEAD = {"head.weight", "head.bias"}
 THAWS = (  # with the last stage goes what follows it, and with the first what comes before it
-    ("blocks.5", "blocks.6", "conv_head", "bn2"),
-    ("blocks.3", "blocks.4"),
+    ("blocks.4", "conv_head", "bn2"),
+    ("blocks.3",),
     ("blocks.2",),
     ("blocks.1",),
     ("conv_stem", "bn1", "blocks.0"),

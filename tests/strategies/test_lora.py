@@ -8,6 +8,7 @@ import torch
 from torchvision.models import vision_transformer
 
 from tl_experiments.models.backbone import Backbone
+from tl_experiments.models.efficientnet_lite0 import efficientnet_lite0
 from tl_experiments.models.timm_backbone import timm_backbone
 from tl_experiments.models.torchvision_backbones import torchvision_backbone
 from tl_experiments.runtime.errors import SettingError
@@ -17,11 +18,11 @@ from tl_experiments.strategies.materials import Materials
 
 Statistics = Callable[[Workload], set[str]]
 BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "efficientnet_lite0": efficientnet_lite0,
     "resnet18": torchvision_backbone,
     "vit_b_16": torchvision_backbone,  # whose projections are one tensor of nn.MultiheadAttention
     "vit_tiny_patch16_224": timm_backbone,  # where they are linear layers
 }
-NAMES = ["efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", pytest.param("vit_b_16", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +41,11 @@ def random_weights(name: str) -> Backbone:
     return BACKBONES[name](name=name, weights=None, image_size=None, preferred_size=32, seed=0).eval()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_additions_are_trained_and_merged_into_the_plain_network(
     name: str, materialise: Callable[..., Materials]
 ) -> None:
-    materials = materialise(**({"backbone": random_weights(name)} if name in BACKBONES else {}))
+    materials = materialise(backbone=random_weights(name))
     tensors = {key: tensor.clone() for key, tensor in materials.backbone.state_dict().items()}
     size = materials.backbone.input_spec.size
     images = torch.linspace(-2, 2, 2 * 3 * size * size).reshape(2, 3, size, size)

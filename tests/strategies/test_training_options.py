@@ -87,7 +87,7 @@ def test_behind_a_backbone_that_is_trained_the_head_is_of_that_kind_too(
     name: str, materialise: Callable[..., Materials]
 ) -> None:
     workload = STRATEGIES["lp_ft"].prepare(materialise(head=HEADS[name]))
-    expected = HEADS[name].make(feature_dim=1280, num_classes=10, seed=0)
+    expected = HEADS[name].make(feature_dim=256, num_classes=10, seed=0)
     assert type(workload.deployables[0].head) is type(expected)
     head = {f"head.{own}" for own, _ in expected.named_parameters()}
     assert all(head <= phase.trained for phase in workload.phases)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from tl_experiments.config.command_line import require_values
 from tl_experiments.config.errors import ConfigError
@@ -33,6 +33,15 @@ def compose_member(overrides: Sequence[str], *, folder: Path) -> Member:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(overrides), return_hydra_config=True)
+    return composed_member(config, overrides, folder=folder)
+
+
+def composed_member(config: DictConfig, overrides: Sequence[str], *, folder: Path) -> Member:
+    """Check what Hydra composed of a list of overrides, its node `hydra` included, which is taken out of it.
+
+    Raises:
+        ConfigError, omegaconf.errors.OmegaConfBaseException, ValueError, OverflowError: as `compose_member`.
+    """
     choices = chosen_options(config.hydra)
     OmegaConf.set_struct(config, False)
     config.pop("hydra")

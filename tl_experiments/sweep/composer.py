@@ -48,9 +48,11 @@ class Composer:
         key = override.key_or_group
         if "/" in key or override.package is not None:
             return True
-        if "." in key or OmegaConf.is_interpolation(self._sweep, key):
+        if "." in key:
             return False
-        return key not in self._sweep or OmegaConf.is_dict(self._sweep[key])
+        if key not in self._sweep.keys():  # noqa: SIM118 - asked otherwise, it would look up what is in the environment
+            return True  # a recipe
+        return not OmegaConf.is_interpolation(self._sweep, key) and OmegaConf.is_dict(self._sweep[key])
 
 
 def _is_plain(override: Override) -> bool:
