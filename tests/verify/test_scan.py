@@ -180,7 +180,8 @@ def test_wrong_input_is_one_line_and_another_code(root: Path, capsys, arguments:
     assert told in line
 
 
-def test_the_command_says_the_same_with_workers(root: Path, tmp_path: Path) -> None:
+def test_the_command_says_the_same_with_workers(make_folder: Callable[..., Path], root: Path, tmp_path: Path) -> None:
+    make_folder({"train/cat": 40}, root)  # more than one of them looks at once
     (root / "train" / "cat" / "text.png").write_text("no image")
     done = server().start("scan", str(root), "--workers", "2", cwd=tmp_path, logs=tmp_path, program="tlx").end()
     assert done.code == 1, done.err
