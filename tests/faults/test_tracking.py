@@ -724,7 +724,10 @@ def test_a_whole_run_goes_on_without_its_server_and_is_delivered_by_the_command(
     server: FaultyServer, client: MlflowClient, tmp_path: Path
 ) -> None:
     server.mode = HANG
-    settings = ("dataset.train_size=100", "epochs=3", "backbone.image_size=32", "runtime.device=cpu")
+    settings = (
+        *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
+        *("dataset.train_size=100", "epochs=3", "runtime.device=cpu"),
+    )
     where = ("hydra.run.dir=run", f"tracking.uri={server.uri}", f"tracking.experiment_name={EXPERIMENT}")
 
     def command(program: str, *arguments: str) -> Ended:
