@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.watching import Watched
+from tl_experiments.data import canvases, reading
 from tl_experiments.data.source import ArraySource, Split
 
 
@@ -20,6 +21,13 @@ def watched(make_split: Callable[..., Split]) -> Callable[..., tuple[Split, list
         return Split(split.name, source, split.indices), source.decoded
 
     return watched
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers do at once is less than a test has: a single chunk would not go to them."""
+    for module, name in ((reading, "_CHUNK"), (reading, "_CHECK_CHUNK"), (canvases, "_CHUNK")):
+        monkeypatch.setattr(module, name, 7)
 
 
 @pytest.fixture(scope="session")

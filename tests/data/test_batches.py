@@ -109,6 +109,7 @@ def test_a_single_last_sample_is_left_out_of_training(load):
     assert len(seen(batches, 0)[1]) == 16
 
 
+@pytest.mark.usefixtures("small_chunks")
 @KINDS
 @pytest.mark.parametrize(("workers", "memory_bytes"), [(2, 10**9), (0, 0), (2, 0)])
 def test_workers_and_memory_do_not_change_a_bit(load, workers, memory_bytes, augmentation):

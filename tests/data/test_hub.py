@@ -79,6 +79,7 @@ def test_bytes_stay_as_they_are_however_they_were_saved(
     assert [dataset.name for dataset in found] == ["disk", "dict", "parquet"]
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_a_folder_of_images_is_read_from_its_files(contents: list[bytes], tmp_path: Path) -> None:
     dataset = opened(tmp_path / "files")
     assert dataset.class_names == ("ant", "zebra")

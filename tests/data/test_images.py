@@ -43,6 +43,7 @@ def expected(split: Split, positions: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("memory_bytes", "decode"), [(10**9, True), (0, True), (10**9, False)], ids=["kept", "too large", "on demand"]
 )
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_canvases_in_order(make_split, workers, memory_bytes, decode):
     split = make_split(70)
@@ -176,6 +177,7 @@ def test_a_gpu_holds_the_same_bytes(make_split, workers, memory_bytes):
         np.testing.assert_array_equal(batch.cpu().numpy(), expected(split, positions))
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_cannot_be_read_is_named_by_reading(make_folder, workers):
     split = opened(root := make_folder({"a": 40, "b": 40})).train
@@ -199,7 +201,7 @@ def test_a_damaged_image_is_named_by_decoding(make_folder, workers, keep, kept_b
     damaged.write_bytes(damaged.read_bytes()[:kept_bytes])
     images = loaded(split, workers=workers)
     with pytest.raises(DataError, match=f"{damaged}: {told}") as caught:
-        decoded(images) if keep else list(images.batches([np.array([3, 40])]))
+        decoded(images) if keep else list(images.batches([np.array([3]), np.array([40])]))
     assert "\n" not in str(caught.value)
 
 
@@ -237,8 +239,16 @@ def test_an_image_that_changes_while_the_run_goes_on_is_named(make_folder):
 def test_loading_leaves_the_global_generator_alone(make_split):
     """Otherwise dropout would depend on the number of workers."""
     before = torch.get_rng_state()
-    list(decoded(loaded(make_split(40), workers=2, memory_bytes=0)).batches([np.arange(4)]))
+    list(decoded(loaded(make_split(40), workers=2, memory_bytes=0)).batches([np.arange(4), np.arange(2)]))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("batches", "here"), [([[1, 2]], [1, 2]), ([[1], [2]], [])])
+def test_a_single_batch_starts_no_worker(watched, batches, here):
+    split, drawn = watched(4)
+    images = loaded(split, workers=2, memory_bytes=0)
+    assert len(list(images.batches(np.array(batch) for batch in batches))) == len(batches)
+    assert drawn == here
 
 
 def test_progress_counts_up_to_the_whole(make_split):

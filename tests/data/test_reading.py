@@ -159,6 +159,7 @@ def test_a_file_that_changes_between_reading_and_checking_is_told(root, checks):
         check_split(reading, workers=0, store=checks, work=Notes().work)
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_find_the_same(root, workers):
     damage(root / "train" / "dog" / "7.png")

@@ -230,6 +230,7 @@ def test_row_groups_are_read_one_at_a_time_and_few_are_kept(embedded: Path, monk
     assert read[5:] == [0, 4, 0], "one is kept, whatever its size: the last"
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_a_source_of_row_groups_goes_to_workers(embedded: Path) -> None:
     source = open_parquet(embedded).train.source
     before = source.content(7)

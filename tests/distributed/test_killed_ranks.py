@@ -23,7 +23,7 @@ from tests.distributed.launched import (
 from tests.faults.processes import Truth
 from tests.faults.scorecard import FULL, count, record
 
-RUN = (*TINY, *FINETUNE, f"epochs={count(ordinary=4, full=24)}")
+RUN = (*TINY, *FINETUNE, f"epochs={count(ordinary=3, full=24)}")
 SHARES = ("runtime=fsdp", "optimizer=adamw")  # which keeps two moments in shares
 BEGUN = "reading"  # images: the first thing that a run says of its work
 NUM_KILLS = 10

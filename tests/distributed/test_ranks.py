@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(home: Path) -> Path:
-    """The run of 20 steps of one process."""
+    """The run of 10 steps of one process."""
     return ranks(1, *FINETUNE, folder=home / "one")
 
 
@@ -69,7 +69,7 @@ def test_each_image_of_the_test_split_is_judged_once(one: Path, four: Path) -> N
     assert figures[0]["test/loss"] == pytest.approx(figures[1]["test/loss"], abs=1e-5)
 
 
-PARTS = ("accumulate_steps=2", "batch_size=11", "mixup_alpha=0.2", "augmentation=standard", "epochs=2")
+PARTS = ("accumulate_steps=2", "batch_size=11", "mixup_alpha=0.2", "augmentation=standard")
 UNEVEN = ("runtime=fsdp", "batch_size=2", "accumulate_steps=4", "dataset.train_size=23", "epochs=1")
 
 

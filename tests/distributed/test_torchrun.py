@@ -60,7 +60,7 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_chec
     assert [run.data.tags["tl.uid"] for run in found] == [result["uid"]]
     assert [run.info.status for run in found] == ["FINISHED"]
     steps = [point.step for point in client.get_metric_history(found[0].info.run_id, "val/acc")]
-    assert steps == list(range(1, 5))
+    assert steps == [1, 2]
     assert "2 processes" in first.output
 
 

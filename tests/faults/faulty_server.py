@@ -1,11 +1,8 @@
 """A tracking server that can be made to fail in many ways: a proxy before a real one, or before nothing."""
 
 import http.client
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from mlflow import MlflowClient
+from tests.faults.processes import server
 
 START_SECONDS = 120
 PASS, REFUSE, HANG, SLOW, LOSE, GARBAGE, OBJECT = "pass", "refuse", "hang", "slow", "lose", "garbage", "object"
@@ -118,38 +115,35 @@ class FaultyServer:
 
 @contextmanager
 def real_server(
-    folder: Path, *, database: str | None = None, port: int | None = None, credentials: tuple[str, str] | None = None
+    folder: Path, *, database: str, port: int | None = None, credentials: tuple[str, str] | None = None
 ) -> Iterator[int]:
     """Run MLflow's own server, which is killed in the end; yields its port.
 
     Args:
         folder: of its log and of artifacts.
-        database: its address; None is a new sqlite store in the folder.
+        database: its address.
         port: None is any that is free.
         credentials: of its only user, whom it lets in alone; None is everybody.
     """
-    if database is None:
-        database = f"sqlite:///{folder / 'mlflow.db'}"
-        MlflowClient(database).search_experiments()
     port = port or free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if credentials:
         command += ["--app-name", "basic-auth"]
         environment |= _users(folder / "users.ini", database, credentials)
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    # The command is forked, and starts the server as a process of its own.
+    command_line = server().start(*command, cwd=folder, environment=environment, program="mlflow")
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _is_healthy(port):
-            assert process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < deadline, "the server did not start"
+            assert not command_line.ended, command_line.output
+            assert time.monotonic() < deadline, f"the server did not start: {command_line.output}"
             time.sleep(0.2)
         yield port
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        command_line.signal(signal.SIGKILL)
+        command_line.wait()
 
 
 def _users(settings: Path, database: str, credentials: tuple[str, str]) -> dict[str, str]:

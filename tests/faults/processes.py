@@ -135,7 +135,7 @@ class Server:
             strike: that befalls it.
             environment: variables beside this process's own.
             logs: folder for what it says, its output and its errors apart; None is one file of both in `cwd`.
-            program: run.py, tlx, or the path of another.
+            program: run.py, tlx, the path of another, or a module's name.
         """
         with self._lock:
             self._count += 1
@@ -268,7 +268,7 @@ def _led(child: int) -> dict[str, int]:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Be `python run.py`, `tlx`, or another program."""
+    """Be `python run.py`, `tlx`, or another program or module."""
     with suppress(OSError):
         os.setpgid(0, 0)
     os.chdir(request["cwd"])
@@ -291,10 +291,11 @@ def _become(request: Mapping[str, Any]) -> None:
     story.at("begin")
     sys.argv = [request["program"], *request["arguments"]]
     try:
-        if request["program"] == "tlx":
-            runpy.run_module("tl_experiments", run_name="__main__")
-        else:
+        if request["program"].endswith(".py"):
             runpy.run_path(str(ROOT / request["program"]), run_name="__main__")
+        else:
+            module = "tl_experiments" if request["program"] == "tlx" else request["program"]
+            runpy.run_module(module, run_name="__main__")
     except SystemExit as ended:
         if isinstance(ended.code, int):
             _leave(ended.code)
@@ -449,6 +450,7 @@ def _make_schema_once(folder: Path) -> None:
         os._exit(0)
     assert os.waitpid(maker, 0)[1] == 0
 
+    @functools.wraps(mlflow_store._make_database)
     def copy(database: Path) -> None:
         unfinished = database.with_name(f".{database.name}.{os.getpid()}")
         shutil.copy(made, unfinished)

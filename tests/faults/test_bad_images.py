@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from tests.data.golden import FLOAT_TIFF, GOLDEN, encoded, png
+from tests.faults.processes import server
 from tests.faults.scorecard import record
 from tests.watching import Notes
 from tl_experiments import build
@@ -171,15 +172,15 @@ def test_images_of_odd_shapes_are_drawn(shape: tuple[int, int]) -> None:
     assert (drawn == np.array([255, 0, 0], dtype=np.uint8)[:, None, None]).all()
 
 
-def test_pipes_devices_and_sockets_are_refused_without_waiting(root: Path) -> None:
+def test_pipes_devices_and_sockets_are_refused_without_waiting(root: Path, tmp_path: Path) -> None:
     """Nobody writes to the pipe, so that whoever opens it waits for ever, and /dev/zero has no end."""
     (root / "val" / "cat" / "zero.jpg").symlink_to("/dev/zero")
-    command = [sys.executable, "-m", "tl_experiments", "scan", str(root), "--workers", "0", "--follow-links"]
+    command = ("scan", str(root), "--workers", "0", "--follow-links")
     start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert "a pipe, not a file" in done.stdout
-    assert "a device, not a file" in done.stdout
+    done = server().start(*command, cwd=tmp_path, logs=tmp_path, program="tlx").end(limit_seconds=60)
+    assert done.code == 1, done.err
+    assert "a pipe, not a file" in done.out
+    assert "a device, not a file" in done.out
     record("bad images", pipe_and_device_seconds=round(time.monotonic() - start, 1))
 
 

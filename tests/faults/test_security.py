@@ -199,17 +199,20 @@ def test_no_command_line_runs_code_that_it_names(attacker: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "command",
+    "payloads",
     [
-        "lr=-1 +hydra.callbacks.x={_target_:os.mkdir,path:TMP/ran}",
-        "lr=-1 +a={_target_:os.mkdir,path:TMP/ran} +hydra.callbacks.x=${a}",
-        "lr=-1 experiment=../../../../../../../../../../..TMP/evil",
-        "--experimental-rerun=TMP/evil.pickle",
+        [
+            "lr=-1 +hydra.callbacks.x={_target_:os.mkdir,path:MARK}",
+            "lr=-1 +a={_target_:os.mkdir,path:MARK} +hydra.callbacks.x=${a}",
+            "lr=-1 experiment=../../../../../../../../../../..TMP/evil",
+        ],
+        ["--experimental-rerun=TMP/evil.pickle"],  # whose mark is that of the recipe
     ],
 )
-def test_without_the_door_hydra_would_run_it(command: str, attacker: Path, tmp_path: Path) -> None:
-    typed(tmp_path, [command.replace("TMP", str(attacker)).split()], "unprotected")
-    assert (attacker / "ran").exists()
+def test_without_the_door_hydra_would_run_it(payloads: list[str], attacker: Path, tmp_path: Path) -> None:
+    commands, marks = armed(payloads, attacker)
+    typed(tmp_path, commands, "unprotected")
+    assert executed(marks) == len(payloads)
 
 
 RECORDS: dict[str, Callable[[dict[str, Any], str], Any]] = {

@@ -21,8 +21,11 @@ from tests.faults.scorecard import FULL, record
 
 ROW = "SIGTERM and SIGINT"
 LIMIT_SECONDS = 20.0
-SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "augmentation=light")
-KINDS = {"feature": ("strategy=feature",), "finetune": ("strategy=finetune", *SMALL)}
+SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
+KINDS = {
+    "feature": ("strategy=feature", *SMALL),
+    "finetune": ("strategy=finetune", *SMALL, "augmentation=light"),
+}
 TINY = (
     *("dataset=image_folder", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1", "tracking=none"),
     *("epochs=2", "batch_size=8", "runtime.infer_batch_size=8", "runtime.image_memory_gb=0"),

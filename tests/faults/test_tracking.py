@@ -119,8 +119,18 @@ def is_exact(figures: dict[str, int]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with real_server(tmp_path_factory.mktemp("server")) as port:
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without runs, which takes seconds to make."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def backend(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(schema, folder / "mlflow.db")
+    with real_server(folder, database=f"sqlite:///{folder / 'mlflow.db'}") as port:
         yield port
 
 
@@ -143,14 +153,6 @@ def stub() -> Iterator[FaultyServer]:
     faulty = FaultyServer()
     yield faulty
     faulty.close()
-
-
-@pytest.fixture(scope="module")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without runs, which takes seconds to make."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
@@ -722,7 +724,10 @@ def test_a_whole_run_goes_on_without_its_server_and_is_delivered_by_the_command(
     server: FaultyServer, client: MlflowClient, tmp_path: Path
 ) -> None:
     server.mode = HANG
-    settings = ("dataset.train_size=100", "epochs=3", "backbone.image_size=32", "runtime.device=cpu")
+    settings = (
+        *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
+        *("dataset.train_size=100", "epochs=3", "runtime.device=cpu"),
+    )
     where = ("hydra.run.dir=run", f"tracking.uri={server.uri}", f"tracking.experiment_name={EXPERIMENT}")
 
     def command(program: str, *arguments: str) -> Ended:

@@ -1,6 +1,6 @@
 """A program: many jobs at once, each a process that tracks a run as a sweep's jobs do, until a file says enough.
 
-`python -m tests.tracking.team_jobs ADDRESS FOLDER NUM_JOBS`; jobs are forked: MLflow takes a second to import.
+Typed `ADDRESS FOLDER NUM_JOBS`; jobs are forked: MLflow takes a second to import.
 """
 
 import json

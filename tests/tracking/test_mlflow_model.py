@@ -4,11 +4,8 @@ import base64
 import http.client
 import io
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from PIL import Image
 
 from tests.conftest import compose_test_member
 from tests.faults.faulty_server import free_port
+from tests.faults.processes import server
 from tl_experiments.build import build_classifier
 from tl_experiments.data.digits import digits
 from tl_experiments.data.transforms import draw
@@ -178,21 +176,20 @@ def test_a_delivery_that_is_repeated_changes_nothing(run: Tracked) -> None:
 def served(run: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of `mlflow models serve`."""
     port, desk = free_port(), tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", run.uri, "--env-manager", "local"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": run.store}
-    with (desk / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=desk, env=environment, stdout=log, stderr=log, start_new_session=True)
+    command = ("models", "serve", "-m", run.uri, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port))
+    # The command is forked, and starts the server as a process of its own.
+    environment = {"MLFLOW_TRACKING_URI": run.store}
+    program = server().start(*command, cwd=desk, environment=environment, program="mlflow")
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _answers(port):
-            assert server.poll() is None, (desk / "log").read_text()
-            assert time.monotonic() < deadline, (desk / "log").read_text()
+            assert not program.ended, program.output
+            assert time.monotonic() < deadline, program.output
             time.sleep(0.2)
         yield port
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        program.signal(signal.SIGKILL)
+        program.wait()
 
 
 def _answers(port: int) -> bool:

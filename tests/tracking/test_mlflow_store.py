@@ -1,14 +1,12 @@
 """A store opens for many processes at once, from any folder, and says plainly why it cannot be opened."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-import tl_experiments
+from tests.faults.processes import server
 from tl_experiments.runtime.errors import SettingError
 from tl_experiments.tracking.address import absolute_uri
 from tl_experiments.tracking.mlflow_store import open_store
@@ -17,8 +15,10 @@ from tl_experiments.tracking.patience import limited
 START_TOGETHER = """
 import multiprocessing
 from pathlib import Path
-import mlflow.store.tracking.sqlalchemy_store
+from tl_experiments.tracking import mlflow_store
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
+
+mlflow_store._make_database = mlflow_store._make_database.__wrapped__  # no copy of a schema that was made before
 
 def track(name, start):
     start.wait(60)
@@ -44,12 +44,10 @@ def test_four_processes_that_start_together_on_a_fresh_store_all_succeed_quietly
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(tl_experiments.__file__).parents[1]))
-    command = [sys.executable, "-c", START_TOGETHER]
-    ended = subprocess.run(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120
-    )
-    assert (ended.returncode, ended.stdout) == (0, "")
+    script = tmp_path / "start_together.py"
+    script.write_text(START_TOGETHER)
+    program = server().start(cwd=tmp_path, program=str(script))
+    assert (program.wait(), program.output) == (0, "")
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/outputs/mlflow.db")
     experiment = client.get_experiment_by_name("e")

@@ -1,8 +1,6 @@
 """A team's server, MLflow on PostgreSQL: told by many jobs at once, both killed in the middle, and nothing is lost."""
 
 import json
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,7 +14,9 @@ from mlflow.exceptions import MlflowException
 
 from tests.commands import wait_for
 from tests.faults.faulty_server import free_port, real_server
+from tests.faults.processes import server
 from tests.faults.scorecard import count
+from tests.tracking import team_jobs
 from tests.tracking.postgres import Postgres, postgres, programs
 from tests.tracking.team_jobs import ENOUGH, EXPERIMENT, METRICS, SWEEP, uid_of
 from tl_experiments.runtime.errors import SettingError
@@ -29,7 +29,6 @@ pytestmark = [
 ]
 NUM_JOBS = count(ordinary=8, full=32)
 CREDENTIALS = ("team", "a long enough password")
-ROOT = Path(__file__).parents[2]
 
 
 class TeamServer:
@@ -74,10 +73,10 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
     with postgres(port=free_port()) as database, pytest.MonkeyPatch.context() as patch:
         for name, value in zip(("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), CREDENTIALS, strict=True):
             patch.setenv(name, value)
-        server = TeamServer(database, tmp_path_factory.mktemp("team"))
-        patch.setenv("MLFLOW_TRACKING_URI", server.uri)  # whose server a sync may send the credentials to
-        yield server
-        server.kill()
+        team = TeamServer(database, tmp_path_factory.mktemp("team"))
+        patch.setenv("MLFLOW_TRACKING_URI", team.uri)  # whose server a sync may send the credentials to
+        yield team
+        team.kill()
 
 
 def make_tracker(team: TeamServer, folder: Path, *, uid: str, uri: str | None = None, **tags: str) -> MlflowTracker:
@@ -104,21 +103,20 @@ def test_jobs_lose_and_double_nothing_though_server_and_database_are_killed_mean
 ) -> None:
     sweep = tmp_path / "sweep"
     with make_tracker(team, sweep, uid=SWEEP, **{"tl.kind": "sweep", "tl.sweep_id": SWEEP}):
-        command = [sys.executable, "-m", "tests.tracking.team_jobs", team.uri, str(sweep), str(NUM_JOBS)]
-        jobs = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        jobs = server().start(team.uri, str(sweep), str(NUM_JOBS), cwd=tmp_path, program=team_jobs.__file__)
         try:
             wait_for(lambda: all_track(team))
             team.kill()
             team.database.crash()
             time.sleep(2)  # in which every job makes points
-            assert jobs.poll() is None
+            assert not jobs.ended, jobs.output
             team.database.start()
             team.start()
             time.sleep(1)
         finally:
             (sweep / ENOUGH).touch()
-            output = jobs.communicate(timeout=180)[0]
-    assert jobs.returncode == 0, output
+            jobs.wait(limit_seconds=180)
+    assert jobs.code == 0, jobs.output
     assert sync(sweep, tracking_uri=None) == 0
 
     runs = team.runs_by_uid()

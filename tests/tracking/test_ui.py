@@ -1,10 +1,7 @@
 """`tlx ui`: MLflow's pages on the right store, on this machine alone, gone with all their processes afterwards."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -12,24 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import take_signals
 from tests.faults.faulty_server import free_port
+from tests.faults.processes import Program, server
 from tl_experiments.cli.verbs import main
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 
 START_SECONDS = 120
 
 
-def start(store: str, port: int, desk: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tl_experiments", "ui", "--port", str(port), "--tracking-uri", store],
-        cwd=desk,
-        stdout=subprocess.PIPE,
-        stderr=(desk / "log").open("w"),
-        text=True,
-        start_new_session=True,
-        preexec_fn=take_signals,
-    )
+def start(store: str, port: int, desk: Path) -> Program:
+    arguments = ("ui", "--port", str(port), "--tracking-uri", store)
+    return server().start(*arguments, cwd=desk, logs=desk, program="tlx")
 
 
 def page(port: int, path: str) -> str:
@@ -53,22 +43,20 @@ def test_the_pages_of_the_store_are_shown_until_ctrl_c_ends_them_and_all_process
     with make_tracker(uid, **{"tl.sweep_id": sweep}) as tracker:
         tracker.log_metrics({"val/acc": 0.5}, step=1)
     port = free_port()
-    process = start(store_uri, port, tmp_path)
+    program = start(store_uri, port, tmp_path)
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == f"ui      http://127.0.0.1:{port} until Ctrl-C\n"
-        charts = process.stdout.readline()
-        assert charts.startswith(f"charts  http://127.0.0.1:{port}/#/experiments/")
-        assert sweep in charts
         assert "<title>MLflow</title>" in page(port, "/")
         assert uid in page(port, f"/ajax-api/2.0/mlflow/runs/get?run_id={tracker.run_id}")
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        first, charts = program.output.splitlines()
+        assert first == f"ui      http://127.0.0.1:{port} until Ctrl-C"
+        assert charts.startswith(f"charts  http://127.0.0.1:{port}/#/experiments/")
+        assert sweep in charts
+        program.signal(signal.SIGINT, alone=True)
+        ended = program.end(limit_seconds=30)
     finally:
-        process.kill()
-        process.wait()
-    told = (tmp_path / "log").read_text()
-    assert "Traceback" not in told
+        program.signal(signal.SIGKILL)
+    assert ended.code == 0
+    assert "Traceback" not in ended.err
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", port))
 

@@ -21,7 +21,10 @@ from tl_experiments.verify.recorded import read_recorded
 from tl_experiments.verify.reproduce import FILE, reproduce
 from tl_experiments.verify.verdict import Verdict, Word
 
-TINY = ("dataset=image_folder", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1", "epochs=2")
+TINY = (
+    *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
+    *("dataset=image_folder", "runtime.device=cpu", "runtime.threads=1", "epochs=2"),
+)
 NUM_CLASSES, PER_CLASS = 3, 12
 LIMIT_SECONDS = 240
 

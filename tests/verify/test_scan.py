@@ -1,13 +1,12 @@
 """`tlx scan`: one table of everything that is wrong with a folder of images, how much there is, and an exit code."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.faults.processes import server
 from tl_experiments.cli.verbs import main
 
 Scanned = Callable[..., tuple[int, dict[str, tuple[str, str]], str]]
@@ -181,10 +180,10 @@ def test_wrong_input_is_one_line_and_another_code(root: Path, capsys, arguments:
     assert told in line
 
 
-def test_the_command_says_the_same_with_workers(root: Path) -> None:
+def test_the_command_says_the_same_with_workers(make_folder: Callable[..., Path], root: Path, tmp_path: Path) -> None:
+    make_folder({"train/cat": 40}, root)  # more than one of them looks at once
     (root / "train" / "cat" / "text.png").write_text("no image")
-    command = [sys.executable, "-m", "tl_experiments", "scan", str(root), "--workers", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1, done.stderr
-    assert "train/cat/text.png" in done.stdout
-    assert done.stderr == ""
+    done = server().start("scan", str(root), "--workers", "2", cwd=tmp_path, logs=tmp_path, program="tlx").end()
+    assert done.code == 1, done.err
+    assert "train/cat/text.png" in done.out
+    assert done.err == ""

@@ -28,7 +28,7 @@ def load(make: Callable[[Given], Made], batches: Iterable[Given], *, workers: in
     Args:
         make: picklable.
         batches: such as arrays of positions; taken as they are wanted, at most two for each worker ahead.
-        workers: processes; 0 works in this one.
+        workers: processes; 0 works in this one, and so does a single batch.
         pin: yield tensors that workers made in pinned memory, from where a GPU copies without making the host wait.
 
     Raises:
@@ -44,12 +44,14 @@ def _made(values: "_Values", batches: Iterable[Any], *, workers: int, pin: bool)
     if workers == 0:
         return map(values.__getitem__, batches)
     rest = iter(batches)
-    first = list(islice(rest, workers))
+    first = list(islice(rest, max(workers, 2)))
+    if len(first) < 2:  # a worker has it no sooner, and takes a while to start
+        return map(values.__getitem__, first)
     loader = DataLoader(
         values,  # pyright: ignore[reportArgumentType] - batches are made here, so its items are whole ones
         batch_size=None,
         sampler=chain(first, rest),  # pyright: ignore[reportArgumentType]
-        num_workers=len(first),  # no more than there is work for
+        num_workers=min(workers, len(first)),  # no more than there is work for
         pin_memory=pin,
         generator=torch.Generator(),  # its own, so that workers do not move the global one
         worker_init_fn=_begin_worker,
