@@ -59,7 +59,7 @@ def test_a_killed_rank_costs_no_bit(
         assert attempt[1 - lost].wait() == 1, attempt[1 - lost].output
     first, last = agent.start(2, *RUN, *arguments, attempt=2)
     assert (first.wait(), last.wait()) == (0, 0), first.output + last.output
-    assert "goes on after epoch 2, step 10" in first.output
+    assert "goes on after epoch 2, step 20" in first.output
     assert Truth.of(run_in(tmp_path)) == request.getfixturevalue(truth)
 
 

@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(home: Path) -> Path:
-    """The run of 10 steps of one process."""
+    """The run of 20 steps of one process."""
     return ranks(1, *FINETUNE, folder=home / "one")
 
 
