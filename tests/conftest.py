@@ -72,14 +72,13 @@ def compose_test_member(folder: Path, *overrides: str) -> Member:
     folder.mkdir(parents=True)
     typed = ["tracking=none", *overrides]
     require_values(typed)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = composer()(typed)
-    return replace(composed_member(config, typed, folder=folder), name="test")
+    return replace(composed_member(composer()(typed), typed, folder=folder), name="test")
 
 
 @functools.cache
 def composer() -> Composer:
     """As a sweep composes its jobs: each choice of options once in a process, which takes a tenth of a second."""
     register()
-    loader = GlobalHydra.instance().config_loader()
-    return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))

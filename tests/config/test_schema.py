@@ -150,5 +150,9 @@ def test_registering_twice_changes_nothing() -> None:
 def test_hydra_copies_its_sources_without_all_schemas() -> None:
     register()
     store = ConfigStore.instance()
-    assert copy.deepcopy([store])[0] is store
+    copied = copy.deepcopy(store)
+    assert copied.repo == store.repo
+    assert copied.repo["schema"]["run.yaml"] is store.repo["schema"]["run.yaml"]
+    copied.store(name="another", node={})
+    assert "another.yaml" not in store.repo
     assert store.load("schema/run.yaml").node is not store.load("schema/run.yaml").node, "what is loaded is one's own"

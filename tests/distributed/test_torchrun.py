@@ -24,13 +24,14 @@ from tests.distributed.launched import (
 )
 from tests.faults.scorecard import FULL
 
+EPOCHS = "epochs=3"  # of which the last begins after the stop
 STOPPED = ("KILLED", "StoppedTogether: a process of this run was told to stop")
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process that nobody stops."""
-    return ranks(1, *FINETUNE, folder=tmp_path_factory.mktemp("alone"))
+    return ranks(1, *FINETUNE, EPOCHS, folder=tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.slow
@@ -40,7 +41,7 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_chec
 ) -> None:
     """And another number of processes goes on from there to the end, as one run with one record."""
     agent = Agent(tmp_path)
-    first, last = agent.start(2, *TINY, *FINETUNE, f"runtime={runtime}", hold_first="train 2 2")
+    first, last = agent.start(2, *TINY, *FINETUNE, EPOCHS, f"runtime={runtime}", hold_first="train 2 2")
     wait_until_held(first)
     last.signal(signal.SIGTERM, alone=True)
     first.signal(signal.SIGCONT, alone=True)
@@ -60,7 +61,7 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step_with_one_chec
     assert [run.data.tags["tl.uid"] for run in found] == [result["uid"]]
     assert [run.info.status for run in found] == ["FINISHED"]
     steps = [point.step for point in client.get_metric_history(found[0].info.run_id, "val/acc")]
-    assert steps == [1, 2]
+    assert steps == [1, 2, 3]
     assert "2 processes" in first.output
 
 

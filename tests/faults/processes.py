@@ -467,6 +467,9 @@ if __name__ == "__main__":
         sys.exit()  # another was faster
     listening.listen(64)
 
+    import git  # noqa: F401 - MLflow imports it
+    import mlflow.store.tracking.sqlalchemy_workspace_store  # noqa: F401
+
     import hydra_plugins.tl_experiments_sweep  # noqa: F401
     import tl_experiments.door
     import tl_experiments.sweep.preloaded  # noqa: F401

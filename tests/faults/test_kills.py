@@ -21,10 +21,10 @@ TINY = (
     *("dataset.train_size=100", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1"),
     *("runtime.infer_batch_size=64", "epochs=3", "batch_size=8"),
 )
-SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
+SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "augmentation=light")
 KINDS = {
-    "feature": ("strategy=feature", *SMALL, "lr=0.3", "scheduler=plateau", "scheduler.patience=0"),
-    "finetune": ("strategy=finetune", *SMALL, "augmentation=light", "lr=0.02"),
+    "feature": ("strategy=feature", "lr=0.3", "scheduler=plateau", "scheduler.patience=0"),
+    "finetune": ("strategy=finetune", *SMALL, "lr=0.02"),
 }
 STEPS_OF_EPOCH = 13
 VAL_STEPS, TEST_STEPS = {"feature": 18, "finetune": 3}, {"feature": 45, "finetune": 6}

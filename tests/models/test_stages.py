@@ -76,6 +76,7 @@ def test_the_halves_after_each_other_are_the_backbone_wherever_it_is_cut(name: s
         "mobilenet_v3_large",
         "test_convnext",
         "test_resnet",
+        "vgg16",
         "vit_b_16",
     ],
 )

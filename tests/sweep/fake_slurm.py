@@ -35,10 +35,15 @@ while arguments[0].startswith("--"):
         log.with_suffix("").mkdir(parents=True, exist_ok=True)
     arguments = arguments[1 if arguments[0] == "--unbuffered" else 2:]
 assert arguments[1:-1] == ["-u", "-m", "submitit.core._submit"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # which srun hands on
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 job = server().start(arguments[-1], cwd=pathlib.Path.cwd(), logs=log.with_suffix(""), program=_submit.__file__)
+log.unlink(missing_ok=True)
 log.symlink_to(job.log)
-signal.signal(signal.SIGINT, lambda number, _: job.signal(number))
-sys.exit(job.wait())
+for number in SIGNALS:
+    signal.signal(number, lambda number, _: job.signal(number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+sys.exit(job.wait(limit_seconds=240))
 """
 SACCT = r"""
 import os, pathlib

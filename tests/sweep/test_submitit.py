@@ -17,7 +17,7 @@ if find_spec("submitit") is None:
     pytest.skip("submitit is not installed", allow_module_level=True)
 
 
-SEEDS = count(ordinary=1, full=8)
+SEEDS = count(ordinary=2, full=8)
 
 
 @pytest.mark.slow

@@ -27,8 +27,9 @@ def load(make: Callable[[Given], Made], batches: Iterable[Given], *, workers: in
 
     Args:
         make: picklable.
-        batches: such as arrays of positions; taken as they are wanted, at most two for each worker ahead.
-        workers: processes; 0 works in this one, and so does a single batch.
+        batches: such as arrays of positions; taken as they are wanted, at most two for each worker ahead, and two at
+            the start.
+        workers: processes; 0 works in this one, and so does a single batch, which it does not shield from a crash.
         pin: yield tensors that workers made in pinned memory, from where a GPU copies without making the host wait.
 
     Raises:

@@ -77,8 +77,13 @@ def machine(device: str, *, num_processes: int) -> dict[str, str]:
         device: as `describe_device` names it.
         num_processes: that train it together.
     """
-    computes = {"device": device, "threads": str(torch.get_num_threads()), "processes": str(num_processes)}
-    return {"host": platform.node(), "processor": processor_name(), **computes}
+    return {
+        "host": platform.node(),
+        "processor": processor_name(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+        "processes": str(num_processes),
+    }
 
 
 @contextmanager

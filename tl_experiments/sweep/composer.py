@@ -50,7 +50,7 @@ class Composer:
             return True
         if "." in key:
             return False
-        if key not in self._sweep.keys():  # noqa: SIM118 - asked otherwise, it would look up what is in the environment
+        if key not in self._sweep.keys():  # noqa: SIM118 - `in` the node itself would resolve an interpolation
             return True  # a recipe
         return not OmegaConf.is_interpolation(self._sweep, key) and OmegaConf.is_dict(self._sweep[key])
 

@@ -57,6 +57,7 @@ def made_otherwise(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield a sentence for each circumstance in which runs differ, by their results."""
     for what, facts in {
         "on different devices": (_fact(result, "device") for result in results),
+        "by different numbers of processes": (_fact(result, "processes") for result in results),
         "on different machines": (_fact(result, "host") for result in results),
         "by different commits of the code": (_fact(result, "git_commit") for result in results),
         "with different versions of libraries": (_versions(result) for result in results),

@@ -5,10 +5,8 @@ from tl_experiments.runtime.importing import importing
 
 with importing():  # a job's collector leaves all these objects alone, so that their memory stays shared
     import alembic.command
-    import git
     import matplotlib.backends.backend_agg
     import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.store.tracking.sqlalchemy_workspace_store
     import sklearn.metrics
     import sqlalchemy.dialects.sqlite
 

@@ -51,6 +51,7 @@ class PlannedSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._hydra_context, self._task_function, self._config = hydra_context, task_function, config
+        self._compose = self._composer()
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         """Run the sweep.
@@ -100,7 +101,7 @@ class PlannedSweeper(Sweeper):
         with _planning_bar() as on_progress:
             return make_plan(
                 typed,
-                compose=self._composer(),
+                compose=self._compose,
                 folder=folder,
                 hydra_overrides=self._config.hydra.overrides.hydra,
                 settings=settings,
@@ -121,7 +122,7 @@ class PlannedSweeper(Sweeper):
         """Make what finds the next jobs of a search."""
         return Asker(
             overrides=tuple(self._parse(list(plan.overrides))),
-            compose=self._composer(),
+            compose=self._compose,
             folder=folder,
             n_jobs=settings["n_jobs"],
             stops=settings["on_error"] == "stop",
@@ -135,9 +136,11 @@ class PlannedSweeper(Sweeper):
         if plan.search is None:
             return None
 
-        def extend(plan: Plan) -> Plan | None:
-            asker = self._asker(plan, settings, folder=folder)  # another each time: files may have changed
-            return replace(asker, compose=at_home(asker.compose, plan)).extend(plan)
+        asker = self._asker(plan, settings, folder=folder)
+
+        def extend(so_far: Plan) -> Plan | None:
+            compose = self._composer()  # another for each batch: files may have been edited
+            return replace(asker, compose=at_home(compose, so_far)).extend(so_far)
 
         return extend
 

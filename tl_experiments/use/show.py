@@ -25,6 +25,7 @@ MADE = (
     "num_train_images",
     "num_trained_params",
     "device",
+    "processes",
     "host",
     "processor",
     "git_commit",

@@ -101,7 +101,7 @@ def _circumstances(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict
         "processor": result["processor"],
         "device": "cpu" if device.startswith("cpu") else device,  # its threads are told below
         "threads": result["threads"],
-        "processes": result.get("processes", "1"),  # which earlier releases did not tell
+        "processes": result.get("processes", "1"),  # earlier results are of one
         **(runtime if own else {}),
         **result["versions"],
     }

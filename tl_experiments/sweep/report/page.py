@@ -134,12 +134,14 @@ def _facts(comparison: Comparison, plan: Plan) -> dict[str, str]:
     for outcome in comparison.outcomes:
         states[outcome.state] = states.get(outcome.state, 0) + 1
     seconds = sum(result.get("perf/seconds") or result.get("seconds") or 0.0 for result in results)
+    processes = _different(results, "processes")
     facts = {
         "planned": _when(plan.created),
         "jobs": f"{len(comparison.outcomes)}: "
         + ", ".join(f"{count} {state.lower()}" for state, count in states.items()),
         "time of all runs": (f"{seconds:.0f} s" if seconds < 100 else clock(seconds)) if results else "",
         "device": _different(results, "device"),
+        "processes of a run": "" if processes == "1" else processes,
         "machine": _different(results, "host"),
         "code": f"{plan.code.get('tl_experiments', '')}, commit {_short(plan.code.get('git_commit', 'none'))}",
         "libraries": ", ".join(f"{name} {version}" for name, version in plan.code.items() if name not in CODE),

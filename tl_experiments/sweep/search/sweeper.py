@@ -56,16 +56,16 @@ class OptunaSweeper(PlannedSweeper):
         search = replace(self._search, space=space_of(typed.run))
         hydra_overrides = self._config.hydra.overrides.hydra
         plan = empty_plan(typed, folder=folder, hydra_overrides=hydra_overrides, settings=settings)
-        self._first_asker = self._asker(plan, settings, folder=folder)
-        max_epochs = self._first_asker.check_ends(search)
+        max_epochs = self._asker(plan, settings, folder=folder).check_ends(search)
         return replace(plan, search=replace(search, max_epochs=max_epochs)), {}
 
     def _settle(self, plan: Plan, files: HydraFiles, *, folder: Path) -> tuple[Plan, HydraFiles]:
         """Ask for the first batch."""
         from tl_experiments.sweep.conduct import require_buildable  # noqa: PLC0415 - errors so far were quick
 
-        require_buildable(list(self._first_asker.members_at_ends(plan)))
-        plan, files = self._first_asker.ask(plan)
+        asker = self._asker(plan, plan.settings, folder=folder)
+        require_buildable(list(asker.members_at_ends(plan)))
+        plan, files = asker.ask(plan)
         return super()._settle(plan, files, folder=folder)
 
     def _continued(self, plan: Plan) -> Plan:
