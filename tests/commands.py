@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")  # a network of five small stages
+
 
 @dataclass(frozen=True)
 class Ended:

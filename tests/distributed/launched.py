@@ -12,13 +12,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
-from tests.commands import wait_for
+from tests.commands import SMALL, wait_for
 from tests.faults.processes import Program, Strike, server
 
 ROOT = Path(__file__).parents[2]
 TINY = (
-    *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
-    *("dataset.train_size=160", "batch_size=16", "epochs=2", "runtime=ddp"),
+    *SMALL,
+    *("backbone.image_size=32", "dataset.train_size=160", "batch_size=16", "epochs=2", "runtime=ddp"),
     *("runtime.workers=0", "runtime.threads=1", "runtime.train_precision=fp32", "runtime.infer_precision=fp32"),
     *("optimizer=sgd", "lr=1e-2"),
 )

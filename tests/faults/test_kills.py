@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import SMALL
 from tests.faults.processes import STEPS, Strike, Truth, server, two_at_a_time, unfinished
 from tests.faults.scorecard import FULL, record
 
@@ -21,10 +22,9 @@ TINY = (
     *("dataset.train_size=100", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1"),
     *("runtime.infer_batch_size=64", "epochs=3", "batch_size=8"),
 )
-SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "augmentation=light")
 KINDS = {
     "feature": ("strategy=feature", "lr=0.3", "scheduler=plateau", "scheduler.patience=0"),
-    "finetune": ("strategy=finetune", *SMALL, "lr=0.02"),
+    "finetune": ("strategy=finetune", *SMALL, "augmentation=light", "lr=0.02"),
 }
 STEPS_OF_EPOCH = 13
 VAL_STEPS, TEST_STEPS = {"feature": 18, "finetune": 3}, {"feature": 45, "finetune": 6}

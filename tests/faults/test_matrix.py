@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import SMALL
 from tests.faults.processes import ROOT, Strike, Truth, server, two_at_a_time
 from tests.faults.scorecard import FULL, record
 
@@ -21,27 +22,26 @@ TINY = (
     *("dataset.train_size=68", "backbone.image_size=32", "runtime.device=cpu", "runtime.threads=1", "epochs=2"),
     *("batch_size=8", "tracking=none"),
 )
-OWN = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 DROPOUT = ("backbone=mobilenet_v3_large", "backbone.weights=null")  # with dropout before its last layer
 MIXED = ("mixup_alpha=0.4", "cutmix_alpha=1.0", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}")
 KINDS = {
     "feature": ("strategy=feature",),
     "feature, new views": ("strategy=feature", "augmentation=light"),
     "feature, 2 views": ("strategy=feature", "augmentation=light", "strategy.views=2"),
-    "finetune": ("strategy=finetune", *OWN, "augmentation=light"),
+    "finetune": ("strategy=finetune", *SMALL, "augmentation=light"),
     "finetune, dropout": ("strategy=finetune", *DROPOUT, "augmentation=light"),
-    "partial": ("strategy=partial", *OWN),
-    "lp_ft": ("strategy=lp_ft", "strategy.probe_epochs=1", *OWN),
-    "gradual": ("strategy=gradual", *OWN),
-    "finetune, mixed": ("strategy=finetune", *OWN, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
+    "partial": ("strategy=partial", *SMALL),
+    "lp_ft": ("strategy=lp_ft", "strategy.probe_epochs=1", *SMALL),
+    "gradual": ("strategy=gradual", *SMALL),
+    "finetune, mixed": ("strategy=finetune", *SMALL, *MIXED, "head=cosine", "head.dropout=0.5", "augmentation=light"),
     "feature, balanced": ("strategy=feature", "sampler=balanced", "label_smoothing=0.1", "class_weights={0: 2.0}"),
     "finetune, averaged": (
-        *("strategy=finetune", *OWN, "augmentation=light"),
+        *("strategy=finetune", *SMALL, "augmentation=light"),
         *("ema_decay=0.9", "clip_grad_norm=0.5", "accumulate_steps=2"),
     ),
     "knn": ("strategy=knn", "strategy.num_neighbours=[5,20]"),
     "logistic": ("strategy=logistic", "strategy.num_c=2"),
-    "lora": ("strategy=lora", *OWN, "strategy.dropout=0.1"),
+    "lora": ("strategy=lora", *SMALL, "strategy.dropout=0.1"),
 }
 SOLVED = {"knn", "logistic"}  # with nothing drawn at random
 LIMIT_SECONDS = 120

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import SMALL
 from tests.faults.processes import STEPS, Program, Strike, Truth, processes_of, server, two_at_a_time, unfinished
 from tests.faults.scorecard import FULL, record
 
 ROW = "SIGTERM and SIGINT"
 LIMIT_SECONDS = 20.0
-SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 KINDS = {
     "feature": ("strategy=feature", *SMALL),
     "finetune": ("strategy=finetune", *SMALL, "augmentation=light"),

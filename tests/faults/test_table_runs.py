@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.commands import SMALL
 from tests.faults.processes import STEPS, Strike, server
 from tl_experiments.verify.reproduce import reproduce
 from tl_experiments.verify.verdict import Word
 
-SMALL = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32")
 TINY = (
     *("strategy=finetune", "augmentation=light", "epochs=2", "batch_size=8", "tracking=none"),
     *(
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_where_its_images_are_now_and_is_reproduced(
     monkeypatch.chdir(tmp_path)
     desk, images = tmp_path / "desk", tmp_path / "desk" / "images"
     root = write(images).relative_to(desk)
-    typed = (*SMALL, *TINY, f"dataset={kind}", f"dataset.root={root}", "hydra.run.dir=run")
+    typed = (*SMALL, "backbone.image_size=32", *TINY, f"dataset={kind}", f"dataset.root={root}", "hydra.run.dir=run")
     program = server().start(*typed, cwd=desk, strike=Strike("train 2 2"))
     assert program.wait() == -9, program.output
     moved = images.rename(tmp_path / "moved") / root.name

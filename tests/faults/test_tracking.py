@@ -20,7 +20,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from tests.commands import Ended
+from tests.commands import SMALL, Ended
 from tests.faults import processes
 from tests.faults.faulty_server import (
     GARBAGE,
@@ -725,8 +725,8 @@ def test_a_whole_run_goes_on_without_its_server_and_is_delivered_by_the_command(
 ) -> None:
     server.mode = HANG
     settings = (
-        *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
-        *("dataset.train_size=100", "epochs=3", "runtime.device=cpu"),
+        *SMALL,
+        *("backbone.image_size=32", "dataset.train_size=100", "epochs=3", "runtime.device=cpu"),
     )
     where = ("hydra.run.dir=run", f"tracking.uri={server.uri}", f"tracking.experiment_name={EXPERIMENT}")
 

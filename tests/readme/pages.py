@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.commands import SMALL
 from tests.faults.processes import server
 
 ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = "README.md", "docs/guide.md"
 LITTLE = ("dataset.train_size=40", "epochs=1", "backbone.image_size=32", "runtime.threads=1")
-SMALL_BACKBONE = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null")
 ENDED = ("the run has finished: ", "IDENTICAL: ", "journals delivered to ")
 OF_VERBS = (
     " GB in ", "every row is as it was written", "freed ", "80 images (80 train): nothing is wrong", "lr=",
@@ -78,7 +78,7 @@ def on_little(command: str, *, images: Path) -> tuple[str, list[str]]:
         arguments += ["dataset=image_folder", f"dataset.root={images}"]
     chooses = any(argument.startswith(("backbone=", "experiment=")) for argument in arguments)
     if "strategy=finetune" in arguments and not chooses:  # sweeps fine-tune the embedded one
-        arguments += SMALL_BACKBONE
+        arguments += SMALL
     return program, arguments
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import SMALL
 from tests.finished_runs import change_json, copy_run, read_answers, write_answers
 from tl_experiments.cli.verbs import main
 from tl_experiments.config.member import Member
@@ -262,7 +263,7 @@ def test_runs_that_were_not_tested_are_told_in_one_line_each_and_still_compared(
 def test_real_runs_that_learned_from_different_images_were_tested_on_the_same(
     make_member: Callable[..., Member],
 ) -> None:
-    tiny = ("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32")
+    tiny = (*SMALL, "backbone.image_size=32")
     members = [make_member(*tiny, "epochs=1", "runtime=cpu", f"dataset.train_size={size}") for size in (40, 80)]
     for member in members:
         run_experiments([member])

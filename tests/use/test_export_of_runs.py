@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import SMALL
 from tl_experiments.cli.verbs import main
 from tl_experiments.config.member import Member
 from tl_experiments.data.digits import digits
 from tl_experiments.experiment import run_experiments
 
 SMALL = (
-    *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
+    *SMALL,
+    "backbone.image_size=32",
     *("dataset.train_size=20", "epochs=2", "lr=0.01"),
     *("runtime=cpu", "runtime.train_precision=fp32", "runtime.infer_precision=fp32"),
 )

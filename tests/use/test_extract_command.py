@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import SMALL
 from tests.conftest import compose_test_member
 from tests.runtime.row_store.filling import ended, in_child
 from tl_experiments.cli.verbs import main
@@ -22,9 +23,10 @@ from tl_experiments.features.extract import Extractor
 from tl_experiments.runtime import shard_writer
 from tl_experiments.runtime.cache_entries import verify
 
-SMALL = (
+TINY = (
     *("dataset.train_size=100", "epochs=1", "runtime.device=cpu", "runtime.threads=1"),
-    *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
+    *SMALL,
+    "backbone.image_size=32",
 )
 SEEN = 100 + 143 + 359  # digits of train, val and test
 
@@ -43,7 +45,7 @@ def extract(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[int]]:
     """Types `tlx extract`; returns how many features it says were computed and were known."""
 
     def run(*arguments: str) -> list[int]:
-        assert main(["extract", *SMALL, *arguments]) == 0
+        assert main(["extract", *TINY, *arguments]) == 0
         *_, line = capsys.readouterr().out.splitlines()
         found = re.fullmatch(
             r"(?:all|part \d+ of \d+): (\d+) features computed in [\d.]+ s(?:, [\d,]+ a second)?; (\d+) were known",
@@ -72,7 +74,7 @@ def result(member: Member) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run finds that extracts by itself and keeps nothing."""
-    return result(compose_test_member(tmp_path_factory.mktemp("alone") / "run", *SMALL, "runtime.cache=false"))
+    return result(compose_test_member(tmp_path_factory.mktemp("alone") / "run", *TINY, "runtime.cache=false"))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_after_all_parts_in_any_order_a_run_extracts_nothing(
     assert parts == [[100 // 2 + 71 + 179, 0], [100 // 2 + 72 + 180, 0]]
     assert list(Path().iterdir()) == [], "no run was made"
     monkeypatch.setattr(Extractor, "outputs", pytest.fail)
-    run_experiments([make_member(*SMALL, *typed)])
+    run_experiments([make_member(*TINY, *typed)])
 
 
 def test_views_and_mirror_images_are_extracted_too(
@@ -106,9 +108,9 @@ def test_views_and_mirror_images_are_extracted_too(
     typed = [*images, "augmentation=light", "strategy.views=3", "tta=flip"]
     assert [extract(*typed, "--part", f"{number}/2")[0] for number in (1, 2)] == [3 * 12 + 2 * 24] * 2
     assert extract(*typed) == [0, 2 * (3 * 12 + 2 * 24)]
-    uncached = result(make_member(*SMALL, *typed, "runtime.cache=false"))
+    uncached = result(make_member(*TINY, *typed, "runtime.cache=false"))
     monkeypatch.setattr(Extractor, "outputs", pytest.fail)
-    assert result(make_member(*SMALL, *typed)) == uncached
+    assert result(make_member(*TINY, *typed)) == uncached
 
 
 def test_parts_at_once_and_twice_are_the_whole(
@@ -118,7 +120,7 @@ def test_parts_at_once_and_twice_are_the_whole(
     make_member: Callable[..., Member],
 ) -> None:
     children = [
-        in_child(lambda number=number: os._exit(main(["extract", *SMALL, "--part", f"{number}/2"])))
+        in_child(lambda number=number: os._exit(main(["extract", *TINY, "--part", f"{number}/2"])))
         for number in (1, 2, 1)
     ]
     assert [ended(child) for child in children] == [0, 0, 0]
@@ -127,7 +129,7 @@ def test_parts_at_once_and_twice_are_the_whole(
     digests = [json.loads(path.read_bytes()).get("digests") for path in cache.glob("features/*/*.json")]
     kept = [digest for shard in digests if shard for digest in shard]
     assert len(kept) == len(set(kept)) == SEEN, "who came second has waited"
-    assert result(make_member(*SMALL)) == alone
+    assert result(make_member(*TINY)) == alone
 
 
 def test_a_worker_that_is_killed_costs_what_it_had_not_published(
@@ -148,7 +150,7 @@ def test_a_worker_that_is_killed_costs_what_it_had_not_published(
 
     def work() -> None:
         monkeypatch.setattr(Extractor, "outputs", dying)
-        main(["extract", *SMALL, "runtime.infer_batch_size=20", "--part", "1/2"])
+        main(["extract", *TINY, "runtime.infer_batch_size=20", "--part", "1/2"])
 
     assert ended(in_child(work)) == -signal.SIGKILL
     small = "runtime.infer_batch_size=20"
@@ -156,7 +158,7 @@ def test_a_worker_that_is_killed_costs_what_it_had_not_published(
     assert extract(small, "--part", "1/2") == [50 + 72 + 180 - 40, 40]
     assert extract(small) == [0, SEEN]
     assert list(verify(cache)) == []
-    assert result(make_member(*SMALL, small))["test/acc"] == alone["test/acc"]
+    assert result(make_member(*TINY, small))["test/acc"] == alone["test/acc"]
 
 
 def test_a_worker_reads_the_images_of_its_part_alone(
@@ -164,7 +166,7 @@ def test_a_worker_reads_the_images_of_its_part_alone(
 ) -> None:
     (tmp_path / "train" / "dog" / "9.png").write_bytes(b"no image")
     assert extract(*images, "--part", "1/2") == [36, 0]
-    assert main(["extract", *SMALL, *images, "--part", "2/2"]) == 2
+    assert main(["extract", *TINY, *images, "--part", "2/2"]) == 2
     assert "train/dog/9.png" in capsys.readouterr().err
     assert extract(*images, "dataset.on_bad_image=skip", "--part", "2/2") == [35, 0]
     assert extract(*images, "dataset.on_bad_image=skip") == [0, 71]
@@ -180,7 +182,7 @@ def test_tasks_of_an_array_share_the_images(
     assert middle == extract("--part", "2/3")[::-1]
     assert extract("--part", "1/1") == [SEEN - middle[0], middle[0]], "what is typed counts"
     monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "11")
-    assert main(["extract", *SMALL]) == 2
+    assert main(["extract", *TINY]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("expected an array without gaps, such as --array=1-16; or --part I/N")
 
@@ -200,7 +202,7 @@ def test_tasks_of_an_array_share_the_images(
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(typed: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["extract", *SMALL, *typed]) == 2
+    assert main(["extract", *TINY, *typed]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {told}")
 
@@ -227,7 +229,7 @@ def test_features_that_cannot_be_kept_are_not_extracted_for_nothing(
     monkeypatch.setenv("TL_CACHE_LIMIT_GB", limit)
     shutil.rmtree(cache, ignore_errors=True)
     cache.touch()
-    assert main(["extract", *SMALL]) == code
+    assert main(["extract", *TINY]) == code
     [line] = capsys.readouterr().err.splitlines()
     assert re.fullmatch(f"error: {told}", line), line
 
@@ -238,7 +240,7 @@ def test_a_ray_cluster_that_does_not_answer_is_told_in_seconds(
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     start = time.monotonic()
-    assert main(["extract", *SMALL, "--ray", "1"]) == 2
+    assert main(["extract", *TINY, "--ray", "1"]) == 2
     assert time.monotonic() - start < 60, "Ray itself tries for minutes"
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers")
@@ -261,12 +263,12 @@ def test_ray_runs_the_parts_and_tries_those_of_a_dead_process_again(
     monkeypatch.syspath_prepend(str(tmp_path))
     deadly = importlib.import_module("deadly")
     monkeypatch.setattr("tl_experiments.use.extract_on_ray._extract_part", deadly.extract_part)
-    assert main(["extract", *SMALL, "--ray", "2"]) == 0
+    assert main(["extract", *TINY, "--ray", "2"]) == 0
     assert (tmp_path / "here" / "died").exists()
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert [re.match(r"part [12] of 2: (\d+) features computed", line) is not None for line in lines] == [True] * 2
     assert extract() == [0, SEEN]
-    assert result(make_member(*SMALL)) == alone
+    assert result(make_member(*TINY)) == alone
 
 
 DEADLY = """

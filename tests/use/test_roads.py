@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import SMALL
 from tests.digit_files import write_digits
 from tests.use.roads import Roads, compare
 from tl_experiments.config.compose import compose_member
@@ -11,7 +12,7 @@ from tl_experiments.experiment import run_experiments
 
 NUM_IMAGES = 200
 RUN = (
-    "backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32",
+    *SMALL, "backbone.image_size=32",
     "strategy=finetune", "lr=3e-3", "epochs=2", "tta=flip", "runtime.threads=1",
 )  # fmt: skip
 

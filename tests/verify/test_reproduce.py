@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from tests.commands import SMALL
 from tests.conftest import compose_test_member
 from tests.faults.processes import server
 from tl_experiments.cli.verbs import main
@@ -22,8 +23,8 @@ from tl_experiments.verify.reproduce import FILE, reproduce
 from tl_experiments.verify.verdict import Verdict, Word
 
 TINY = (
-    *("backbone=timm", "backbone.name=test_efficientnet", "backbone.weights=null", "backbone.image_size=32"),
-    *("dataset=image_folder", "runtime.device=cpu", "runtime.threads=1", "epochs=2"),
+    *SMALL,
+    *("backbone.image_size=32", "dataset=image_folder", "runtime.device=cpu", "runtime.threads=1", "epochs=2"),
 )
 NUM_CLASSES, PER_CLASS = 3, 12
 LIMIT_SECONDS = 240
