@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
 
+from tests.sweep.sweepers import sweep
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.register import register
 from tl_experiments.sweep.typed import as_choices
 
-CONF = Path(__file__).parents[2] / "conf"
 GRIDS = sorted(path.stem for path in (CONF / "grid").glob("*.yaml"))
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 Jobs = Callable[..., list[str]]
@@ -32,13 +30,7 @@ def jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Jobs]:
         def plan(*typed: str, constant: str = "") -> list[str]:
             own = ["tracking=none", "sweep.dry_run=true", f"hydra.sweep.dir={folder}"]
             arguments = as_choices(["-m", *typed, *own])[1:]
-            config = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
-            HydraConfig.instance().set_config(config)
-            context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
-            sweeper = Plugins.instance().instantiate_sweeper(
-                hydra_context=context, task_function=lambda _: None, config=config
-            )
-            assert sweeper.sweep(list(config.hydra.overrides.task)) == []
+            assert sweep(loader, arguments) == []
             assert not folder.exists()
             told = capsys.readouterr().out
             assert constant in told
@@ -46,7 +38,6 @@ def jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Jobs]:
             return re.findall(r"^  job +\d+ (.+)$", told, re.MULTILINE)
 
         yield plan
-    HydraConfig.instance().cfg = None
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -18,6 +18,7 @@ from torchvision import datasets
 
 from tl_experiments import build
 from tl_experiments.build.ground import Ground
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.member import Member
 from tl_experiments.data.packing import Packing, pack
 from tl_experiments.data.source import Dataset
@@ -27,7 +28,6 @@ from tl_experiments.runtime.errors import SettingError
 from tl_experiments.strategies.base import Workload
 from tl_experiments.tracking.console import Console
 
-CONF = Path(__file__).parents[2] / "conf"
 MakeMember = Callable[..., Member]
 
 

@@ -11,13 +11,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from tl_experiments.config.checks import check
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import Member, plain
 from tl_experiments.config.ranges import RANGES
 from tl_experiments.config.register import register
 from tl_experiments.config.targets import HOMES, allowed_prefixes
-
-CONF = Path(__file__).parents[2] / "conf"
 
 # key -> (values just inside, values just outside)
 CASES: dict[str, tuple[list[Any], list[Any]]] = {

@@ -8,11 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.member import GROUPS, Member, current_member, plain, run_name
 from tl_experiments.config.register import register
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.mark.parametrize(

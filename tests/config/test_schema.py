@@ -14,10 +14,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING
 
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.register import register
 from tl_experiments.config.schema import SCHEMAS
 
-CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment", "grid"))
 OURS = {"_target_", "_partial_"}
 SUPPLIED = {  # what the code knows and the config does not

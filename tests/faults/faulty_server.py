@@ -5,14 +5,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.commands import wait_for
 from tests.faults.processes import server
 
-START_SECONDS = 120
 PASS, REFUSE, HANG, SLOW, LOSE, GARBAGE, OBJECT = "pass", "refuse", "hang", "slow", "lose", "garbage", "object"
 SLOW_SECONDS = 1.5
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
@@ -132,18 +132,26 @@ def real_server(
     if credentials:
         command += ["--app-name", "basic-auth"]
         environment |= _users(folder / "users.ini", database, credentials)
-    # The command is forked, and starts the server as a process of its own.
-    command_line = server().start(*command, cwd=folder, environment=environment, program="mlflow")
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_healthy(port):
-            assert not command_line.ended, command_line.output
-            assert time.monotonic() < deadline, f"the server did not start: {command_line.output}"
-            time.sleep(0.2)
+    with mlflow_serves(*command, cwd=folder, environment=environment, answers=lambda: _is_healthy(port)):
         yield port
+
+
+@contextmanager
+def mlflow_serves(
+    *command: str, cwd: Path, environment: Mapping[str, str], answers: Callable[[], bool]
+) -> Iterator[None]:
+    """Type a command of MLflow that starts a server, which answers inside and is killed in the end.
+
+    The command is forked, and starts the server as a process of its own.
+    """
+    program = server().start(*command, cwd=cwd, environment=environment, program="mlflow")
+    try:
+        wait_for(lambda: program.ended or answers(), lambda: f"the server did not start: {program.output}")
+        assert not program.ended, program.output
+        yield
     finally:
-        command_line.signal(signal.SIGKILL)
-        command_line.wait()
+        program.signal(signal.SIGKILL)
+        program.wait()
 
 
 def _users(settings: Path, database: str, credentials: tuple[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
@@ -12,10 +11,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.register import register
 from tl_experiments.sweep.composer import Composer
 
-CONF = Path(__file__).parents[2] / "conf"
 TYPED = (
     (),
     ("lr=1e-3",),

@@ -7,18 +7,16 @@ from typing import Any
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, RunMode
 
+from tests.sweep.sweepers import sweep
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.register import register
 from tl_experiments.sweep import conduct
 from tl_experiments.sweep.plan import Plan
 
 pytest.importorskip("optuna")
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def test_each_batch_is_composed_from_the_files_as_they_are_then(
@@ -37,12 +35,7 @@ def test_each_batch_is_composed_from_the_files_as_they_are_then(
     register()
     with initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        config = loader.load_configuration("config", [*search, *own], RunMode.MULTIRUN)
-        context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=lambda _: None, config=config
-        )
-        sweeper.sweep(list(config.hydra.overrides.task))
+        sweep(loader, [*search, *own])
         longer = begun["extend"](begun["plan"])
         assert (len(begun["plan"].jobs), len(longer.jobs)) == (1, 2)
         run = conf / "config.yaml"

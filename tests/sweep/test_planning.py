@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
+from tl_experiments.config.compose import CONF
 from tl_experiments.config.errors import ConfigError
 from tl_experiments.config.register import register
 from tl_experiments.sweep.composer import Composer
@@ -22,7 +23,6 @@ from tl_experiments.sweep.planning import make_plan
 from tl_experiments.sweep.resume import disagreements
 from tl_experiments.sweep.typed import as_choices, sort_overrides
 
-CONF = Path(__file__).parents[2] / "conf"
 Planner = Callable[..., Plan]
 
 

@@ -5,8 +5,6 @@ import http.client
 import io
 import json
 import shutil
-import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from tests.conftest import compose_test_member
-from tests.faults.faulty_server import free_port
-from tests.faults.processes import server
+from tests.faults.faulty_server import free_port, mlflow_serves
 from tl_experiments.build import build_classifier
 from tl_experiments.data.digits import digits
 from tl_experiments.data.transforms import draw
@@ -35,7 +32,6 @@ from tl_experiments.tracking.sync import sync
 TINY = ("backbone=timm", "backbone.name=test_resnet", "backbone.weights=null", "backbone.image_size=32")
 QUICK = ("strategy=finetune", "strategy.batchnorm=train", "lr=3e-3", "epochs=4", "dataset.train_size=400")
 NUM_IMAGES = 200
-START_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -177,19 +173,9 @@ def served(run: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
     """The port of `mlflow models serve`."""
     port, desk = free_port(), tmp_path_factory.mktemp("served")
     command = ("models", "serve", "-m", run.uri, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port))
-    # The command is forked, and starts the server as a process of its own.
     environment = {"MLFLOW_TRACKING_URI": run.store}
-    program = server().start(*command, cwd=desk, environment=environment, program="mlflow")
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(port):
-            assert not program.ended, program.output
-            assert time.monotonic() < deadline, program.output
-            time.sleep(0.2)
+    with mlflow_serves(*command, cwd=desk, environment=environment, answers=lambda: _answers(port)):
         yield port
-    finally:
-        program.signal(signal.SIGKILL)
-        program.wait()
 
 
 def _answers(port: int) -> bool:
