@@ -1,7 +1,8 @@
-"""Commands in real processes: how they ended, what is waited for, and the signals that a shell would let them have."""
+"""Commands in real processes: how they ended, what is waited for, their pages, and signals as a shell lets them be."""
 
 import signal
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,3 +39,16 @@ def wait_for(
     while not condition():
         assert time.monotonic() < deadline, told()
         time.sleep(0.05)
+
+
+def page(address: str, *, seconds: float = 120) -> str:
+    """Return a page, as soon as its server answers; after so many seconds why it does not is raised."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                return answer.read().decode()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.commands import page
 from tests.readme.pages import GUIDE, README, ROOT, SERVE, UI, commands, runs, shows_its_end, type_on_little
 
 # What `.ci/run` does itself, before and while this test runs.
@@ -53,7 +52,7 @@ def test_serve_answers(images: Path, desk: Path):
     with subprocess.Popen(command, cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as service:
         try:
             address = next(found[0] for line in service.stdout if (found := re.search(r"http://[\d.]+:\d+", line)))
-            assert "<title>" in _page(f"{address}/", seconds=10)
+            assert "<title>" in page(f"{address}/", seconds=10)
             content = (images / "cat" / "0.png").read_bytes()
             asked = urllib.request.Request(f"{address}/predict", content, {"Content-Type": "image/png"})
             with urllib.request.urlopen(asked, timeout=20) as answer:
@@ -65,7 +64,7 @@ def test_serve_answers(images: Path, desk: Path):
 
 
 @pytest.mark.slow
-def test_ui_serves_its_page(desk: Path):
+def test_ui_serves_itspage(desk: Path):
     (desk / "outputs").mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -79,19 +78,7 @@ def test_ui_serves_its_page(desk: Path):
         start_new_session=True,
     )
     try:
-        assert "<title>MLflow</title>" in _page(f"http://127.0.0.1:{port}/", seconds=90)
+        assert "<title>MLflow</title>" in page(f"http://127.0.0.1:{port}/", seconds=90)
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # its workers too
         server.wait(timeout=30)
-
-
-def _page(address: str, *, seconds: float) -> str:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
-                return answer.read().decode()
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)

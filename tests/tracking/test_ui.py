@@ -2,37 +2,21 @@
 
 import signal
 import socket
-import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.commands import page
 from tests.faults.faulty_server import free_port
 from tests.faults.processes import Program, server
 from tl_experiments.cli.verbs import main
 from tl_experiments.tracking.mlflow_tracker import MlflowTracker
 
-START_SECONDS = 120
-
 
 def start(store: str, port: int, desk: Path) -> Program:
     arguments = ("ui", "--port", str(port), "--tracking-uri", store)
     return server().start(*arguments, cwd=desk, logs=desk, program="tlx")
-
-
-def page(port: int, path: str) -> str:
-    """A page, as soon as the server is up."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-                return answer.read().decode()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -45,8 +29,8 @@ def test_the_pages_of_the_store_are_shown_until_ctrl_c_ends_them_and_all_process
     port = free_port()
     program = start(store_uri, port, tmp_path)
     try:
-        assert "<title>MLflow</title>" in page(port, "/")
-        assert uid in page(port, f"/ajax-api/2.0/mlflow/runs/get?run_id={tracker.run_id}")
+        assert "<title>MLflow</title>" in page(f"http://127.0.0.1:{port}/")
+        assert uid in page(f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/runs/get?run_id={tracker.run_id}")
         first, charts = program.output.splitlines()[:2]
         assert first == f"ui      http://127.0.0.1:{port} until Ctrl-C"
         assert charts.startswith(f"charts  http://127.0.0.1:{port}/#/experiments/")
